@@ -1,0 +1,188 @@
+"""One way to build a gRPC server: authentication, errors, health and reflection included."""
+
+import asyncio
+import contextlib
+import hmac
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.common.errors import (
+    InvalidInputError,
+    OverloadedError,
+    SwitchboardError,
+    UnauthenticatedError,
+)
+
+log = structlog.get_logger(__name__)
+
+ERROR_DOMAIN = "switchboard"
+_NO_TOKEN = "the metadata 'authorization' has no valid token"
+_HEALTH_PREFIX = f"/{health.SERVICE_NAME}/"
+
+Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+
+
+class _Guard(grpc.aio.ServerInterceptor):
+    """Checks the token, bounds concurrency and time, and turns every exception into a status.
+
+    grpc's own `maximum_concurrent_rpcs` can be bypassed, and an unhandled exception would
+    reach the client with its text.
+    """
+
+    def __init__(self, tokens: Sequence[str], max_concurrent: int, max_seconds: float) -> None:
+        self._expected = [f"Bearer {token}".encode() for token in tokens]
+        self._free = max_concurrent
+        self._max_seconds = max_seconds
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        handler = await continuation(handler_call_details)
+        method: str = handler_call_details.method
+        # Probes carry no secrets and learn none.
+        if handler is None or method.startswith(_HEALTH_PREFIX):
+            return handler
+        shown = dict(handler_call_details.invocation_metadata).get("authorization", "")
+        allowed = self._is_known(shown if isinstance(shown, bytes) else str(shown).encode())
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(
+                self._guarded(method, allowed, handler.unary_unary),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+        return handler if allowed else _refuse_stream(handler)
+
+    def _is_known(self, shown: bytes) -> bool:
+        matches = [hmac.compare_digest(shown, expected) for expected in self._expected]
+        return any(matches)
+
+    @contextlib.contextmanager
+    def _admitted(self, allowed: bool) -> Iterator[None]:
+        if not allowed:
+            raise UnauthenticatedError(_NO_TOKEN)
+        if self._free <= 0:
+            raise OverloadedError("too many calls at once, try again shortly")
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
+
+    def _guarded(self, method: str, allowed: bool, call: Handler) -> Handler:
+        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                with self._admitted(allowed):
+                    async with asyncio.timeout(self._max_seconds):
+                        return await call(request, context)
+            except SwitchboardError as error:
+                await abort(context, error)
+            except TimeoutError:
+                await context.abort(
+                    grpc.StatusCode.DEADLINE_EXCEEDED, f"not done within {self._max_seconds:g} s"
+                )
+            except Exception as error:
+                if isinstance(error, grpc.aio.AbortError):
+                    raise
+                log.exception("unhandled error", method=method)
+                await context.abort(grpc.StatusCode.INTERNAL, "internal error, see the log")
+
+        return guarded
+
+
+def _refuse_stream(handler: Any) -> Any:
+    async def refuse(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        await abort(context, UnauthenticatedError(_NO_TOKEN))
+
+    if handler.request_streaming and handler.response_streaming:
+        return grpc.stream_stream_rpc_method_handler(refuse)
+    if handler.request_streaming:
+        return grpc.stream_unary_rpc_method_handler(refuse)
+    return grpc.unary_stream_rpc_method_handler(refuse)
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: SwitchboardError) -> None:
+    """End a call with an error's code, its text and `google.rpc` details.
+
+    Raises:
+        grpc.aio.AbortError: Always.
+    """
+    code = grpc.StatusCode[error.grpc_code]
+    info = error_details_pb2.ErrorInfo(
+        reason=error.reason, domain=ERROR_DOMAIN, metadata=error.metadata()
+    )
+    details = [_packed(info)]
+    if isinstance(error, InvalidInputError):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=error.problem
+        )
+        details.append(_packed(error_details_pb2.BadRequest(field_violations=[violation])))
+    status = status_pb2.Status(code=code.value[0], message=str(error), details=details)
+    await context.abort(
+        code,
+        str(error),
+        trailing_metadata=(("grpc-status-details-bin", status.SerializeToString()),),
+    )
+
+
+def _packed(message: Any) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+class GrpcServer:
+    """A gRPC server with token authentication, errors, health and reflection.
+
+    `add_services` receives the `grpc.aio.Server` to register servicers on; their full names
+    go into `service_names`.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        tokens: Sequence[str],
+        service_names: Iterable[str],
+        add_services: Callable[[grpc.aio.Server], None],
+        max_concurrent: int = 256,
+        max_seconds: float = 30.0,
+        max_message_bytes: int = 1024 * 1024,
+    ) -> None:
+        self._server = grpc.aio.server(
+            interceptors=[_Guard(tokens, max_concurrent, max_seconds)],
+            options=[
+                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        self._names = ["", *service_names]
+        self._health = health.aio.HealthServicer()
+        add_services(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            [*self._names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        )
+        self.port = self._server.add_insecure_port(address)
+
+    async def start(self) -> None:
+        """Accept calls. Health stays NOT_SERVING until `set_serving`."""
+        await self.set_serving(False)
+        await self._server.start()
+
+    async def set_serving(self, serving: bool) -> None:
+        """Say by the standard health service whether calls will succeed."""
+        response = health_pb2.HealthCheckResponse
+        status = response.SERVING if serving else response.NOT_SERVING
+        for name in self._names:
+            await self._health.set(name, status)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Report NOT_SERVING, refuse new calls, and give open ones `grace_seconds`."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)

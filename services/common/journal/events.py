@@ -1,0 +1,95 @@
+"""Events of the journal as CloudEvents in binary mode: attributes in headers, protobuf as data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from urllib.parse import quote, unquote
+
+
+class EventKind(Enum):
+    """What may stand in the journal: subject and CloudEvents type."""
+
+    WHATSAPP_MESSAGE = ("ingest.whatsapp.message", "switchboard.whatsapp.message.v1")
+    WHATSAPP_STATUS = ("ingest.whatsapp.status", "switchboard.whatsapp.status.v1")
+
+    def __init__(self, subject: str, type_: str) -> None:
+        self.subject = subject
+        self.type = type_
+
+
+_KINDS = {kind.type: kind for kind in EventKind}
+_PRINTABLE = "".join(chr(code) for code in range(33, 127) if chr(code) not in '"%')
+
+
+class MalformedEventError(ValueError):
+    """A stream message is not an event of ours; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEvent:
+    """One event as it stands in the journal.
+
+    Attributes:
+        key: The natural key, CloudEvents `id` and deduplication id: the same webhook always
+            has the same key.
+        source: CloudEvents `source`, for example "/webhook/whatsapp/incoming".
+        time: When the edge received it; aware, UTC.
+        data: A serialized `switchboard.events.v1` message.
+        traceparent: W3C trace context, or "".
+    """
+
+    kind: EventKind
+    key: str
+    source: str
+    time: datetime
+    data: bytes
+    traceparent: str = ""
+
+    def headers(self) -> dict[str, str]:
+        """The stream message's headers, the values escaped as CloudEvents' HTTP binding says."""
+        headers = {
+            "Nats-Msg-Id": _escape(self.key),
+            "ce-specversion": "1.0",
+            "ce-id": _escape(self.key),
+            "ce-source": _escape(self.source),
+            "ce-type": self.kind.type,
+            "ce-time": self.time.isoformat(),
+            "content-type": "application/protobuf",
+        }
+        if self.traceparent:
+            headers["traceparent"] = _escape(self.traceparent)
+        return headers
+
+    @classmethod
+    def parse(cls, headers: Mapping[str, str] | None, data: bytes) -> "JournalEvent":
+        """Read a stream message.
+
+        Raises:
+            MalformedEventError: An attribute is missing or unknown.
+        """
+        if not headers:
+            raise MalformedEventError("no headers")
+        kind = _KINDS.get(headers.get("ce-type", ""))
+        if kind is None:
+            raise MalformedEventError("ce-type is missing or unknown")
+        if not headers.get("ce-id"):
+            raise MalformedEventError("ce-id is missing")
+        try:
+            time = datetime.fromisoformat(headers.get("ce-time", ""))
+        except ValueError as error:
+            raise MalformedEventError("ce-time is not an RFC 3339 time") from error
+        if time.tzinfo is None:
+            raise MalformedEventError("ce-time has no offset")
+        return cls(
+            kind=kind,
+            key=unquote(headers["ce-id"]),
+            source=unquote(headers.get("ce-source", "")),
+            time=time,
+            data=data,
+            traceparent=unquote(headers.get("traceparent", "")),
+        )
+
+
+def _escape(value: str) -> str:
+    return quote(value, safe=_PRINTABLE)

@@ -1,0 +1,154 @@
+"""Settings from the environment, with one report of everything that is missing or wrong."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One variable that keeps a service from starting."""
+
+    variable: str
+    problem: str
+    purpose: str
+    example: str
+    group: str
+
+
+class ConfigurationError(Exception):
+    """The environment doesn't allow a start.
+
+    Attributes:
+        problems: Every variable at fault, in the order of the settings class.
+    """
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__(format_report(problems))
+
+
+def format_report(problems: Iterable[Problem]) -> str:
+    """Say for each variable what is wrong, what it is for and how to set it."""
+    return "\n".join(
+        f"  {p.variable}: {p.problem}\n"
+        f"      for: {p.purpose}\n"
+        f"      example: {p.variable}={p.example}"
+        for p in problems
+    )
+
+
+class Settings(BaseModel):
+    """Base of every service's settings. A field `public_host` is the variable `PUBLIC_HOST`.
+
+    Each field carries a description and an example, which make up the report; `group` in
+    `json_schema_extra` says what it belongs to ("core" when it says nothing).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str]) -> Self:
+        """Read the settings.
+
+        Args:
+            environ: The environment, usually `os.environ`. An empty value counts as unset.
+
+        Raises:
+            ConfigurationError: A variable is missing or malformed; it names all of them.
+        """
+        values = {
+            name: environ[name.upper()] for name in cls.model_fields if environ.get(name.upper())
+        }
+        found: dict[str, str] = {}
+        settings: Self | None = None
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            for detail in error.errors(include_input=False, include_url=False):
+                name = str(detail["loc"][0]) if detail["loc"] else ""
+                missing = detail["type"] == "missing"
+                message = detail["msg"].removeprefix("Value error, ")
+                found.setdefault(name, "is not set" if missing else message)
+        for name, problem in cls.cross_check(values):
+            found.setdefault(name, problem)
+        if found or settings is None:
+            raise ConfigurationError([cls._problem(name, text) for name, text in found.items()])
+        return settings
+
+    @classmethod
+    def cross_check(cls, values: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+        """Field names and problems that depend on several variables.
+
+        Runs on the raw values, also when single fields are wrong, so that one report names
+        everything.
+        """
+        return ()
+
+    @classmethod
+    def _problem(cls, name: str, text: str) -> Problem:
+        field = cls.model_fields[name]
+        return Problem(
+            variable=name.upper(),
+            problem=text,
+            purpose=field.description or "",
+            example=str((field.examples or [""])[0]),
+            group=field_group(cls, name),
+        )
+
+
+def field_group(settings: type[Settings], name: str) -> str:
+    """What a field belongs to: "core", or a provider's name."""
+    extra = settings.model_fields[name].json_schema_extra
+    return str(extra.get("group", "core")) if isinstance(extra, dict) else "core"
+
+
+def _http_origin(value: str) -> str:
+    parts = urlsplit(value)
+    try:
+        well_formed = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        well_formed = False
+    if parts.scheme.lower() not in ("http", "https") or not well_formed:
+        raise ValueError("must be an origin such as https://switchboard.example.com")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("must be an origin alone, without a path, query or fragment")
+    return value.rstrip("/")
+
+
+def split_list(value: str) -> tuple[str, ...]:
+    """The non-empty parts of a comma-separated value."""
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def secret_list(value: SecretStr) -> tuple[str, ...]:
+    """The non-empty parts of a comma-separated secret, in order."""
+    return split_list(value.get_secret_value())
+
+
+HttpOrigin = Annotated[str, AfterValidator(_http_origin)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class CommonSettings(Settings):
+    """What every service reads."""
+
+    app_env: Literal["production", "development"] = Field(
+        "production",
+        description="whether development shortcuts may be switched on at all",
+        examples=["production"],
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severity that is logged", examples=["info"]
+    )
+    log_format: Literal["json", "console"] = Field(
+        "json", description="one JSON object a line, or text for people", examples=["json"]
+    )
+    metrics_port: Port | None = Field(
+        None,
+        description="internal port for Prometheus; none when unset",
+        examples=["9100"],
+    )
