@@ -24,7 +24,7 @@ from services.common.errors import (
 log = structlog.get_logger(__name__)
 
 ERROR_DOMAIN = "switchboard"
-_NO_TOKEN = "the metadata 'authorization' has no valid token"
+_REFUSAL = "the metadata 'authorization' has no valid token"
 _HEALTH_PREFIX = f"/{health.SERVICE_NAME}/"
 
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
@@ -65,7 +65,7 @@ class _Guard(grpc.aio.ServerInterceptor):
     @contextlib.contextmanager
     def _admitted(self, allowed: bool) -> Iterator[None]:
         if not allowed:
-            raise UnauthenticatedError(_NO_TOKEN)
+            raise UnauthenticatedError(_REFUSAL)
         if self._free <= 0:
             raise OverloadedError("too many calls at once, try again shortly")
         self._free -= 1
@@ -97,7 +97,7 @@ class _Guard(grpc.aio.ServerInterceptor):
 
 def _refuse_stream(handler: Any) -> Any:
     async def refuse(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        await abort(context, UnauthenticatedError(_NO_TOKEN))
+        await abort(context, UnauthenticatedError(_REFUSAL))
 
     if handler.request_streaming and handler.response_streaming:
         return grpc.stream_stream_rpc_method_handler(refuse)
