@@ -1,0 +1,70 @@
+"""Who a message is from: a contact has identities, and an address is where to reach one."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from services.messaging.domain.message import Media
+
+_PHONE = re.compile(r"\+[1-9]\d{6,14}")
+# Twilio, "WhatsApp business-scoped user ids": a country, optionally ENT for a parent account.
+_BSUID = re.compile(r"[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]{1,128}")
+
+
+class IdentityKind(StrEnum):
+    """What sort of name an identity is."""
+
+    PHONE = "phone"
+    WHATSAPP_BSUID = "whatsapp_bsuid"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One name by which a contact is known; it belongs to one contact only."""
+
+    kind: IdentityKind
+    value: str
+
+
+def whatsapp_identity(address: str) -> Identity | None:
+    """The identity in `whatsapp:+15551234567`, `whatsapp:US.1349…` or the bare forms.
+
+    Returns None when it is neither a phone in E.164 nor a business-scoped user id.
+    """
+    bare = address.removeprefix("whatsapp:")
+    if _PHONE.fullmatch(bare):
+        return Identity(IdentityKind.PHONE, bare)
+    if _BSUID.fullmatch(bare):
+        return Identity(IdentityKind.WHATSAPP_BSUID, bare)
+    return None
+
+
+def whatsapp_address(identity: Identity) -> str:
+    """The address at which WhatsApp reaches an identity."""
+    return f"whatsapp:{identity.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class InboundMessage:
+    """What a contact wrote, as a provider reported it.
+
+    Attributes:
+        event_key: The event's natural key; the same message always has the same.
+        identities: Every identity the provider named for the sender, the address's own first.
+        received_at: When it reached us; aware, UTC.
+        payload: The provider's parameters as they came.
+    """
+
+    event_key: str
+    provider: str
+    provider_message_id: str
+    identities: tuple[Identity, ...]
+    contact_address: str
+    own_address: str
+    body: str
+    received_at: datetime
+    profile_name: str = ""
+    media: tuple[Media, ...] = ()
+    payload: Mapping[str, object] = field(default_factory=dict)

@@ -1,0 +1,184 @@
+"""Connections and transactions: PostgreSQL or SQLite, pooled, with slow queries logged."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import structlog
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import URL, Connection, ExecutionContext, make_url
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from services.common.errors import UnavailableError
+
+log = structlog.get_logger(__name__)
+
+_DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+_SQLITE_PRAGMAS: Mapping[str, str] = {
+    "journal_mode": "WAL",
+    "synchronous": "FULL",
+    "busy_timeout": "10000",
+    "foreign_keys": "ON",
+}
+
+
+def database_url(text: str, *, asynchronous: bool) -> URL:
+    """The SQLAlchemy URL for a `DATABASE_URL`, with our drivers.
+
+    Raises:
+        ValueError: It is no URL, or of another database.
+    """
+    try:
+        url = make_url(text)
+    except (SQLAlchemyError, ValueError) as error:
+        raise ValueError("must be a URL such as postgresql://user:password@host/name") from error
+    kind = url.drivername.split("+")[0]
+    if kind == "sqlite":
+        return url.set(drivername="sqlite+aiosqlite" if asynchronous else "sqlite")
+    if kind not in _DRIVERS:
+        raise ValueError("must begin with postgresql:// or sqlite:///")
+    return url.set(drivername=_DRIVERS[kind])
+
+
+class Database:
+    """Hands out transactions.
+
+    SQLite allows one writer: writing transactions queue here in the process, and take the
+    write lock at their beginning so that they can't fail in the middle.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int,
+        max_overflow: int,
+        pool_timeout_seconds: float,
+        slow_query_seconds: float,
+    ) -> None:
+        parsed = database_url(url, asynchronous=True)
+        self.dialect = parsed.get_backend_name()
+        options: dict[str, Any] = {}
+        if self.dialect == "postgresql":
+            options = {
+                "pool_pre_ping": True,
+                "pool_recycle": 1800,
+                "connect_args": {"connect_timeout": 5, "options": "-c timezone=utc"},
+            }
+        self._engine: AsyncEngine = create_async_engine(
+            parsed,
+            pool_size=pool_size,
+            max_overflow=max_overflow,
+            pool_timeout=pool_timeout_seconds,
+            # Parameters are what customers wrote: never in an error or a log.
+            hide_parameters=True,
+            **options,
+        )
+        self._sqlite_writer = asyncio.Lock()
+        _log_slow_queries(self._engine.sync_engine, slow_query_seconds)
+        if self.dialect == "sqlite":
+            _prepare_sqlite(self._engine.sync_engine)
+
+    @contextlib.asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads.
+
+        Raises:
+            UnavailableError: The database can't be reached.
+        """
+        with _translated_errors():
+            async with self._engine.connect() as connection, connection.begin():
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that is committed when the block ends, and rolled back if it raises.
+
+        Raises:
+            UnavailableError: The database can't be reached, or gave up a deadlock: nothing was
+                written, or, when the connection broke during the commit, it is not known.
+            ValueError: A value doesn't fit the column.
+        """
+        with _translated_errors():
+            if self.dialect != "sqlite":
+                async with self._engine.begin() as connection:
+                    yield connection
+                return
+            async with self._sqlite_writer, self._engine.connect() as connection:
+                writing = await connection.execution_options(sqlite_begin="IMMEDIATE")
+                async with writing.begin():
+                    yield writing
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._engine.dispose()
+
+
+@contextlib.contextmanager
+def _translated_errors() -> Any:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        raise UnavailableError("the database doesn't answer, try again shortly") from error
+    except DataError as error:
+        raise ValueError("a value doesn't fit its column") from error
+    except IntegrityError:
+        raise
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise UnavailableError("the database connection broke, try again") from error
+        raise
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def on_connect(connection: Any, _record: object) -> None:
+        # The driver would begin transactions by itself, too late to take the write lock.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for name, value in _SQLITE_PRAGMAS.items():
+            cursor.execute(f"PRAGMA {name}={value}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
+        connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def _log_slow_queries(engine: Engine, threshold_seconds: float) -> None:
+    @event.listens_for(engine, "before_cursor_execute")
+    def before(
+        connection: Connection,
+        cursor: DBAPICursor,
+        statement: str,
+        parameters: object,
+        context: ExecutionContext | None,
+        executemany: bool,
+    ) -> None:
+        connection.info["query_started"] = time.perf_counter()
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def after(
+        connection: Connection,
+        cursor: DBAPICursor,
+        statement: str,
+        parameters: object,
+        context: ExecutionContext | None,
+        executemany: bool,
+    ) -> None:
+        seconds = time.perf_counter() - connection.info["query_started"]
+        if seconds >= threshold_seconds:
+            log.warning("slow query", seconds=round(seconds, 3), statement=statement)

@@ -1,0 +1,41 @@
+"""Bringing a database to the newest migration, and telling whether it is there."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from services.messaging.store.database import database_url
+
+
+def alembic_config(url: str) -> Config:
+    """Alembic's configuration for a `DATABASE_URL`."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["url"] = database_url(url, asynchronous=False)
+    return config
+
+
+def upgrade(url: str) -> str:
+    """Bring a database to the newest migration; returns its name."""
+    parsed = database_url(url, asynchronous=False)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    command.upgrade(alembic_config(url), "head")
+    return newest()
+
+
+def newest() -> str:
+    """The newest migration that this program knows."""
+    return str(ScriptDirectory(str(Path(__file__).parent / "migrations")).get_current_head())
+
+
+def current(url: str) -> str | None:
+    """The migration a database is at; None when it is empty."""
+    engine = create_engine(database_url(url, asynchronous=False), poolclass=NullPool)
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()

