@@ -1,0 +1,113 @@
+"""Signed webhook requests, delivered the way Twilio delivers them."""
+
+import asyncio
+import re
+from collections.abc import Iterable
+from typing import Literal
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import httpx
+from starlette.datastructures import MultiDict
+from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]  # No stubs.
+
+from sandbox.settings import SandboxSettings
+from sandbox.state import Delivery, SandboxState
+
+Parameters = Iterable[tuple[str, str]]
+
+_CONNECT_TIMEOUT = 5.0
+_ATTEMPTS = 2
+
+
+def webhook_client() -> httpx.AsyncClient:
+    """A client that opens a connection per request.
+
+    A kept one, closed by an application that restarts, would look like a failed answer and not
+    like the failed connection that Twilio retries.
+    """
+    return httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+
+
+class Courier:
+    """Delivers webhooks to the application."""
+
+    def __init__(
+        self, settings: SandboxSettings, state: SandboxState, client: httpx.AsyncClient
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._client = client
+        # Official code signs, so that it isn't our own idea of a signature that is verified.
+        self._validator = RequestValidator(settings.auth_tokens[0])
+
+    async def deliver(
+        self, kind: Literal["message", "status"], url: str, parameters: Parameters, copies: int = 1
+    ) -> list[Delivery]:
+        """Send one event, several times over if asked, and wait for each answer.
+
+        Follows Twilio's documentation: 15 s in all, one retry when no connection could be made,
+        the same idempotency token on every request for the event, and the URL's fragment, which
+        only configures the delivery, neither sent nor signed.
+        """
+        signed_url = url.partition("#")[0]
+        pairs = list(parameters)
+        form = MultiDict(pairs)
+        request = self._client.build_request(
+            "POST",
+            self._reachable(signed_url),
+            content=urlencode(pairs).encode(),
+            headers={
+                "Content-Type": "application/x-www-form-urlencoded; charset=UTF-8",
+                "User-Agent": "TwilioProxy/1.1",
+                "X-Twilio-Signature": self._validator.compute_signature(signed_url, form),
+                "I-Twilio-Idempotency-Token": str(uuid4()),
+            },
+            timeout=httpx.Timeout(self._settings.webhook_timeout, connect=_CONNECT_TIMEOUT),
+            # As signed, byte for byte: httpx would escape anew.
+            extensions={"target": _target(signed_url)},
+        )
+        deliveries = []
+        for _ in range(copies):
+            delivery = Delivery(
+                kind=kind,
+                url=signed_url,
+                at=self._state.now(),
+                parameters={name: form.getlist(name) for name in form},
+            )
+            await self._attempt(request, delivery)
+            deliveries.append(delivery)
+        return deliveries
+
+    async def _attempt(self, request: httpx.Request, delivery: Delivery) -> None:
+        try:
+            async with asyncio.timeout(self._settings.webhook_timeout):
+                while True:
+                    delivery.attempts += 1
+                    try:
+                        response = await self._client.send(request)
+                    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                        delivery.error = f"no connection: {error}"
+                        if delivery.attempts < _ATTEMPTS:
+                            continue
+                    else:
+                        delivery.error = None
+                        delivery.response_status = response.status_code
+                    return
+        except (TimeoutError, httpx.TimeoutException):
+            delivery.error = f"no answer within {self._settings.webhook_timeout:g} s"
+        except httpx.HTTPError as error:
+            delivery.error = f"no answer: {error!r}"
+
+    def _reachable(self, url: str) -> str:
+        public = self._settings.signed_origin
+        rest = url.removeprefix(public)
+        if rest == url or rest[:1] not in {"", "/", "?"}:
+            return url
+        return self._settings.webhook_url + rest
+
+
+def _target(url: str) -> bytes:
+    found = re.search(r"[/?].*", url.partition("://")[2])
+    target = found[0] if found else "/"
+    return (target if target.startswith("/") else "/" + target).encode("ascii")
