@@ -1,9 +1,9 @@
 """Settings from the environment, with one report of everything that is missing or wrong."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -106,16 +106,20 @@ def field_group(settings: type[Settings], name: str) -> str:
     return str(extra.get("group", "core")) if isinstance(extra, dict) else "core"
 
 
+_ORIGIN = re.compile(
+    r"https?://(?:[^/?#\s]*@)?(?:\[[0-9a-f:.]+\]|[^\[\]@:/?#\s]+)(?::(?P<port>[0-9]{1,5}))?/?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
 def _http_origin(value: str) -> str:
-    parts = urlsplit(value)
-    try:
-        well_formed = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        well_formed = False
-    if parts.scheme.lower() not in ("http", "https") or not well_formed:
-        raise ValueError("must be an origin such as https://switchboard.example.com")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError("must be an origin alone, without a path, query or fragment")
+    match = _ORIGIN.fullmatch(value)
+    # The value isn't shown: it may hold a password.
+    if match is None or not value.isascii() or not 0 < int(match["port"] or 443) < 65536:
+        raise ValueError(
+            "must be an origin such as https://switchboard.example.com, without a path, query or "
+            "fragment, its host name in ASCII"
+        )
     return value.rstrip("/")
 
 
