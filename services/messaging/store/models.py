@@ -1,4 +1,8 @@
-"""The tables. Both databases are migrated from these models."""
+"""The tables. Both databases are migrated from these models.
+
+A transaction that locks rows of several tables locks contacts first, then conversations, outbox,
+messages, and within a table by ascending id: so two of them can't wait for each other.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -71,7 +75,12 @@ class ContactRow(Base):
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     display_name: Mapped[str] = mapped_column(Text, default="")
+    # Time of the message that the name came with: an older message doesn't change it.
+    named_at: Mapped[datetime | None]
+    # Set while the contact is opted out; follows from the two times below it.
     opted_out_at: Mapped[datetime | None]
+    last_opt_out_at: Mapped[datetime | None]
+    last_opt_in_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
 
     identities: Mapped[list["IdentityRow"]] = relationship(back_populates="contact")

@@ -19,7 +19,10 @@ def upgrade() -> None:
         "contacts",
         sa.Column("id", ROW_ID, nullable=False),
         sa.Column("display_name", sa.Text(), nullable=False),
+        sa.Column("named_at", TIME, nullable=True),
         sa.Column("opted_out_at", TIME, nullable=True),
+        sa.Column("last_opt_out_at", TIME, nullable=True),
+        sa.Column("last_opt_in_at", TIME, nullable=True),
         sa.Column("created_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_contacts"),
     )
