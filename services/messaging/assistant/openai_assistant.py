@@ -8,6 +8,7 @@ from openai.types.responses import EasyInputMessageParam
 
 from services.common.errors import InvalidInputError, UnavailableError
 from services.messaging.domain.message import Direction
+from services.messaging.domain.text import shortened
 from services.messaging.ports import Turn
 
 log = structlog.get_logger(__name__)
@@ -70,20 +71,8 @@ class OpenAIAssistant:
         except openai.APIError as error:
             log.warning("assistant unavailable", error=type(error).__name__)
             raise UnavailableError("the assistant doesn't answer") from error
-        return _shortened(response.output_text.strip())
+        return shortened(response.output_text.strip(), MAX_ANSWER_CHARACTERS)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
-
-
-def _shortened(text: str) -> str:
-    """At most the allowed length, cut after a sentence or else a word."""
-    if len(text) <= MAX_ANSWER_CHARACTERS:
-        return text
-    head = text[: MAX_ANSWER_CHARACTERS - 1]
-    for mark in (". ", "! ", "? ", "\n", " "):
-        cut = head.rfind(mark)
-        if cut > MAX_ANSWER_CHARACTERS // 2:
-            return head[: cut + 1].rstrip() + "…"
-    return head + "…"
