@@ -105,6 +105,8 @@ class ClaimedSend:
     Attributes:
         attempt: Number of this attempt, from 1.
         first_attempt_at: When sending it was first tried; the start of any search for it.
+        last_attempt_at: When this attempt began.
+        lease_until: When another process may take over. It also tells this claim from others.
     """
 
     message_id: str
@@ -114,6 +116,8 @@ class ClaimedSend:
     body: str
     attempt: int
     first_attempt_at: datetime
+    last_attempt_at: datetime
+    lease_until: datetime
 
 
 class OutcomeKind(Enum):
@@ -134,11 +138,13 @@ class SendOutcome:
     """How a try to send ended, with what the provider said.
 
     Attributes:
+        status: Where an accepted message stands already, when the provider said so.
         retry_after: How long the provider asked us to wait.
     """
 
     kind: OutcomeKind
     provider_message_id: str | None = None
+    status: MessageStatus | None = None
     error_code: str | None = None
     error_message: str | None = None
     retry_after: timedelta | None = None
@@ -191,14 +197,16 @@ class OutboxStore(Protocol):
         """
         ...
 
-    async def claim(
-        self, *, limit: int, lease: timedelta, busy: frozenset[str] = frozenset()
-    ) -> Sequence[ClaimedSend]:
+    async def claim(self, *, limit: int, lease: timedelta) -> Sequence[ClaimedSend]:
         """Take messages that are due, the oldest of each conversation, and record the attempt."""
         ...
 
     async def settle(self, message: ClaimedSend, outcome: SendOutcome, retry_at: datetime) -> None:
-        """Record how an attempt ended. `retry_at` is used by RETRY and UNKNOWN."""
+        """Record how an attempt ended. `retry_at` is used by RETRY and UNKNOWN.
+
+        ACCEPTED always counts. REJECTED and RETRY count only while this claim holds, for
+        afterwards someone else may have sent the message.
+        """
         ...
 
     async def expire_leases(self) -> int:
