@@ -8,6 +8,6 @@ def shortened(text: str, limit: int) -> str:
     head = text[: limit - 1]
     for mark in (". ", "! ", "? ", "\n", " "):
         cut = head.rfind(mark)
-        if cut > limit // 2:
+        if cut >= limit // 2:
             return head[: cut + 1].rstrip() + "…"
     return head + "…"
