@@ -1,0 +1,68 @@
+# Switchboard's commands; `make help` lists them. Only Python 3.11+ and make are needed:
+# everything else is installed into .venv from requirements/*.lock, checked by hash.
+
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv
+INSTALL := $(UV) pip install --python $(BIN)/python
+COMPILE := $(UV) pip compile -q --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url
+
+.PHONY: help run say test lint bench protos locks clean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+run: .venv/run.stamp ## start everything on this machine; Ctrl-C stops it
+	@exec $(BIN)/switchboard run
+
+# The text goes through the environment, so that no shell reads the contact's words.
+say: export SWITCHBOARD_SAY := $(value TEXT)
+say: .venv/run.stamp ## TEXT="...": write as a WhatsApp contact and watch the answer
+	@exec $(BIN)/switchboard say -- "$$SWITCHBOARD_SAY"
+
+test: .venv/dev.stamp ## run every test
+	@$(BIN)/pytest $(ARGS)
+
+lint: .venv/dev.stamp ## check style, types, import rules and contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	@tools/lint-protos
+
+bench: .venv/dev.stamp ## measure, as ratios within one run
+	@$(BIN)/python -m benchmarks
+
+protos: .venv/dev.stamp ## compile protos/ into protos/gen
+	$(BIN)/python tools/compile_protos.py protos/gen
+
+locks: .venv/dev.stamp ## resolve requirements/*.lock anew from pyproject.toml
+	$(COMPILE) requirements/uv.in -o requirements/uv.lock
+	$(COMPILE) --all-extras --group build --group dev pyproject.toml -o requirements/dev.lock
+	$(COMPILE) --all-extras --group build -c requirements/dev.lock pyproject.toml -o requirements/run.lock
+
+clean: ## remove the environment and caches, keep the data
+	rm -rf .venv tools/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is as new as the lock that its packages came from.
+$(UV): requirements/uv.lock
+	@tools/check-python "$(PYTHON)"
+	@echo "Creating the environment in .venv with $$($(PYTHON) --version). This happens once."
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+# Adds to the environment without removing what the tests need.
+.venv/run.stamp: $(UV) requirements/run.lock pyproject.toml
+	@echo "Installing what Switchboard needs to run."
+	@$(INSTALL) --require-hashes -r requirements/run.lock
+	@$(INSTALL) --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/dev.stamp: $(UV) requirements/dev.lock pyproject.toml
+	@echo "Installing what the tests need."
+	@$(UV) pip sync --python $(BIN)/python --require-hashes requirements/dev.lock
+	@$(INSTALL) --quiet --no-deps --no-build-isolation -e .
+	@touch .venv/run.stamp $@

@@ -1,0 +1,172 @@
+"""`switchboard run`: everything on this machine, until Ctrl-C."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from cli.data_folder import DataFolder, FolderInUseError
+from cli.environment import Environment, RunSettings, load_environment
+from cli.stack import Stack
+from cli.supervisor import PartFailedError, Supervisor
+from services.common.lifecycle import EXIT_CONFIGURATION
+from services.common.settings import ConfigurationError, Problem, format_report
+
+EXAMPLE_TEXT = "Is the flat in Haifa still free?"
+
+
+def run(env_file: Path | None) -> int:
+    """Start everything, wait for a signal, stop everything; returns the exit code."""
+    console = Console()
+    _say(console, "Starting Switchboard")
+    try:
+        environment = load_environment(env_file, sandbox_allowed=True)
+        settings = RunSettings.load(environment.variables)
+    except FileNotFoundError as error:
+        return _refuse(console, f"{error}.", EXIT_CONFIGURATION)
+    except ConfigurationError as error:
+        return _refuse(console, str(error), EXIT_CONFIGURATION)
+    if environment.sandbox:
+        _say(console, f"No .env here: using the sandbox, a pretend Twilio ({environment.file})")
+    else:
+        _say(console, f"Configuration: {environment.file} and the environment")
+    folder = DataFolder(settings.switchboard_data_dir)
+    try:
+        with folder:
+            return _run_in(folder, console, environment, settings)
+    except FolderInUseError:
+        return _refuse(
+            console,
+            f"Another Switchboard is using {folder.path}. Stop it, or choose another folder with"
+            " SWITCHBOARD_DATA_DIR.",
+        )
+    except OSError as error:
+        return _refuse(
+            console,
+            f"The data folder can't be used: {error}. Choose another with SWITCHBOARD_DATA_DIR.",
+        )
+
+
+def _run_in(
+    folder: DataFolder, console: Console, environment: Environment, settings: RunSettings
+) -> int:
+    stack = Stack(environment, settings, folder)
+    if stack.overruled:
+        names = ", ".join(stack.overruled)
+        _say(console, f"Set, but decided by `switchboard run` itself: {names}")
+    if problems := configuration_problems(stack.variables):
+        return _refuse(
+            console,
+            f"These variables need attention:\n{format_report(problems)}",
+            EXIT_CONFIGURATION,
+        )
+    if problem := port_problem(stack.ports()):
+        return _refuse(console, problem)
+    return asyncio.run(_start_and_watch(stack, folder, console))
+
+
+def configuration_problems(variables: Mapping[str, str]) -> list[Problem]:
+    """What keeps any service from starting, each variable once."""
+    from cli.catalogue import SERVICES
+
+    problems: dict[str, Problem] = {}
+    for settings in SERVICES.values():
+        try:
+            settings.load(variables)
+        except ConfigurationError as error:
+            for problem in error.problems:
+                problems.setdefault(problem.variable, problem)
+    return list(problems.values())
+
+
+def port_problem(ports: Iterable[tuple[str, str, str, int]]) -> str | None:
+    """Why one of the ports can't be had, in a sentence, or None.
+
+    Args:
+        ports: Part, variable, host and number of each.
+    """
+    taken: dict[int, str] = {}
+    for part, variable, host, port in ports:
+        if port in taken:
+            return f"{variable} and {taken[port]} are both {port}. Change one of them."
+        taken[port] = variable
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            socket.create_server((host, port), family=family).close()
+        except OSError as error:
+            return (
+                f"Port {port}, which {part} needs, can't be had on {host}: {error.strerror}."
+                f" Stop what uses it, or choose another with {variable}."
+            )
+    return None
+
+
+async def _start_and_watch(stack: Stack, folder: DataFolder, console: Console) -> int:
+    supervisor = Supervisor(console, folder.logs)
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            supervisor.kill()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, on_signal)
+
+    async def live() -> None:
+        for part in stack.parts():
+            await supervisor.start(part)
+        folder.publish(stack.addresses)
+        _welcome(console, stack, folder)
+        await supervisor.watch()
+
+    life = asyncio.create_task(live())
+    stopper = asyncio.create_task(stop.wait())
+    await asyncio.wait([life, stopper], return_when=asyncio.FIRST_COMPLETED)
+    failure: str | None = None
+    if not stop.is_set():
+        stopper.cancel()
+        try:
+            await life
+        except PartFailedError as error:
+            failure = str(error)
+            _refuse(console, failure)
+    life.cancel()
+    await asyncio.gather(life, stopper, return_exceptions=True)
+    _say(console, "Stopping Switchboard (Ctrl-C again: at once)")
+    await supervisor.stop()
+    _say(console, "Switchboard has stopped")
+    return 1 if failure else 0
+
+
+def _welcome(console: Console, stack: Stack, folder: DataFolder) -> None:
+    at = stack.addresses
+    table = Table.grid(padding=(0, 3))
+    table.add_row("", "Webhooks, API", at.webhook)
+    table.add_row("", "Health", f"{at.health}/api/health")
+    table.add_row("", "gRPC", at.grpc)
+    if at.sandbox:
+        table.add_row("", "Sandbox", at.sandbox)
+    table.add_row("", "Data", str(folder.path))
+    table.add_row("", "Logs", str(folder.logs))
+    console.print(table, highlight=False, soft_wrap=True)
+    if at.sandbox:
+        _say(console, f'Try in another terminal: make say TEXT="{EXAMPLE_TEXT}"')
+    else:
+        public = stack.variables["PUBLIC_HOST"].rstrip("/")
+        _say(console, f"In Twilio's console: messages go to {public}/webhook/whatsapp/incoming")
+    _say(console, "Switchboard is ready")
+
+
+def _refuse(console: Console, text: str, code: int = 1) -> int:
+    console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+    return code
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,141 @@
+"""What `switchboard run` starts: the parts, their order, and the variables they get."""
+
+import json
+import sys
+import sysconfig
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from cli.data_folder import Addresses, DataFolder, write_private
+from cli.environment import Environment, RunSettings
+from cli.probes import grpc_serves, http_answers, jetstream_answers
+from cli.supervisor import Part
+from services.common.settings import split_list
+
+_HOST = "127.0.0.1"
+_GIB = 1024**3
+
+
+class Stack:
+    """The parts on this machine.
+
+    Attributes:
+        variables: What every part gets as its environment.
+        overruled: Variables that were set, but that a run decides by itself.
+    """
+
+    def __init__(self, environment: Environment, settings: RunSettings, folder: DataFolder) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._sandbox = environment.sandbox
+        given = {name: value for name, value in environment.variables.items() if value}
+        defaults = {
+            "DATABASE_URL": f"sqlite:///{folder.path / 'switchboard.db'}",
+            "GRPC_TOKEN": given.get("GRPC_TOKEN") or folder.token("grpc"),
+            "SPILL_PATH": str(folder.path / "spill.db"),
+            "JOURNAL_MAX_BYTES": str(_GIB),
+            "WEBHOOK_HOST": _HOST,
+            "HEALTH_HOST": _HOST,
+        }
+        decided = {
+            "NATS_URL": f"nats://{folder.token('nats')}@{_HOST}:{settings.switchboard_nats_port}",
+            "JETSTREAM_REPLICAS": "1",
+            "WEBHOOK_PORT": str(settings.switchboard_http_port),
+            "WEBHOOK_INTERNAL_URL": f"http://{_HOST}:{settings.switchboard_http_port}",
+            "HEALTH_PORT": str(settings.switchboard_health_port),
+            "MESSAGING_GRPC_BIND": f"{_HOST}:{settings.switchboard_grpc_port}",
+            "MESSAGING_GRPC_ADDRESS": f"{_HOST}:{settings.switchboard_grpc_port}",
+            "SWITCHBOARD_SANDBOX_PORT": str(settings.switchboard_sandbox_port),
+            # The log files are read for warnings, and one metrics port can't serve all parts.
+            "LOG_FORMAT": "json",
+            "METRICS_PORT": "",
+        }
+        self.variables: Mapping[str, str] = {**defaults, **given, **decided}
+        self.overruled = [
+            name for name, value in decided.items() if given.get(name, value) != value
+        ]
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where it will answer."""
+        settings = self._settings
+        return Addresses(
+            webhook=f"http://{_HOST}:{settings.switchboard_http_port}",
+            health=f"http://{_HOST}:{settings.switchboard_health_port}",
+            grpc=f"{_HOST}:{settings.switchboard_grpc_port}",
+            grpc_token=split_list(self.variables["GRPC_TOKEN"])[0],
+            sandbox=f"http://{_HOST}:{settings.switchboard_sandbox_port}"
+            if self._sandbox
+            else None,
+        )
+
+    def ports(self) -> list[tuple[str, str, str, int]]:
+        """Part, variable, host and number of every port that is needed."""
+        settings = self._settings
+        ports = [
+            ("NATS", "SWITCHBOARD_NATS_PORT", _HOST, settings.switchboard_nats_port),
+            ("messaging", "SWITCHBOARD_GRPC_PORT", _HOST, settings.switchboard_grpc_port),
+            (
+                "webhook",
+                "SWITCHBOARD_HTTP_PORT",
+                self.variables["WEBHOOK_HOST"],
+                settings.switchboard_http_port,
+            ),
+            (
+                "health",
+                "SWITCHBOARD_HEALTH_PORT",
+                self.variables["HEALTH_HOST"],
+                settings.switchboard_health_port,
+            ),
+        ]
+        if self._sandbox:
+            port = settings.switchboard_sandbox_port
+            ports.append(("the sandbox", "SWITCHBOARD_SANDBOX_PORT", _HOST, port))
+        return ports
+
+    def parts(self) -> list[Part]:
+        """The parts in the order of starting: each one after those it talks to."""
+        at = self.addresses
+        webhook = partial(http_answers, f"{at.webhook}/internal/health", true="journal_connected")
+        health = partial(http_answers, f"{at.health}/api/health/readiness")
+        sandbox = partial(http_answers, f"{at.sandbox}/sandbox/health")
+        return [
+            self._nats(),
+            *([self._module("sandbox", "sandbox", sandbox)] if self._sandbox else []),
+            Part("migrations", [*_python("services.messaging"), "migrate"], self.variables, None),
+            self._module("messaging", "services.messaging", partial(grpc_serves, at.grpc)),
+            self._module("webhook", "services.webhook", webhook),
+            self._module("health", "services.health", health),
+        ]
+
+    def _module(self, name: str, module: str, ready: Callable[[], Awaitable[bool]]) -> Part:
+        return Part(name, _python(module), self.variables, ready)
+
+    def _nats(self) -> Part:
+        config = self._folder.path / "nats.conf"
+        # An acknowledged event must survive a power cut; the default syncs every two minutes.
+        write_private(
+            config,
+            f"""# Written by `switchboard run` at every start.
+host: {_HOST}
+port: {self._settings.switchboard_nats_port}
+server_name: switchboard
+jetstream {{
+  store_dir: {json.dumps(str(self._folder.path / "nats"))}
+  sync_interval: always
+}}
+authorization {{
+  token: {json.dumps(self._folder.token("nats"))}
+}}
+""",
+        )
+        program = Path(sysconfig.get_path("scripts")) / "nats-server"
+        # By name, a program that is missing is reported as such.
+        command = [str(program) if program.exists() else "nats-server", "--config", str(config)]
+        ready = partial(jetstream_answers, self.variables["NATS_URL"])
+        return Part("NATS", command, self.variables, ready)
+
+
+def _python(module: str) -> list[str]:
+    return [sys.executable, "-m", module]
