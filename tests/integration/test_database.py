@@ -1,0 +1,118 @@
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+import structlog
+from sqlalchemy import func, insert, literal, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.common.errors import UnavailableError
+from services.messaging.store.database import Database
+from services.messaging.store.database import database_url as parsed_url
+from services.messaging.store.models import ContactRow, IdentityRow
+from tests.support.nats import free_port
+
+
+def open_database(url: str, *, slow_query_seconds: float = 10, pool_size: int = 2) -> Database:
+    return Database(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout_seconds=0.3,
+        slow_query_seconds=slow_query_seconds,
+    )
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = open_database(database_url)
+    yield opened
+    await opened.close()
+
+
+async def add_contact(connection: AsyncConnection, name: str) -> None:
+    await connection.execute(
+        insert(ContactRow), [{"display_name": name, "created_at": datetime.now(UTC)}]
+    )
+
+
+async def contacts(database: Database) -> int:
+    async with database.read() as connection:
+        return (await connection.execute(select(func.count()).select_from(ContactRow))).scalar_one()
+
+
+async def test_slow_queries_are_logged_without_what_customers_wrote(database_url: str) -> None:
+    """A slow query's text is logged; its parameters, which hold messages, never are."""
+    database = open_database(database_url, slow_query_seconds=0)
+    with structlog.testing.capture_logs() as logs:
+        async with database.read() as connection:
+            await connection.execute(select(literal("my secret message")))
+    await database.close()
+    slow = [line for line in logs if line["event"] == "slow query"]
+    assert [line["statement"] for line in slow if line["statement"].startswith("SELECT")]
+    assert "secret" not in str(logs)
+
+
+async def test_errors_do_not_carry_parameters(database: Database) -> None:
+    """An error of the database doesn't show what was being written."""
+    row = {"contact_id": 999, "kind": "phone", "value": "+15550001111"}
+    with pytest.raises(IntegrityError) as raised:
+        async with database.write() as connection:
+            await connection.execute(insert(IdentityRow), [row])
+    assert "+15550001111" not in str(raised.value)
+
+
+async def test_a_failed_block_writes_nothing(database: Database) -> None:
+    """Whatever raises inside a writing block, none of it is kept."""
+
+    async def fail_after_writing() -> None:
+        async with database.write() as connection:
+            await add_contact(connection, "x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail_after_writing()
+    assert await contacts(database) == 0
+
+
+async def test_many_writers_all_get_their_turn(database: Database) -> None:
+    """Concurrent read-then-write transactions neither fail nor lose an update."""
+
+    async def add_one() -> None:
+        async with database.write() as connection:
+            count = await connection.scalar(select(func.count()).select_from(ContactRow))
+            await add_contact(connection, str(count))
+
+    # Two at a time, so that the small pool's time limit is not what is tested.
+    for _ in range(20):
+        await asyncio.gather(add_one(), add_one())
+    assert await contacts(database) == 40
+
+
+async def test_a_used_up_pool_is_a_clear_error(database_url: str) -> None:
+    """When every connection is taken the caller is told to try again, after a bounded wait."""
+    database = open_database(database_url, pool_size=1)
+    async with database.read():
+        with pytest.raises(UnavailableError, match="try again"):
+            async with database.read():
+                pass
+    await database.close()
+
+
+async def test_an_absent_server_is_a_clear_error() -> None:
+    """A database that isn't there is unavailable, and its password isn't in the error."""
+    database = open_database(f"postgresql://me:hunter2@127.0.0.1:{free_port()}/x")
+    with pytest.raises(UnavailableError) as raised:
+        async with database.read():
+            pass
+    await database.close()
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["mysql://h/x", "nonsense", "", "http://h", "postgresql"])
+def test_other_urls_are_refused(url: str) -> None:
+    """A URL that is neither PostgreSQL's nor SQLite's is refused before anything connects."""
+    with pytest.raises(ValueError, match="must be"):
+        parsed_url(url, asynchronous=True)
