@@ -1,0 +1,174 @@
+"""What Twilio's webhooks say, in our words.
+
+Parameters: https://www.twilio.com/docs/messaging/guides/webhook-request and
+https://www.twilio.com/docs/messaging/guides/track-outbound-message-status.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
+
+from services.common.errors import InvalidInputError
+from services.messaging.domain.contact import Identity, InboundMessage, whatsapp_identity
+from services.messaging.domain.message import (
+    Media,
+    MessageStatus,
+    Moment,
+    StatusReport,
+    TimeSource,
+)
+
+PROVIDER = "twilio"
+
+STATUSES = {
+    "accepted": MessageStatus.QUEUED,
+    "scheduled": MessageStatus.QUEUED,
+    "queued": MessageStatus.QUEUED,
+    "sending": MessageStatus.SENDING,
+    "sent": MessageStatus.SENT,
+    "delivered": MessageStatus.DELIVERED,
+    "undelivered": MessageStatus.UNDELIVERED,
+    "failed": MessageStatus.FAILED,
+    "canceled": MessageStatus.FAILED,
+    "read": MessageStatus.READ,
+}
+"""Twilio's words for where an outbound message stands. A word that is missing has no effect."""
+
+MESSAGE_ID_PARAMETER = "message"
+"""Name in a status callback's query string under which we get our own message id back."""
+
+_MAX_ID = 128
+_MAX_KEY = 255
+_MAX_ADDRESS = 255
+_MAX_NAME = 255
+_MAX_ERROR_CODE = 32
+_MAX_ERROR_MESSAGE = 1000
+
+
+class _Parameters:
+    """Form parameters by name; of a repeated one the first counts."""
+
+    def __init__(self, parameters: Iterable[Parameter]) -> None:
+        self._values: dict[str, list[str]] = {}
+        for parameter in parameters:
+            self._values.setdefault(_clean(parameter.name), []).append(_clean(parameter.value))
+
+    def first(self, *names: str) -> str:
+        """The value of the first of these parameters that has one, else ""."""
+        return next((value for name in names for value in self._values.get(name, ()) if value), "")
+
+    def required(self, *names: str, at_most: int) -> str:
+        """Like `first`, for what nothing can be done without.
+
+        Raises:
+            InvalidInputError: It is missing, or longer than any that Twilio makes.
+        """
+        value = self.first(*names)
+        if not value:
+            raise InvalidInputError(names[0], "is missing")
+        if len(value) > at_most:
+            raise InvalidInputError(names[0], f"is longer than {at_most} characters")
+        return value
+
+    def payload(self) -> dict[str, object]:
+        """Everything as it came: a text, or a list of them where a name is repeated."""
+        return {
+            name: values[0] if len(values) == 1 else values for name, values in self._values.items()
+        }
+
+
+def inbound_message(key: str, webhook: WebhookReceived, received_at: datetime) -> InboundMessage:
+    """Read a webhook for an incoming message.
+
+    Args:
+        key: The event's natural key.
+        received_at: Aware.
+
+    Raises:
+        InvalidInputError: It can't be stored as a message; the text names the parameter, and
+            never its value.
+    """
+    parameters = _Parameters(webhook.parameters)
+    address = parameters.required("From", at_most=_MAX_ADDRESS)
+    identities = tuple(dict.fromkeys(_identities(address, parameters)))
+    if not identities:
+        raise InvalidInputError("From", "is neither a phone number nor a WhatsApp user id")
+    return InboundMessage(
+        event_key=_event_key(key),
+        provider=PROVIDER,
+        provider_message_id=_message_sid(parameters),
+        identities=identities,
+        contact_address=address,
+        own_address=parameters.required("To", at_most=_MAX_ADDRESS),
+        body=parameters.first("Body"),
+        received_at=received_at,
+        profile_name=parameters.first("ProfileName")[:_MAX_NAME],
+        media=tuple(_media(parameters)),
+        payload=parameters.payload(),
+    )
+
+
+def status_report(key: str, webhook: WebhookReceived, received_at: datetime) -> StatusReport:
+    """Read a status callback. Twilio tells no time: the report's is when it reached us.
+
+    Args:
+        key: The event's natural key.
+        received_at: Aware.
+
+    Raises:
+        InvalidInputError: It can't be told which message it is about, or what it says.
+    """
+    parameters = _Parameters(webhook.parameters)
+    word = parameters.first("MessageStatus", "SmsStatus")
+    if not word:
+        raise InvalidInputError("MessageStatus", "is missing")
+    return StatusReport(
+        event_key=_event_key(key),
+        provider=PROVIDER,
+        provider_message_id=_message_sid(parameters),
+        status=STATUSES.get(word.lower()),
+        moment=Moment(received_at, TimeSource.RECEIVED),
+        message_id=_Parameters(webhook.query_parameters).first(MESSAGE_ID_PARAMETER) or None,
+        error_code=parameters.first("ErrorCode")[:_MAX_ERROR_CODE] or None,
+        error_message=parameters.first("ErrorMessage", "ChannelStatusMessage")[:_MAX_ERROR_MESSAGE]
+        or None,
+        payload=parameters.payload(),
+    )
+
+
+def _identities(address: str, parameters: _Parameters) -> Iterator[Identity]:
+    wa_id = parameters.first("WaId").removeprefix("+")
+    for value in (
+        address,
+        f"+{wa_id}",
+        parameters.first("ExternalUserId"),
+        parameters.first("ParentExternalUserId"),
+    ):
+        identity = whatsapp_identity(value)
+        if identity is not None:
+            yield identity
+
+
+def _media(parameters: _Parameters) -> Iterator[Media]:
+    for number in itertools.count():
+        url = parameters.first(f"MediaUrl{number}")
+        if not url:
+            return
+        yield Media(url, parameters.first(f"MediaContentType{number}"))
+
+
+def _message_sid(parameters: _Parameters) -> str:
+    return parameters.required("MessageSid", "SmsMessageSid", "SmsSid", at_most=_MAX_ID)
+
+
+def _event_key(key: str) -> str:
+    if len(key) > _MAX_KEY:
+        raise InvalidInputError("ce-id", f"is longer than {_MAX_KEY} characters")
+    return _clean(key)
+
+
+def _clean(text: str) -> str:
+    """Without what PostgreSQL can't store: NUL, and halves of surrogate pairs."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
