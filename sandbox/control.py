@@ -1,6 +1,5 @@
 """The sandbox's own API: play the contact, look at everything, switch faults."""
 
-import re
 from collections import deque
 from typing import Annotated, Any
 
@@ -108,13 +107,8 @@ class Control:
 
     async def write(self, phone: str, written: ContactMessage) -> Written:
         """The contact writes to our number; returns when the webhook was answered."""
-        contact = contact_address(phone)
-        if contact is None:
-            raise HTTPException(
-                422, f"phone: {phone!r} is neither like +972501234567 nor like US.13491208655302"
-            )
         message = inbound_message(
-            contact,
+            _address("phone", phone),
             written.body,
             [item.content_type for item in written.media],
             self._settings,
@@ -146,7 +140,7 @@ class Control:
         if contact is None:
             return messages
         # A plus sign that wasn't escaped has become a space.
-        address = contact_address(re.sub("^ ", "+", contact))
+        address = _address("contact", contact.replace(" ", "+"))
         return [message for message in messages if message.contact == address]
 
     async def force_status(self, sid: str, forced: ForcedStatus) -> list[StatusChange]:
@@ -186,6 +180,15 @@ class Control:
         self._state.clear()
         self._faults.now = Faults()
         return await self.health()
+
+
+def _address(field: str, phone: str) -> str:
+    address = contact_address(phone)
+    if address is None:
+        raise HTTPException(
+            422, f"{field}: {phone!r} is neither like +972501234567 nor like US.13491208655302"
+        )
+    return address
 
 
 def _changed(
