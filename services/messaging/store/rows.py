@@ -1,0 +1,101 @@
+"""Rows into values of the domain, and back."""
+
+from typing import Any
+
+from sqlalchemy import Row, Select, select
+from sqlalchemy.orm import aliased
+
+from services.messaging.domain.message import (
+    Author,
+    Delivery,
+    Direction,
+    Media,
+    Message,
+    MessageStatus,
+    Moment,
+    TimeSource,
+)
+from services.messaging.store.models import ConversationRow, MessageRow
+
+_MOMENTS = ("sent", "delivered", "read", "failed")
+
+DELIVERY_COLUMNS = (
+    MessageRow.status,
+    MessageRow.error_code,
+    MessageRow.error_message,
+    *(getattr(MessageRow, f"{name}_{part}") for name in _MOMENTS for part in ("at", "source")),
+)
+"""What `delivery_of` reads."""
+
+
+def delivery_of(row: Row[Any]) -> Delivery:
+    """The delivery in a row that has `DELIVERY_COLUMNS`."""
+    return Delivery(
+        status=MessageStatus(row.status),
+        error_code=row.error_code,
+        error_message=row.error_message,
+        **{name: _moment(row, name) for name in _MOMENTS},
+    )
+
+
+def delivery_values(delivery: Delivery) -> dict[str, Any]:
+    """The values of `DELIVERY_COLUMNS` for a delivery, by column name."""
+    values: dict[str, Any] = {
+        "status": delivery.status.value,
+        "error_code": delivery.error_code,
+        "error_message": delivery.error_message,
+    }
+    for name in _MOMENTS:
+        moment: Moment | None = getattr(delivery, name)
+        values[f"{name}_at"] = moment.at if moment else None
+        values[f"{name}_source"] = moment.source.value if moment else None
+    return values
+
+
+def select_messages() -> Select[Any]:
+    """A query whose rows `message_of` reads; narrow and order it by columns of `MessageRow`."""
+    answered = aliased(MessageRow)
+    return (
+        select(
+            MessageRow.id,
+            MessageRow.public_id,
+            ConversationRow.public_id.label("conversation_public_id"),
+            MessageRow.direction,
+            MessageRow.author,
+            MessageRow.contact_address,
+            MessageRow.own_address,
+            MessageRow.body,
+            MessageRow.media,
+            MessageRow.provider,
+            MessageRow.provider_message_id,
+            answered.public_id.label("answers_public_id"),
+            MessageRow.created_at,
+            *DELIVERY_COLUMNS,
+        )
+        .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+        .outerjoin(answered, answered.id == MessageRow.answers_id)
+    )
+
+
+def message_of(row: Row[Any]) -> Message:
+    """The message in a row of `select_messages`."""
+    return Message(
+        id=row.public_id,
+        conversation_id=row.conversation_public_id,
+        direction=Direction(row.direction),
+        author=Author(row.author),
+        contact_address=row.contact_address,
+        own_address=row.own_address,
+        body=row.body,
+        media=tuple(Media(one["url"], one["content_type"]) for one in row.media),
+        provider=row.provider,
+        provider_message_id=row.provider_message_id,
+        answers_message_id=row.answers_public_id,
+        delivery=delivery_of(row),
+        created_at=row.created_at,
+    )
+
+
+def _moment(row: Row[Any], name: str) -> Moment | None:
+    at = getattr(row, f"{name}_at")
+    return None if at is None else Moment(at, TimeSource(getattr(row, f"{name}_source")))
