@@ -10,12 +10,15 @@ from pydantic import ValidationError
 from sandbox.server import bound_socket, serve
 from sandbox.settings import SandboxSettings
 
+logger = logging.getLogger("sandbox")
+
 
 def main() -> None:
     """Serve until interrupted; exits with a sentence when it can't start."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    # httpx logs every URL it asks for.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # httpx logs every address it asks for, uvicorn each step of its start.
+    for chatty in ("httpx", "uvicorn.error"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         settings = SandboxSettings()
     except ValidationError as error:
@@ -32,6 +35,7 @@ def main() -> None:
             f"sandbox: cannot listen on {settings.host}:{settings.port} ({error.strerror}); "
             "choose another port with SWITCHBOARD_SANDBOX_PORT."
         )
+    logger.info("listening on %s:%s", settings.host, settings.port)
     # uvicorn stops in order, then passes Ctrl-C on.
     with listener, contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(settings, listener))

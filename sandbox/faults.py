@@ -1,8 +1,8 @@
 """Switches that make the sandbox misbehave, as the real services sometimes do."""
 
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sandbox.state import FailedStatus, Status
 
@@ -33,6 +33,12 @@ class RateLimited(ApiFault):
 
 class Hang(ApiFault):
     accept: bool = Field(False, description="Create the message before falling silent.")
+
+    @model_validator(mode="after")
+    def _only_creating_accepts(self) -> Self:
+        if self.accept and self.on != "create":
+            raise ValueError("accept needs on=create: reading accepts nothing")
+        return self
 
 
 class Reject(Fault):

@@ -2,8 +2,8 @@
 
 import json
 import re
-from urllib.parse import urlsplit
 
+import httpx
 from starlette.datastructures import MultiDict
 
 from sandbox.settings import SandboxSettings
@@ -16,6 +16,7 @@ USER_ID = r"[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]+"
 
 _MAX_BODY = 1600
 _MAX_MEDIA = 10
+_MAX_PORT = 65535
 
 
 def new_message(form: MultiDict, settings: SandboxSettings, state: SandboxState) -> Message:
@@ -95,12 +96,11 @@ def _template(content_sid: str, variables: str) -> str:
 
 def _is_web_address(url: str) -> bool:
     try:
-        parts = urlsplit(url)
-        return (
-            parts.scheme in {"http", "https"}
-            and bool(parts.hostname)
-            and parts.port != 0
-            and re.fullmatch(r"[!-~]+", url) is not None
-        )
-    except ValueError:
+        parsed = httpx.URL(url)
+        # What httpx lets through, but no connection can be made to.
+        parsed.host.encode("idna")
+        reachable = parsed.port is None or 0 < parsed.port <= _MAX_PORT
+    except (httpx.InvalidURL, UnicodeError):
         return False
+    printable = re.fullmatch(r"[!-~]+", url) is not None
+    return printable and reachable and parsed.scheme in {"http", "https"} and bool(parsed.host)

@@ -269,6 +269,7 @@ async def test_switches_are_typed(http: httpx.AsyncClient) -> None:
         ({"latency": {"second": 1}}, "second"),
         ({"latency": {"seconds": -1}}, "seconds"),
         ({"error_500": {"times": 0}}, "times"),
+        ({"hang": {"accept": True, "on": "any"}}, "accept"),
         ({"early_callbacks": {"statuses": ["red"]}}, "statuses"),
     ]:
         answer = await http.put("/sandbox/faults", json=wrong)

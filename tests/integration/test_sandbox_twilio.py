@@ -141,6 +141,8 @@ async def test_list_filters(sandbox: RunningSandbox) -> None:
         ({"media_url": ["file:///etc/passwd"]}, 21620),
         ({"media_url": ["https://example.com/a.png"] * 11}, 21623),
         ({"status_callback": "not a url"}, 21609),
+        ({"status_callback": "https://host:99999/"}, 21609),
+        ({"status_callback": "https://a..b/"}, 21609),
         ({"content_sid": "HX1"}, 21655),
         ({"content_sid": TEMPLATE, "content_variables": "{"}, 21656),
         ({"content_sid": TEMPLATE, "content_variables": '{"1": 2}'}, 21656),
