@@ -3,6 +3,8 @@
 from typing import Any
 
 from sqlalchemy import Row, Select, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from services.messaging.domain.message import (
@@ -15,7 +17,7 @@ from services.messaging.domain.message import (
     Moment,
     TimeSource,
 )
-from services.messaging.store.models import ConversationRow, MessageRow
+from services.messaging.store.models import Base, ConversationRow, MessageRow
 
 _MOMENTS = ("sent", "delivered", "read", "failed")
 
@@ -28,7 +30,16 @@ DELIVERY_COLUMNS = (
 """What `delivery_of` reads."""
 
 
-def delivery_of(row: Row[Any]) -> Delivery:
+def insert_ignoring(
+    connection: AsyncConnection, table: type[Base]
+) -> postgresql.Insert | sqlite.Insert:
+    """An insert that leaves out rows whose unique keys are taken."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
+
+
+def delivery_of(row: Row[*tuple[Any, ...]]) -> Delivery:
     """The delivery in a row that has `DELIVERY_COLUMNS`."""
     return Delivery(
         status=MessageStatus(row.status),
@@ -52,7 +63,7 @@ def delivery_values(delivery: Delivery) -> dict[str, Any]:
     return values
 
 
-def select_messages() -> Select[Any]:
+def select_messages() -> Select[*tuple[Any, ...]]:
     """A query whose rows `message_of` reads; narrow and order it by columns of `MessageRow`."""
     answered = aliased(MessageRow)
     return (
@@ -68,6 +79,7 @@ def select_messages() -> Select[Any]:
             MessageRow.media,
             MessageRow.provider,
             MessageRow.provider_message_id,
+            MessageRow.request_hash,
             answered.public_id.label("answers_public_id"),
             MessageRow.created_at,
             *DELIVERY_COLUMNS,
@@ -77,7 +89,7 @@ def select_messages() -> Select[Any]:
     )
 
 
-def message_of(row: Row[Any]) -> Message:
+def message_of(row: Row[*tuple[Any, ...]]) -> Message:
     """The message in a row of `select_messages`."""
     return Message(
         id=row.public_id,
@@ -96,6 +108,6 @@ def message_of(row: Row[Any]) -> Message:
     )
 
 
-def _moment(row: Row[Any], name: str) -> Moment | None:
+def _moment(row: Row[*tuple[Any, ...]], name: str) -> Moment | None:
     at = getattr(row, f"{name}_at")
     return None if at is None else Moment(at, TimeSource(getattr(row, f"{name}_source")))
