@@ -1,0 +1,401 @@
+"""The outbox: messages that are stored and whose sending isn't settled.
+
+A row is `due` until it is claimed, then `sending`, then gone, `due` again or `unknown`. Each
+change is committed before its effect outside: a process may die at any point, and what it leaves
+behind says what may have happened.
+
+Only the oldest unsettled message of a conversation is claimed. `insert_queued` locks the
+conversation before the message gets its number, so that numbers become visible in their order and
+no older message can appear while a younger one is being sent.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Row, Select, exists, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
+
+from services.common.errors import IdempotencyConflictError, PolicyRefusedError
+from services.messaging.domain.message import (
+    Direction,
+    Message,
+    MessageStatus,
+    TimeSource,
+)
+from services.messaging.ports import ClaimedSend, Clock, NewMessage, OutcomeKind, SendOutcome
+from services.messaging.store.contacts import Party, new_public_id, resolve_conversations
+from services.messaging.store.database import Database
+from services.messaging.store.models import (
+    ContactRow,
+    ConversationRow,
+    MessageEventRow,
+    MessageRow,
+    OutboxRow,
+)
+from services.messaging.store.outcomes import accept, record_outcome, reject
+from services.messaging.store.rows import (
+    insert_ignoring,
+    message_of,
+    select_messages,
+)
+
+DUE: Final = "due"
+SENDING: Final = "sending"
+UNKNOWN: Final = "unknown"
+
+OPTED_OUT: Final = "opted_out"
+"""Error code of a message whose contact opted out before it could be sent."""
+
+_OPTED_OUT_OUTCOME: Final = SendOutcome(
+    OutcomeKind.REJECTED,
+    error_code=OPTED_OUT,
+    error_message="not sent: the contact opted out first",
+)
+_LEASE_EXPIRED: Final = SendOutcome(
+    OutcomeKind.UNKNOWN,
+    error_code="lease_expired",
+    error_message="the process that was sending it is gone",
+)
+
+
+class SqlOutboxStore:
+    """`OutboxStore` on SQLite and PostgreSQL."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def enqueue(self, message: NewMessage) -> tuple[Message, bool]:
+        """Store a message and its place in the outbox in one transaction."""
+        now = self._clock()
+        async with self._database.write() as connection:
+            # First of all: a repeated request gets its answer whatever has changed since.
+            known = await _requested_before(connection, message)
+            if known is not None:
+                return known, False
+            party = Party((message.recipient,), message.contact_address, message.own_address)
+            [conversation] = await resolve_conversations(connection, [party], now)
+            opted_out_at = await connection.scalar(
+                select(ContactRow.opted_out_at).where(ContactRow.id == conversation.contact_id)
+            )
+            if opted_out_at is not None:
+                raise PolicyRefusedError(
+                    OPTED_OUT, "to: this contact has opted out and must write first"
+                )
+            stored = await insert_queued(
+                connection, message, conversation_id=conversation.id, answers_id=None, now=now
+            )
+            if stored is not None:
+                return stored, True
+            # The same request at the same moment was faster.
+            known = await _requested_before(connection, message)
+            if known is None:
+                raise RuntimeError("a message was neither stored nor found")
+            return known, False
+
+    async def claim(self, *, limit: int, lease: timedelta) -> Sequence[ClaimedSend]:
+        """Take messages that are due, the oldest of each conversation, and record the attempt."""
+        now = self._clock()
+        older = aliased(OutboxRow)
+        due = (
+            _unsettled()
+            .where(
+                OutboxRow.state == DUE,
+                OutboxRow.due_at <= now,
+                ~exists().where(
+                    older.conversation_id == OutboxRow.conversation_id,
+                    older.message_id < OutboxRow.message_id,
+                ),
+            )
+            .limit(limit)
+        )
+        async with self._database.write() as connection:
+            rows = (await connection.execute(due)).all()
+            await _fail_opted_out(connection, [row for row in rows if row.opted_out_at], now)
+            rows = [row for row in rows if not row.opted_out_at]
+            if not rows:
+                return ()
+            ids = [row.message_id for row in rows]
+            await connection.execute(
+                update(OutboxRow)
+                .where(OutboxRow.message_id.in_(ids))
+                .values(
+                    state=SENDING,
+                    attempts=OutboxRow.attempts + 1,
+                    lease_until=now + lease,
+                    first_attempt_at=func.coalesce(OutboxRow.first_attempt_at, now),
+                    last_attempt_at=now,
+                )
+            )
+            await connection.execute(
+                update(MessageRow)
+                .where(MessageRow.id.in_(ids), MessageRow.status == MessageStatus.QUEUED.value)
+                .values(status=MessageStatus.SENDING.value)
+            )
+            await connection.execute(
+                insert_ignoring(connection, MessageEventRow),
+                [
+                    {
+                        "message_id": row.message_id,
+                        "event_key": f"attempt:{row.public_id}:{row.attempts + 1}",
+                        "kind": "attempt",
+                        "status": MessageStatus.SENDING.value,
+                        "occurred_at": now,
+                        "source": TimeSource.RECEIVED.value,
+                        "payload": {"attempt": row.attempts + 1},
+                    }
+                    for row in rows
+                ],
+            )
+            return [
+                _claimed(
+                    row,
+                    attempt=row.attempts + 1,
+                    first_attempt_at=row.first_attempt_at or now,
+                    last_attempt_at=now,
+                    lease_until=now + lease,
+                )
+                for row in rows
+            ]
+
+    async def settle(self, message: ClaimedSend, outcome: SendOutcome, retry_at: datetime) -> None:
+        """Record how an attempt ended. `retry_at` is used by RETRY and UNKNOWN."""
+        now = self._clock()
+        async with self._database.write() as connection:
+            row_id = await connection.scalar(
+                select(MessageRow.id).where(MessageRow.public_id == message.message_id)
+            )
+            if row_id is None:
+                raise LookupError("a claimed message is not in the database")
+            unsettled = (
+                await connection.execute(
+                    select(OutboxRow.attempts, OutboxRow.lease_until)
+                    .where(OutboxRow.message_id == row_id)
+                    .with_for_update()
+                )
+            ).first()
+            await record_outcome(connection, row_id, message, outcome, now)
+            if outcome.kind is OutcomeKind.ACCEPTED:
+                await accept(connection, row_id, message, outcome, now)
+                return
+            # Without a row the provider's own report has settled the message meanwhile.
+            if unsettled is None or unsettled.attempts != message.attempt:
+                return
+            place = OutboxRow.message_id == row_id
+            if outcome.kind is OutcomeKind.UNKNOWN:
+                # Counts even after the lease: it may only ever make us more careful.
+                await connection.execute(
+                    update(OutboxRow)
+                    .where(place)
+                    .values(state=UNKNOWN, due_at=retry_at, lease_until=None)
+                )
+            elif unsettled.lease_until != message.lease_until:
+                return
+            elif outcome.kind is OutcomeKind.RETRY:
+                await connection.execute(
+                    update(OutboxRow)
+                    .where(place)
+                    .values(state=DUE, due_at=retry_at, lease_until=None)
+                )
+            else:
+                await reject(connection, row_id, message, outcome, now)
+
+    async def expire_leases(self) -> int:
+        """Make UNKNOWN what was being sent by a process that is gone; returns how many."""
+        now = self._clock()
+        async with self._database.write() as connection:
+            rows = (
+                await connection.execute(
+                    _unsettled().where(OutboxRow.state == SENDING, OutboxRow.lease_until <= now)
+                )
+            ).all()
+            if not rows:
+                return 0
+            await connection.execute(
+                update(OutboxRow)
+                .where(OutboxRow.message_id.in_([row.message_id for row in rows]))
+                .values(state=UNKNOWN, due_at=now, lease_until=None)
+            )
+            for row in rows:
+                message = _claimed(
+                    row,
+                    attempt=row.attempts,
+                    first_attempt_at=row.first_attempt_at,
+                    last_attempt_at=row.last_attempt_at,
+                    lease_until=now,
+                )
+                await record_outcome(connection, row.message_id, message, _LEASE_EXPIRED, now)
+            return len(rows)
+
+    async def unknown(self, *, limit: int, lease: timedelta) -> Sequence[ClaimedSend]:
+        """Take sends whose outcome is unknown and whose time to look has come."""
+        now = self._clock()
+        waiting = (
+            _unsettled()
+            .where(
+                OutboxRow.state == UNKNOWN,
+                OutboxRow.due_at <= now,
+                or_(OutboxRow.lease_until.is_(None), OutboxRow.lease_until <= now),
+            )
+            .limit(limit)
+        )
+        async with self._database.write() as connection:
+            rows = (await connection.execute(waiting)).all()
+            if not rows:
+                return ()
+            await connection.execute(
+                update(OutboxRow)
+                .where(OutboxRow.message_id.in_([row.message_id for row in rows]))
+                .values(lease_until=now + lease)
+            )
+            return [
+                _claimed(
+                    row,
+                    attempt=row.attempts,
+                    first_attempt_at=row.first_attempt_at,
+                    last_attempt_at=row.last_attempt_at,
+                    lease_until=now + lease,
+                )
+                for row in rows
+            ]
+
+    async def known_provider_ids(self, provider: str, ids: Sequence[str]) -> frozenset[str]:
+        """Those of the given provider ids that belong to a message of ours."""
+        if not ids:
+            return frozenset()
+        async with self._database.read() as connection:
+            found = await connection.scalars(
+                select(MessageRow.provider_message_id).where(
+                    MessageRow.provider == provider, MessageRow.provider_message_id.in_(ids)
+                )
+            )
+            return frozenset(one for one in found if one is not None)
+
+
+async def insert_queued(
+    connection: AsyncConnection,
+    message: NewMessage,
+    *,
+    conversation_id: int,
+    answers_id: int | None,
+    now: datetime,
+) -> Message | None:
+    """Store a message and its place in the outbox, within the caller's transaction.
+
+    Returns None, and stores nothing, when its `request_id` or `answers_id` is taken.
+    """
+    # Also takes the conversation's lock, which this module's order of numbers depends on.
+    await connection.execute(
+        update(ConversationRow)
+        .where(ConversationRow.id == conversation_id)
+        .values(contact_address=message.contact_address, last_message_at=now)
+    )
+    row_id = await connection.scalar(
+        insert_ignoring(connection, MessageRow).returning(MessageRow.id),
+        {
+            "public_id": new_public_id(),
+            "conversation_id": conversation_id,
+            "direction": Direction.OUTBOUND.value,
+            "author": message.author.value,
+            "contact_address": message.contact_address,
+            "own_address": message.own_address,
+            "body": message.body,
+            "media": [],
+            "provider": message.provider,
+            "status": MessageStatus.QUEUED.value,
+            "request_id": message.request_id,
+            "request_hash": message.request_hash,
+            "answers_id": answers_id,
+            "created_at": now,
+        },
+    )
+    if row_id is None:
+        return None
+    row = (await connection.execute(select_messages().where(MessageRow.id == row_id))).one()
+    await connection.execute(
+        insert(MessageEventRow).values(
+            message_id=row_id,
+            event_key=f"queued:{row.public_id}",
+            kind="queued",
+            status=MessageStatus.QUEUED.value,
+            occurred_at=now,
+            source=TimeSource.RECEIVED.value,
+            payload={},
+        )
+    )
+    await connection.execute(
+        insert(OutboxRow).values(
+            message_id=row_id, conversation_id=conversation_id, state=DUE, attempts=0, due_at=now
+        )
+    )
+    return message_of(row)
+
+
+async def _requested_before(connection: AsyncConnection, message: NewMessage) -> Message | None:
+    """The message stored first for a request.
+
+    Raises:
+        IdempotencyConflictError: The `request_id` stands for another request.
+    """
+    if message.request_id is None:
+        return None
+    row = (
+        await connection.execute(
+            select_messages().where(MessageRow.request_id == message.request_id)
+        )
+    ).first()
+    if row is None:
+        return None
+    if row.request_hash != message.request_hash:
+        raise IdempotencyConflictError(
+            "request_id: it was used before with another `to` or `body`; use a new one"
+        )
+    return message_of(row)
+
+
+def _unsettled() -> Select[*tuple[Any, ...]]:
+    """Unsettled sends, locked; those that another process has locked are passed over."""
+    return (
+        select(
+            OutboxRow.message_id,
+            OutboxRow.attempts,
+            OutboxRow.first_attempt_at,
+            OutboxRow.last_attempt_at,
+            MessageRow.public_id,
+            MessageRow.provider,
+            MessageRow.contact_address,
+            MessageRow.own_address,
+            MessageRow.body,
+            ContactRow.opted_out_at,
+        )
+        .join(MessageRow, MessageRow.id == OutboxRow.message_id)
+        .join(ConversationRow, ConversationRow.id == OutboxRow.conversation_id)
+        .join(ContactRow, ContactRow.id == ConversationRow.contact_id)
+        .order_by(OutboxRow.due_at, OutboxRow.message_id)
+        .with_for_update(skip_locked=True, key_share=True, of=[OutboxRow, MessageRow])
+    )
+
+
+def _claimed(row: Row[*tuple[Any, ...]], **values: Any) -> ClaimedSend:
+    return ClaimedSend(
+        message_id=row.public_id,
+        provider=row.provider,
+        contact_address=row.contact_address,
+        own_address=row.own_address,
+        body=row.body,
+        **values,
+    )
+
+
+async def _fail_opted_out(
+    connection: AsyncConnection, rows: Sequence[Row[*tuple[Any, ...]]], now: datetime
+) -> None:
+    """Fail messages whose contact opted out after they were stored."""
+    for row in rows:
+        message = _claimed(
+            row, attempt=row.attempts, first_attempt_at=now, last_attempt_at=now, lease_until=now
+        )
+        await record_outcome(connection, row.message_id, message, _OPTED_OUT_OUTCOME, now)
+        await reject(connection, row.message_id, message, _OPTED_OUT_OUTCOME, now)

@@ -1,0 +1,120 @@
+"""Writing down how a try to send ended, within the caller's transaction."""
+
+from datetime import datetime
+
+import structlog
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.messaging.domain.message import (
+    MessageStatus,
+    Moment,
+    StatusReport,
+    TimeSource,
+    fold,
+)
+from services.messaging.ports import ClaimedSend, OutcomeKind, SendOutcome
+from services.messaging.store.models import MessageEventRow, MessageRow, OutboxRow
+from services.messaging.store.rows import (
+    DELIVERY_COLUMNS,
+    delivery_of,
+    delivery_values,
+    insert_ignoring,
+)
+
+log = structlog.get_logger(__name__)
+
+
+async def record_outcome(
+    connection: AsyncConnection,
+    row_id: int,
+    message: ClaimedSend,
+    outcome: SendOutcome,
+    now: datetime,
+) -> None:
+    """Add the event of an outcome; looking for a message again and again adds it once."""
+    said = {
+        "provider_message_id": outcome.provider_message_id,
+        "error_message": outcome.error_message,
+    }
+    status = MessageStatus.FAILED if outcome.kind is OutcomeKind.REJECTED else outcome.status
+    await connection.execute(
+        insert_ignoring(connection, MessageEventRow),
+        {
+            "message_id": row_id,
+            "event_key": f"outcome:{message.message_id}:{message.attempt}:{outcome.kind.value}",
+            "kind": "outcome",
+            "status": status.value if status else None,
+            "error_code": outcome.error_code,
+            "occurred_at": now,
+            "source": TimeSource.RECEIVED.value,
+            "payload": {
+                "attempt": message.attempt,
+                "outcome": outcome.kind.value,
+                **{name: value for name, value in said.items() if value is not None},
+            },
+        },
+    )
+
+
+async def accept(
+    connection: AsyncConnection,
+    row_id: int,
+    message: ClaimedSend,
+    outcome: SendOutcome,
+    now: datetime,
+) -> None:
+    """Note the provider's id and take the message out of the outbox."""
+    known = await connection.scalar(
+        select(MessageRow.provider_message_id).where(MessageRow.id == row_id).with_for_update()
+    )
+    if known is None:
+        await connection.execute(
+            update(MessageRow)
+            .where(MessageRow.id == row_id)
+            .values(provider_message_id=outcome.provider_message_id)
+        )
+    elif known != outcome.provider_message_id:
+        log.error("a message was sent twice", message_id=message.message_id)
+    if outcome.status is not None:
+        await _add_report(connection, row_id, _report(message, outcome, outcome.status, now))
+    await connection.execute(delete(OutboxRow).where(OutboxRow.message_id == row_id))
+
+
+async def reject(
+    connection: AsyncConnection,
+    row_id: int,
+    message: ClaimedSend,
+    outcome: SendOutcome,
+    now: datetime,
+) -> None:
+    """Fail a message for good and take it out of the outbox."""
+    await _add_report(connection, row_id, _report(message, outcome, MessageStatus.FAILED, now))
+    await connection.execute(delete(OutboxRow).where(OutboxRow.message_id == row_id))
+
+
+async def _add_report(connection: AsyncConnection, row_id: int, report: StatusReport) -> None:
+    row = (
+        await connection.execute(
+            select(*DELIVERY_COLUMNS).where(MessageRow.id == row_id).with_for_update()
+        )
+    ).one()
+    await connection.execute(
+        update(MessageRow)
+        .where(MessageRow.id == row_id)
+        .values(delivery_values(fold(delivery_of(row), report)))
+    )
+
+
+def _report(
+    message: ClaimedSend, outcome: SendOutcome, status: MessageStatus, now: datetime
+) -> StatusReport:
+    return StatusReport(
+        event_key="",  # Not stored: the outcome's event stands for it.
+        provider=message.provider,
+        provider_message_id=outcome.provider_message_id or "",
+        status=status,
+        moment=Moment(now, TimeSource.RECEIVED),
+        error_code=outcome.error_code,
+        error_message=outcome.error_message,
+    )
