@@ -44,7 +44,7 @@ async def jetstream_answers(url: str) -> bool:
     client = Client()
     try:
         await client.connect(
-            url, allow_reconnect=False, connect_timeout=2, reconnect_time_wait=0.05, error_cb=ignore
+            url, allow_reconnect=False, connect_timeout=2, reconnect_time_wait=0, error_cb=ignore
         )
         await client.jetstream(timeout=_SECONDS).account_info()
     except (OSError, nats.errors.Error):

@@ -36,6 +36,7 @@ class Child:
         """
         with contextlib.suppress(FileNotFoundError):
             self.log.replace(self.log.with_suffix(".log.1"))
+        self.log.touch(mode=0o600)
         self._process = await asyncio.create_subprocess_exec(
             *command,
             env=environ,
@@ -51,7 +52,7 @@ class Child:
     async def wait(self) -> int:
         """Its exit code, once it has ended and its output is in the log."""
         code = await self._process.wait()
-        await self._pump
+        await asyncio.shield(self._pump)
         return code
 
     @property
@@ -92,7 +93,6 @@ class Child:
         output = self._process.stdout
         assert output is not None  # noqa: S101 - it was asked for as a pipe
         with self.log.open("wb", buffering=0) as log:
-            self.log.chmod(0o600)
             while True:
                 try:
                     line = await output.readuntil(b"\n")
@@ -102,7 +102,8 @@ class Child:
                     line = await output.read(overrun.consumed)
                 if not line:
                     return
-                log.write(line)
+                with contextlib.suppress(OSError):  # A full disk must not stall the child.
+                    log.write(line)
                 text = line.decode(errors="replace").rstrip()
                 self._last_lines.append(text)
                 if trouble := trouble_in(text):

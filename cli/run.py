@@ -1,6 +1,7 @@
 """`switchboard run`: everything on this machine, until Ctrl-C."""
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Iterable, Mapping
@@ -19,9 +20,15 @@ from services.common.settings import ConfigurationError, Problem, format_report
 EXAMPLE_TEXT = "Is the flat in Haifa still free?"
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on in silence when nobody reads any more, as in `make run | head`."""
+        self.file = Path(os.devnull).open("w")  # noqa: SIM115 - open until the process ends
+
+
 def run(env_file: Path | None) -> int:
     """Start everything, wait for a signal, stop everything; returns the exit code."""
-    console = Console()
+    console = _Console()
     _say(console, "Starting Switchboard")
     try:
         environment = load_environment(env_file, sandbox_allowed=True)
@@ -127,21 +134,21 @@ async def _start_and_watch(stack: Stack, folder: DataFolder, console: Console) -
 
     life = asyncio.create_task(live())
     stopper = asyncio.create_task(stop.wait())
-    await asyncio.wait([life, stopper], return_when=asyncio.FIRST_COMPLETED)
-    failure: str | None = None
-    if not stop.is_set():
-        stopper.cancel()
-        try:
+    code = 0
+    try:
+        await asyncio.wait([life, stopper], return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
             await life
-        except PartFailedError as error:
-            failure = str(error)
-            _refuse(console, failure)
-    life.cancel()
-    await asyncio.gather(life, stopper, return_exceptions=True)
-    _say(console, "Stopping Switchboard (Ctrl-C again: at once)")
-    await supervisor.stop()
+    except PartFailedError as error:
+        code = _refuse(console, str(error))
+    finally:
+        for task in (life, stopper):
+            task.cancel()
+        await asyncio.gather(life, stopper, return_exceptions=True)
+        _say(console, "Stopping Switchboard (Ctrl-C again: at once)")
+        await supervisor.stop()
     _say(console, "Switchboard has stopped")
-    return 1 if failure else 0
+    return code
 
 
 def _welcome(console: Console, stack: Stack, folder: DataFolder) -> None:

@@ -1,0 +1,84 @@
+"""The pieces of `switchboard run` that need no stack."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from cli.data_folder import Addresses, DataFolder, FolderInUseError, NotRunningError
+from cli.process import trouble_in
+from cli.run import port_problem
+
+ADDRESSES = Addresses("http://w", "http://h", "g:1", "token", None)
+
+
+def test_a_port_in_use_is_named_with_its_part_and_variable() -> None:
+    """The sentence says which port, who needs it and what to change."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        problem = port_problem([("webhook", "SWITCHBOARD_HTTP_PORT", "127.0.0.1", port)])
+    assert problem is not None
+    assert str(port) in problem
+    assert "webhook" in problem
+    assert "SWITCHBOARD_HTTP_PORT" in problem
+
+
+def test_two_parts_cannot_have_one_port() -> None:
+    """A collision among our own ports is found before anything starts."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    problem = port_problem([("a", "PORT_A", "127.0.0.1", port), ("b", "PORT_B", "127.0.0.1", port)])
+    assert problem == f"PORT_B and PORT_A are both {port}. Change one of them."
+
+
+def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
+    """Two runs never share a database and a journal."""
+    with (
+        DataFolder(tmp_path / "data"),
+        pytest.raises(FolderInUseError),
+        DataFolder(tmp_path / "data"),
+    ):
+        pass
+    with DataFolder(tmp_path / "data"):
+        pass
+
+
+def test_addresses_are_known_only_while_a_run_is_ready(tmp_path: Path) -> None:
+    """Other commands tell a stack that runs from one that starts or has ended."""
+    reader = DataFolder(tmp_path / "data")
+    with pytest.raises(NotRunningError, match="isn't running"):
+        reader.addresses()
+    with DataFolder(tmp_path / "data") as folder:
+        with pytest.raises(NotRunningError, match="still starting"):
+            reader.addresses()
+        folder.publish(ADDRESSES)
+        assert reader.addresses() == ADDRESSES
+    with pytest.raises(NotRunningError, match="isn't running"):
+        reader.addresses()
+
+
+def test_tokens_are_kept_and_private(tmp_path: Path) -> None:
+    """A second run uses the token of the first, which only its owner can read."""
+    with DataFolder(tmp_path / "data") as folder:
+        token = folder.token("nats")
+        other = folder.token("grpc")
+    assert DataFolder(tmp_path / "data").token("nats") == token != other
+    assert (tmp_path / "data/nats.token").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("line", "trouble"),
+    [
+        ('{"event": "fine", "level": "info"}', None),
+        ('{"event": "odd", "level": "warning", "count": 3}', "warning: odd count=3"),
+        ("[7] 2026/01/01 00:00:00 [INF] Server is ready", None),
+        ("[7] 2026/01/01 00:00:00 [ERR] disk", "[7] 2026/01/01 00:00:00 [ERR] disk"),
+        ("WARNING sandbox odd", "WARNING sandbox odd"),
+        ("INFO sandbox fine", None),
+        ('"a text"', None),
+    ],
+)
+def test_only_warnings_and_worse_are_shown(line: str, trouble: str | None) -> None:
+    """The terminal stays quiet until something needs a person."""
+    assert trouble_in(line) == trouble
