@@ -1,4 +1,4 @@
-"""Real servers for tests, started once a session."""
+"""Real servers for tests."""
 
 import tempfile
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.databases import PostgresServer, migrated
+from tests.support.nats import NatsServer
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +33,14 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
 def database_url(empty_database_url: str) -> str:
     """A migrated database of each kind."""
     return migrated(empty_database_url)
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+    """A running NATS server that belongs to the test alone."""
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

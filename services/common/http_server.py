@@ -6,7 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Generator
 
 import uvicorn
-from uvicorn._types import ASGIApplication
+from starlette.types import ASGIApp
 
 
 class _Server(uvicorn.Server):
@@ -19,7 +19,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving_http(
-    app: ASGIApplication,
+    app: ASGIApp,
     *,
     host: str,
     port: int,

@@ -1,8 +1,10 @@
 """The JetStream streams and consumers, in one place, created or checked at start."""
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
-import nats
+import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -25,13 +27,21 @@ DEAD_SUBJECTS = "dead.>"
 DUPLICATE_WINDOW_SECONDS = 600.0
 
 
-async def connect(url: str, *, name: str, on_closed: Callable[[], Awaitable[None]]) -> Client:
-    """Connect to NATS and go on reconnecting for ever.
+async def connect(
+    url: str,
+    *,
+    name: str,
+    on_closed: Callable[[], Awaitable[None]],
+    client: Client | None = None,
+) -> Client:
+    """Connect to NATS, trying for ever, and go on reconnecting for ever.
 
     Args:
         url: One address, or several separated by commas; a token or user goes in the URL.
         on_closed: Called when the client has given up for good; the process should end.
+        client: One to connect that others hold already.
     """
+    client = client or Client()
 
     async def on_error(error: Exception) -> None:
         log.warning("NATS error", error=repr(error))
@@ -42,19 +52,48 @@ async def connect(url: str, *, name: str, on_closed: Callable[[], Awaitable[None
     async def on_reconnect() -> None:
         log.info("NATS reconnected")
 
-    return await nats.connect(
+    await client.connect(
         url.split(","),
         name=name,
         # The default gives up after 60 attempts, and notices a dead link after minutes.
         max_reconnect_attempts=-1,
         ping_interval=5,
         max_outstanding_pings=2,
-        reconnect_time_wait=0.5,
+        reconnect_time_wait=1,
         error_cb=on_error,
         disconnected_cb=on_disconnect,
         reconnected_cb=on_reconnect,
         closed_cb=on_closed,
     )
+    return client
+
+
+async def keep_connected(
+    client: Client, url: str, *, name: str, replicas: int, max_bytes: int
+) -> None:
+    """Connect `client`, however long NATS stays away, and see to the streams at each connection.
+
+    Raises:
+        ConnectionError: The client has given up for good.
+    """
+    closed = asyncio.Event()
+
+    async def on_closed() -> None:
+        closed.set()
+
+    await connect(url, name=name, on_closed=on_closed, client=client)
+    checked = -1
+    while not closed.is_set():
+        connection = client.stats["reconnects"]
+        if client.is_connected and connection != checked:
+            try:
+                await ensure_streams(client.jetstream(), replicas=replicas, max_bytes=max_bytes)
+                checked = connection
+            except (nats.errors.Error, OSError) as error:
+                log.warning("the journal's streams are not ready", error=repr(error))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(closed.wait(), timeout=1.0)
+    raise ConnectionError("the NATS client has given up")
 
 
 async def ensure_streams(js: JetStreamContext, *, replicas: int, max_bytes: int) -> None:

@@ -1,0 +1,216 @@
+"""Publishing to the journal: what arrives while a commit is under way is committed together.
+
+An fsync costs the same for one event as for many. One event alone is published plainly; several
+become one JetStream atomic batch
+(https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-50.md).
+"""
+
+import asyncio
+import itertools
+import json
+import uuid
+from collections import deque
+from dataclasses import dataclass, field
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from services.common.errors import UnavailableError
+from services.common.journal.events import JournalEvent
+
+log = structlog.get_logger(__name__)
+
+
+class JournalUnavailableError(UnavailableError):
+    """The journal didn't confirm the event. It may hold it all the same; the id deduplicates."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """One event, and everyone who waits for it: the same webhook may come twice at once."""
+
+    event: JournalEvent
+    deadline: float
+    futures: list[asyncio.Future[None]] = field(default_factory=list)
+
+
+class JournalPublisher:
+    """Publishes events so that each is on the broker's disk before `publish` returns.
+
+    Args:
+        client: May still be connecting; until then every publish is refused.
+        timeout_seconds: How long one publish may take, waiting for its turn included.
+        max_batch: Events in one commit. JetStream takes at most 1,000.
+        max_commits: Commits under way at once.
+        max_waiting: Events waiting for a commit; more are refused at once.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        timeout_seconds: float = 3.0,
+        max_batch: int = 256,
+        max_commits: int = 2,
+        max_waiting: int = 8192,
+    ) -> None:
+        self._client = client
+        self._timeout_seconds = timeout_seconds
+        self._max_batch = max_batch
+        self._max_commits = max_commits
+        self._max_waiting = max_waiting
+        self._waiting: deque[_Waiting] = deque()
+        self._by_key: dict[str, _Waiting] = {}
+        self._commits: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._batch_prefix = uuid.uuid4().hex
+        self._batch_numbers = itertools.count()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection; the next publish may fail all the same."""
+        return self._client.is_connected
+
+    async def publish(self, event: JournalEvent) -> None:
+        """Put `event` into the journal; returns once JetStream has confirmed it.
+
+        An event whose key is in the journal already is a success: it is stored once.
+
+        Raises:
+            JournalUnavailableError: No connection, no confirmation in time, a full stream, or
+                too many events waiting.
+        """
+        # The client would keep what is published without a connection in a buffer of its own.
+        if not self._client.is_connected:
+            raise JournalUnavailableError("the journal is not connected")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        waiting = self._by_key.get(event.key)
+        if waiting is None:
+            if len(self._waiting) >= self._max_waiting:
+                raise JournalUnavailableError("too many events wait for the journal")
+            waiting = _Waiting(event, loop.time() + self._timeout_seconds)
+            self._by_key[event.key] = waiting
+            self._waiting.append(waiting)
+            self._schedule(loop)
+        waiting.futures.append(future)
+        await future
+
+    async def close(self) -> None:
+        """Wait for the commits under way."""
+        while self._commits or self._waiting:
+            await asyncio.gather(*self._commits)
+            await asyncio.sleep(0)
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Not at once: requests that became readable together are to share a commit.
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._start_commits)
+
+    def _start_commits(self) -> None:
+        self._scheduled = False
+        while self._waiting and len(self._commits) < self._max_commits:
+            size = min(len(self._waiting), self._max_batch)
+            batch = [self._waiting.popleft() for _ in range(size)]
+            task = asyncio.create_task(self._commit(batch))
+            self._commits.add(task)
+            task.add_done_callback(self._commit_ended)
+
+    def _commit_ended(self, task: asyncio.Task[None]) -> None:
+        self._commits.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a commit failed", exc_info=error)
+        if self._waiting:
+            self._schedule(task.get_loop())
+
+    async def _commit(self, batch: list[_Waiting]) -> None:
+        try:
+            if len(batch) == 1 or not await self._commit_together(batch):
+                await asyncio.gather(*map(self._commit_alone, batch))
+        except JournalUnavailableError as error:
+            for waiting in batch:
+                self._settle(waiting, error)
+        finally:
+            for waiting in batch:
+                # Whatever went wrong above, nobody is left waiting.
+                self._settle(waiting, JournalUnavailableError("the commit was cut short"))
+
+    def _settle(self, waiting: _Waiting, error: JournalUnavailableError | None = None) -> None:
+        """Tell everyone who waits; whoever comes with the same key from now on starts anew."""
+        if self._by_key.get(waiting.event.key) is waiting:
+            del self._by_key[waiting.event.key]
+        for future in waiting.futures:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+    async def _commit_alone(self, waiting: _Waiting) -> None:
+        try:
+            refusal = await self._request(waiting.event, {}, waiting.deadline)
+        except JournalUnavailableError as error:
+            self._settle(waiting, error)
+            return
+        if refusal:
+            log.warning("the journal refused an event", reason=refusal)
+            self._settle(waiting, JournalUnavailableError(f"the journal refused: {refusal}"))
+        else:
+            self._settle(waiting)
+
+    async def _commit_together(self, batch: list[_Waiting]) -> bool:
+        """Whether the batch was stored; JetStream stores nothing of one it refuses.
+
+        It refuses a batch of which it knows one event already, for example.
+        """
+        batch_id = f"{self._batch_prefix}-{next(self._batch_numbers)}"
+        for number, waiting in enumerate(batch, 1):
+            place = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
+            if number < len(batch):
+                await self._stage(waiting.event, place)
+        place["Nats-Batch-Commit"] = "1"
+        if refusal := await self._request(batch[-1].event, place, batch[0].deadline):
+            log.debug("the journal refused a batch", reason=refusal, events=len(batch))
+            return False
+        for waiting in batch:
+            self._settle(waiting)
+        return True
+
+    async def _stage(self, event: JournalEvent, headers: dict[str, str]) -> None:
+        try:
+            await self._client.publish(
+                event.kind.subject, event.data, headers=event.headers() | headers
+            )
+        except (nats.errors.Error, OSError) as error:
+            raise JournalUnavailableError(f"the journal didn't answer: {error!r}") from error
+
+    async def _request(self, event: JournalEvent, headers: dict[str, str], deadline: float) -> str:
+        """Publish and wait for the answer: why it was refused, or "" when it is stored."""
+        remaining = deadline - asyncio.get_running_loop().time()
+        if remaining <= 0 or not self._client.is_connected:
+            raise JournalUnavailableError("the journal didn't answer in time")
+        try:
+            reply = await self._client.request(
+                event.kind.subject,
+                event.data,
+                timeout=remaining,
+                headers=event.headers() | headers,
+            )
+        except (nats.errors.Error, OSError) as error:
+            raise JournalUnavailableError(f"the journal didn't answer: {error!r}") from error
+        return _refusal(reply)
+
+
+def _refusal(reply: Msg) -> str:
+    """Why JetStream refused, or "" when it stored the message or knew it already."""
+    try:
+        answer = json.loads(reply.data)
+    except ValueError:
+        return "its answer is not JSON"
+    if "error" in answer:
+        return str(answer["error"].get("description", "no reason given"))
+    return "" if "stream" in answer else "its answer is no acknowledgement"

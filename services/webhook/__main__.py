@@ -1,0 +1,94 @@
+"""`python -m services.webhook`: the edge."""
+
+import asyncio
+
+import structlog
+from nats.aio.client import Client
+from prometheus_client import CollectorRegistry, Gauge
+
+from services.common.http_server import serving_http
+from services.common.journal.publisher import JournalPublisher
+from services.common.journal.streams import keep_connected
+from services.common.lifecycle import run_service, run_until_stopped
+from services.common.metrics import serving_metrics
+from services.webhook.app import build_app
+from services.webhook.ingress import WebhookIngress
+from services.webhook.routes import WHATSAPP_ROUTES
+from services.webhook.settings import WebhookSettings
+from services.webhook.signature import SignatureVerifier
+from services.webhook.spill import Spill
+
+log = structlog.get_logger(__name__)
+
+
+async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
+    """Run the edge until `stop` is set."""
+    registry = CollectorRegistry()
+    client = Client()
+    journal = JournalPublisher(client)
+    spill = Spill(settings.spill_path, max_bytes=settings.spill_max_bytes)
+    _watch_spill(spill, registry)
+    bypass = settings.bypass_twilio_signature
+    ingress = WebhookIngress(
+        routes=WHATSAPP_ROUTES,
+        verifier=None
+        if bypass
+        else SignatureVerifier(
+            settings.public_host, settings.auth_tokens(), settings.shared_keys()
+        ),
+        journal=journal,
+        spill=spill,
+        registry=registry,
+        failures_per_minute=settings.signature_failures_per_minute,
+    )
+    app = build_app(ingress=ingress, journal=journal, spill=spill, signatures_bypassed=bypass)
+    loops = [
+        keep_connected(
+            client,
+            settings.nats_url.get_secret_value(),
+            name="switchboard-webhook",
+            replicas=settings.jetstream_replicas,
+            max_bytes=settings.journal_max_bytes,
+        ),
+        spill.forward(journal),
+    ]
+    if bypass:
+        loops.append(_warn_of_bypass())
+    await spill.open()
+    try:
+        with serving_metrics(settings.metrics_port, registry):
+            async with serving_http(
+                app,
+                host=settings.webhook_host,
+                port=settings.webhook_port,
+                trusted_proxies=settings.trusted_proxies,
+            ) as port:
+                log.info("webhook is ready", port=port)
+                await run_until_stopped(stop, *loops)
+    finally:
+        await journal.close()
+        await spill.close()
+        if not client.is_closed:
+            await client.close()
+
+
+def _watch_spill(spill: Spill, registry: CollectorRegistry) -> None:
+    Gauge(
+        "switchboard_spill_events", "Events waiting on the local disk", registry=registry
+    ).set_function(lambda: spill.events)
+    Gauge(
+        "switchboard_spill_bytes", "Bytes of events waiting on the local disk", registry=registry
+    ).set_function(lambda: spill.bytes)
+    Gauge(
+        "switchboard_spill_accepting", "Whether the local disk takes events", registry=registry
+    ).set_function(lambda: spill.accepting)
+
+
+async def _warn_of_bypass() -> None:
+    while True:
+        log.warning("BYPASS_TWILIO_SIGNATURE is on: anyone can send webhooks")
+        await asyncio.sleep(60)
+
+
+if __name__ == "__main__":
+    run_service("webhook", WebhookSettings, serve)

@@ -1,0 +1,145 @@
+"""The webhooks we take, and how a verified one becomes an event of the journal."""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from google.protobuf import timestamp_pb2
+from switchboard.events.v1 import events_pb2
+
+from services.common.errors import InvalidInputError
+from services.common.journal.events import EventKind, JournalEvent
+
+Parameters = Sequence[tuple[str, str]]
+
+# https://www.w3.org/TR/trace-context/#traceparent-header; all-zero ids are invalid.
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+_PLAIN_KEY = re.compile(r"[!-~]{1,200}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRoute:
+    """One address that a provider posts to.
+
+    Attributes:
+        name: Label in metrics and logs.
+        key: The event's natural key from the parameters, the same each time the provider sends
+            it. Raises `InvalidInputError` when they don't identify it.
+    """
+
+    name: str
+    path: str
+    provider: str
+    kind: EventKind
+    key: Callable[[Mapping[str, str]], str]
+
+
+def _first(parameters: Mapping[str, str], *names: str) -> str:
+    for name in names:
+        if value := parameters.get(name):
+            return value
+    raise InvalidInputError(names[0], "is missing from the webhook's parameters")
+
+
+def _message_key(parameters: Mapping[str, str]) -> str:
+    return "message:" + _first(parameters, "MessageSid", "SmsMessageSid", "SmsSid")
+
+
+def _status_key(parameters: Mapping[str, str]) -> str:
+    sid = _first(parameters, "MessageSid", "SmsMessageSid", "SmsSid")
+    status = _first(parameters, "MessageStatus", "SmsStatus")
+    error = parameters.get("ErrorCode")
+    return f"status:{sid}:{status}:{error}" if error else f"status:{sid}:{status}"
+
+
+WHATSAPP_ROUTES = (
+    WebhookRoute(
+        name="whatsapp_incoming",
+        path="/webhook/whatsapp/incoming",
+        provider="twilio",
+        kind=EventKind.WHATSAPP_MESSAGE,
+        key=_message_key,
+    ),
+    WebhookRoute(
+        name="whatsapp_status",
+        path="/webhook/whatsapp/status",
+        provider="twilio",
+        kind=EventKind.WHATSAPP_STATUS,
+        key=_status_key,
+    ),
+)
+
+
+def to_event(
+    route: WebhookRoute,
+    form: Parameters,
+    query: Parameters,
+    *,
+    received_at: datetime,
+    traceparent: bytes = b"",
+    idempotency_token: bytes = b"",
+) -> JournalEvent:
+    """The event of a verified webhook.
+
+    Bytes that aren't UTF-8 become U+FFFD and NUL is left out: neither protobuf nor PostgreSQL
+    can hold them.
+
+    Args:
+        form: Parameters of the body, undecodable bytes as lone surrogates.
+        query: Parameters of the address, likewise.
+        traceparent: The header as it came; left out unless it is valid.
+        idempotency_token: The header as it came; cut to a sensible length.
+
+    Raises:
+        InvalidInputError: The parameters don't identify the event; names the one missing.
+    """
+    form = _storable(form)
+    query = _storable(query)
+    # Of a repeated parameter the first one counts, whichever way a later reader takes it.
+    key = route.key(dict(reversed(form)))
+    if not _PLAIN_KEY.fullmatch(key):
+        # No id of Twilio's looks like this; it still has to be one header of bounded length.
+        prefix = key.partition(":")[0]
+        key = f"{prefix}:sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+    timestamp = timestamp_pb2.Timestamp()
+    timestamp.FromDatetime(received_at)
+    trace = traceparent.decode("latin-1")
+    parameter = events_pb2.Parameter
+    received = events_pb2.WebhookReceived(
+        provider=route.provider,
+        parameters=[parameter(name=name, value=value) for name, value in form],
+        query_parameters=[parameter(name=name, value=value) for name, value in query],
+        received_at=timestamp,
+        idempotency_token=_printable(idempotency_token[:200]) if idempotency_token else "",
+    )
+    return JournalEvent(
+        kind=route.kind,
+        key=key,
+        source=route.path,
+        time=received_at,
+        data=received.SerializeToString(),
+        traceparent=trace if _TRACEPARENT.fullmatch(trace) else "",
+    )
+
+
+def _printable(header: bytes) -> str:
+    return "".join(character for character in header.decode("latin-1") if character.isprintable())
+
+
+def _storable(parameters: Parameters) -> Parameters:
+    text = "".join([name + value for name, value in parameters])
+    if "\0" not in text:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            pass
+        else:
+            return parameters
+    return [(_storable_text(name), _storable_text(value)) for name, value in parameters]
+
+
+def _storable_text(text: str) -> str:
+    raw = text.encode("utf-8", "surrogateescape")
+    return raw.decode("utf-8", "replace").replace("\0", "")

@@ -1,0 +1,141 @@
+"""What the edge reads from the environment."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic.config import JsonDict
+
+from services.common.settings import CommonSettings, HttpOrigin, Port, secret_list
+
+_CORE: JsonDict = {"group": "core"}
+_TWILIO: JsonDict = {"group": "twilio"}
+
+
+def _shared_keys(value: SecretStr) -> SecretStr:
+    for entry in secret_list(value):
+        key_id, _, secret = entry.partition(":")
+        if not key_id or not secret:
+            raise ValueError("must be id:secret pairs separated by commas")
+    return value
+
+
+class WebhookSettings(CommonSettings):
+    """Settings of the edge."""
+
+    public_host: HttpOrigin = Field(
+        description=(
+            "the address Twilio reaches this service at, exactly as configured there: signatures"
+            " cover it, so one wrong letter refuses every webhook"
+        ),
+        examples=["https://switchboard.example.com"],
+        json_schema_extra=_CORE,
+    )
+    twilio_auth_token: SecretStr | None = Field(
+        None,
+        description=(
+            "Auth Token of the Twilio account, the key of webhook signatures; several separated"
+            " by commas while it is rotated"
+        ),
+        examples=["0123456789abcdef0123456789abcdef"],
+        json_schema_extra=_TWILIO,
+    )
+    twilio_shared_keys: Annotated[SecretStr, AfterValidator(_shared_keys)] | None = Field(
+        None,
+        description="Twilio SharedKeys for webhook signatures, as id:secret, separated by commas",
+        examples=["KS0123456789abcdef:secret"],
+        json_schema_extra=_TWILIO,
+    )
+    bypass_twilio_signature: bool = Field(
+        False,
+        description="accept webhooks without a signature; only with APP_ENV=development",
+        examples=["false"],
+        json_schema_extra=_TWILIO,
+    )
+    signature_failures_per_minute: int = Field(
+        30,
+        ge=1,
+        description="refused signatures a minute after which one sender gets 429 for more of them",
+        examples=["30"],
+        json_schema_extra=_TWILIO,
+    )
+    nats_url: SecretStr = Field(
+        description=(
+            "address of NATS, several separated by commas; a token or a user stands in the address"
+        ),
+        examples=["nats://127.0.0.1:4222"],
+        json_schema_extra=_CORE,
+    )
+    jetstream_replicas: int = Field(
+        1,
+        ge=1,
+        le=5,
+        description="copies of the journal: 1 on a single NATS server, 3 on a cluster",
+        examples=["1"],
+        json_schema_extra=_CORE,
+    )
+    journal_max_bytes: int = Field(
+        10 * 1024**3,
+        ge=1024**2,
+        description="bytes at which the journal refuses more; it never forgets to make room",
+        examples=["10737418240"],
+        json_schema_extra=_CORE,
+    )
+    webhook_host: str = Field(
+        "127.0.0.1",
+        description="address to listen on; 0.0.0.0 for all, as in a container",
+        examples=["127.0.0.1"],
+        json_schema_extra=_CORE,
+    )
+    webhook_port: Port = Field(
+        8080,
+        description="port of the webhooks and the API",
+        examples=["8080"],
+        json_schema_extra=_CORE,
+    )
+    trusted_proxies: str = Field(
+        "127.0.0.1",
+        description="addresses or networks of proxies whose X-Forwarded-For is believed",
+        examples=["127.0.0.1,10.0.0.0/8"],
+        json_schema_extra=_CORE,
+    )
+    spill_path: Path = Field(
+        Path(".data/spill.db"),
+        description="file on a durable disk that keeps events while NATS is away; one per process",
+        examples=[".data/spill.db"],
+        json_schema_extra=_CORE,
+    )
+    spill_max_bytes: int = Field(
+        1024**3,
+        ge=1024,
+        description="bytes of events that file may hold; then webhooks are answered with 503",
+        examples=["1073741824"],
+        json_schema_extra=_CORE,
+    )
+
+    @classmethod
+    def cross_check(cls, values: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+        """The bypass needs development, and without it a key is needed."""
+        bypass = values.get("bypass_twilio_signature", "").strip().lower() in (
+            "1", "true", "t", "yes", "y", "on",
+        )  # fmt: skip
+        if bypass and values.get("app_env") != "development":
+            yield (
+                "bypass_twilio_signature",
+                "is allowed only with APP_ENV=development: anyone could send webhooks",
+            )
+        keys = values.get("twilio_auth_token", "") + values.get("twilio_shared_keys", "")
+        if not bypass and not keys.strip(", "):
+            yield "twilio_auth_token", "is not set, so no webhook could be verified"
+
+    def auth_tokens(self) -> tuple[str, ...]:
+        """The Auth Tokens that may sign."""
+        return secret_list(self.twilio_auth_token) if self.twilio_auth_token else ()
+
+    def shared_keys(self) -> dict[str, str]:
+        """The SharedKeys that may sign, by their id."""
+        if self.twilio_shared_keys is None:
+            return {}
+        entries = (entry.partition(":") for entry in secret_list(self.twilio_shared_keys))
+        return {key_id: secret for key_id, _, secret in entries}

@@ -1,0 +1,146 @@
+"""`python -m services.webhook` as a process."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+
+from services.common.journal.events import JournalEvent
+from services.common.lifecycle import EXIT_CONFIGURATION
+from tests.support.edge import FORM, INCOMING, PUBLIC_HOST, TOKEN, message, signature, stored
+from tests.support.nats import NatsServer, free_port
+
+
+class EdgeProcess:
+    """One run of the service."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "services.webhook"],
+                env={"PATH": os.environ["PATH"], "WEBHOOK_PORT": str(self.port), **environment},
+                stderr=out,
+            )
+
+    def ready(self) -> None:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                httpx.get(self.url + "/internal/health").raise_for_status()
+                return
+            except httpx.HTTPError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    raise AssertionError(self.log.read_text()) from None
+                time.sleep(0.05)
+
+    def health(self) -> dict[str, object]:
+        return dict(httpx.get(self.url + "/internal/health").json())
+
+    def post(self, sid: str, sign: bool = True) -> int:
+        headers = {"content-type": FORM}
+        if sign:
+            headers["x-twilio-signature"] = signature(INCOMING, message(sid))
+        body = urlencode(message(sid))
+        return httpx.post(self.url + INCOMING, content=body, headers=headers).status_code
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(timeout=30)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(timeout=30)
+
+
+@pytest.fixture
+def environment(nats_server: NatsServer, tmp_path: Path) -> dict[str, str]:
+    return {
+        "PUBLIC_HOST": PUBLIC_HOST,
+        "TWILIO_AUTH_TOKEN": f"old-token,{TOKEN}",
+        "NATS_URL": nats_server.url,
+        "JOURNAL_MAX_BYTES": "50000000",
+        "SPILL_PATH": str(tmp_path / "data" / "spill.db"),
+    }
+
+
+@pytest.fixture
+def processes() -> Iterator[list[EdgeProcess]]:
+    started: list[EdgeProcess] = []
+    yield started
+    for edge in started:
+        if edge.process.poll() is None:
+            edge.kill()
+
+
+async def test_killed_with_events_on_its_disk(
+    nats_server: NatsServer,
+    environment: dict[str, str],
+    processes: list[EdgeProcess],
+    tmp_path: Path,
+) -> None:
+    """Starts with NATS away, takes webhooks, dies by SIGKILL; the next run brings them in."""
+    nats_server.stop()
+    first = EdgeProcess(environment, tmp_path / "log")
+    processes.append(first)
+    first.ready()
+    assert [first.post(f"SM{n}") for n in range(20)] == [200] * 20
+    assert (first.health()["status"], first.health()["spill_events"]) == ("degraded", 20)
+    first.kill()
+
+    nats_server.start()
+    second = EdgeProcess(environment, tmp_path / "log")
+    processes.append(second)
+    second.ready()
+    deadline = time.monotonic() + 20
+    while second.health()["status"] != "ok" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert second.post("SM20") == 200
+    assert second.stop() == 0
+    keys = [JournalEvent.parse(m.headers, m.data).key for m in await stored(nats_server.url)]
+    assert keys == [f"message:SM{n}" for n in range(21)]
+    assert "+972501234567" not in second.log.read_text()
+    assert TOKEN not in second.log.read_text()
+
+
+def test_the_bypass_is_refused_in_production(
+    environment: dict[str, str], processes: list[EdgeProcess], tmp_path: Path
+) -> None:
+    """Without APP_ENV=development the edge doesn't start, and says why."""
+    edge = EdgeProcess({**environment, "BYPASS_TWILIO_SIGNATURE": "true"}, tmp_path / "log")
+    processes.append(edge)
+    assert edge.process.wait(timeout=30) == EXIT_CONFIGURATION
+    assert "BYPASS_TWILIO_SIGNATURE: is allowed only with APP_ENV" in edge.log.read_text()
+
+
+def test_the_bypass_in_development_is_loud(
+    environment: dict[str, str], processes: list[EdgeProcess], tmp_path: Path
+) -> None:
+    """An unsigned webhook is taken, the log warns, and health says degraded."""
+    development = {"APP_ENV": "development", "BYPASS_TWILIO_SIGNATURE": "true"}
+    edge = EdgeProcess({**environment, **development}, tmp_path / "log")
+    processes.append(edge)
+    edge.ready()
+    assert edge.post("SM1", sign=False) == 200
+    assert (edge.health()["status"], edge.health()["signatures_bypassed"]) == ("degraded", True)
+    assert edge.stop() == 0
+    assert "anyone can send webhooks" in edge.log.read_text()
+
+
+def test_an_unwritable_spill_stops_the_start(
+    environment: dict[str, str], processes: list[EdgeProcess], tmp_path: Path
+) -> None:
+    """Without its safety net the edge doesn't start, and names the file."""
+    path = str(tmp_path)
+    edge = EdgeProcess({**environment, "SPILL_PATH": path}, tmp_path / "log")
+    processes.append(edge)
+    assert edge.process.wait(timeout=30) == 1
+    assert path in edge.log.read_text()

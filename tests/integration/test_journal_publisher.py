@@ -1,0 +1,138 @@
+"""The journal's publisher against a real NATS that fsyncs."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from services.common.journal.events import EventKind, JournalEvent
+from services.common.journal.publisher import JournalPublisher, JournalUnavailableError
+from services.common.journal.streams import ensure_streams
+from tests.support.edge import journal_client, stored
+from tests.support.nats import NatsServer
+
+
+def event(key: str, data: bytes = b"data") -> JournalEvent:
+    return JournalEvent(
+        kind=EventKind.WHATSAPP_MESSAGE,
+        key=key,
+        source="/webhook/whatsapp/incoming",
+        time=datetime(2026, 1, 1, tzinfo=UTC),
+        data=data,
+    )
+
+
+async def keys(server: NatsServer) -> list[str]:
+    return [
+        JournalEvent.parse(message.headers, message.data).key
+        for message in await stored(server.url)
+    ]
+
+
+async def test_events_published_together_are_each_one_message(nats_server: NatsServer) -> None:
+    """Many at once all end up in the journal, each whole and once, in order."""
+    async with journal_client(nats_server.url) as client:
+        journal = JournalPublisher(client, max_batch=64)
+        events = [event(f"message:{n}", bytes([n % 256])) for n in range(500)]
+        await asyncio.gather(*map(journal.publish, events))
+    messages = await stored(nats_server.url)
+    assert [JournalEvent.parse(m.headers, m.data) for m in messages] == events
+    assert {m.subject for m in messages} == {"ingest.whatsapp.message"}
+
+
+async def test_a_key_published_twice_at_once_is_stored_once(nats_server: NatsServer) -> None:
+    """Both publishers of the same event succeed, and the journal holds one."""
+    async with journal_client(nats_server.url) as client:
+        journal = JournalPublisher(client)
+        same = [event("message:same") for _ in range(50)]
+        others = [event(f"message:{n}") for n in range(50)]
+        await asyncio.gather(*map(journal.publish, [*same, *others, *same]))
+    assert sorted(await keys(nats_server)) == sorted(["message:same", *(e.key for e in others)])
+
+
+async def test_a_batch_with_a_known_key_still_stores_the_rest(nats_server: NatsServer) -> None:
+    """JetStream refuses the whole batch; nothing of it is lost or doubled."""
+    async with journal_client(nats_server.url) as client:
+        journal = JournalPublisher(client)
+        await journal.publish(event("message:5"))
+        await asyncio.gather(*(journal.publish(event(f"message:{n}")) for n in range(20)))
+    assert sorted(await keys(nats_server)) == sorted(f"message:{n}" for n in range(20))
+
+
+async def test_without_a_connection_nothing_piles_up(nats_server: NatsServer) -> None:
+    """A publish without a broker fails at once and leaves nothing in the client's buffer."""
+    async with journal_client(nats_server.url) as client:
+        journal = JournalPublisher(client)
+        nats_server.kill()
+        while client.is_connected:
+            await asyncio.sleep(0.01)
+        with pytest.raises(JournalUnavailableError):
+            await asyncio.wait_for(journal.publish(event("message:1")), timeout=0.5)
+        assert client.pending_data_size == 0
+
+
+async def test_a_frozen_broker_fails_publishes_by_their_deadline(nats_server: NatsServer) -> None:
+    """Every waiting publish ends in time, however many commits stand before it."""
+    async with journal_client(nats_server.url) as client:
+        journal = JournalPublisher(client, timeout_seconds=0.5, max_batch=4, max_commits=1)
+        nats_server.pause()
+        results = await asyncio.wait_for(
+            asyncio.gather(
+                *(journal.publish(event(f"message:{n}")) for n in range(20)),
+                return_exceptions=True,
+            ),
+            timeout=3,
+        )
+        nats_server.resume()
+        assert all(isinstance(result, JournalUnavailableError) for result in results)
+        await asyncio.gather(*(journal.publish(event(f"message:{n}")) for n in range(20)))
+    assert sorted(await keys(nats_server)) == sorted(f"message:{n}" for n in range(20))
+
+
+async def test_a_full_stream_refuses_and_forgets_nothing(nats_server: NatsServer) -> None:
+    """At its limit the journal refuses the new event and keeps the old ones."""
+    async with journal_client(nats_server.url) as client:
+        await ensure_streams(client.jetstream(), replicas=1, max_bytes=20_000)
+        journal = JournalPublisher(client)
+        for n in range(3):
+            await journal.publish(event(f"message:{n}", b"x" * 5000))
+        results = await asyncio.gather(
+            *(journal.publish(event(f"message:{n}", b"x" * 5000)) for n in range(3, 9)),
+            return_exceptions=True,
+        )
+    assert any(isinstance(result, JournalUnavailableError) for result in results)
+    assert (await keys(nats_server))[:3] == ["message:0", "message:1", "message:2"]
+    confirmed = 3 + sum(result is None for result in results)
+    assert len(await keys(nats_server)) == confirmed
+
+
+async def test_no_stream_is_unavailable(nats_server: NatsServer) -> None:
+    """Before the streams exist a publish fails; it is not taken for stored."""
+    async with journal_client(nats_server.url) as client:
+        await client.jetstream().delete_stream("INGEST")
+        journal = JournalPublisher(client)
+        with pytest.raises(JournalUnavailableError):
+            await journal.publish(event("message:1"))
+
+
+async def test_too_many_waiting_are_refused(nats_server: NatsServer) -> None:
+    """The queue is bounded; what doesn't fit is refused at once, the rest is stored."""
+    async with journal_client(nats_server.url) as client:
+        journal = JournalPublisher(client, max_waiting=10)
+        results = await asyncio.gather(
+            *(journal.publish(event(f"message:{n}")) for n in range(30)), return_exceptions=True
+        )
+    assert sum(result is None for result in results) == 10
+    assert len(await keys(nats_server)) == 10
+
+
+async def test_giving_up_on_one_publish_leaves_its_twin_alone(nats_server: NatsServer) -> None:
+    """A caller that is cancelled doesn't take others with it that wait for the same key."""
+    async with journal_client(nats_server.url) as client:
+        journal = JournalPublisher(client)
+        first = asyncio.create_task(journal.publish(event("message:1")))
+        second = asyncio.create_task(journal.publish(event("message:1")))
+        await asyncio.sleep(0)
+        first.cancel()
+        await second
+    assert await keys(nats_server) == ["message:1"]

@@ -1,0 +1,147 @@
+"""An edge on a real socket, and webhooks signed by Twilio's own SDK."""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.errors import NotFoundError
+from prometheus_client import CollectorRegistry
+from twilio.request_validator import RequestValidator
+
+from services.common.http_server import serving_http
+from services.common.journal.publisher import JournalPublisher
+from services.common.journal.streams import INGEST_STREAM, ensure_streams
+from services.webhook.app import build_app
+from services.webhook.ingress import WebhookIngress
+from services.webhook.routes import WHATSAPP_ROUTES
+from services.webhook.signature import SignatureVerifier
+from services.webhook.spill import Spill
+
+TOKEN = "a-test-token"
+PUBLIC_HOST = "https://switchboard.example.com"
+INCOMING = "/webhook/whatsapp/incoming"
+STATUS = "/webhook/whatsapp/status"
+FORM = "application/x-www-form-urlencoded"
+
+
+def message(sid: str, **more: str) -> dict[str, str]:
+    """Parameters of an inbound WhatsApp message."""
+    return {
+        "MessageSid": sid,
+        "AccountSid": "AC00000000000000000000000000000000",
+        "From": "whatsapp:+972501234567",
+        "To": "whatsapp:+14155238886",
+        "Body": "Is the flat in Haifa still free? 🙂",
+        "NumMedia": "0",
+        "MediaUrl0": "",
+        **more,
+    }
+
+
+def signature(target: str, parameters: Mapping[str, str], token: str = TOKEN) -> str:
+    """What Twilio's SDK signs a request to `target` (path and query) with."""
+    return str(RequestValidator(token).compute_signature(PUBLIC_HOST + target, dict(parameters)))
+
+
+@dataclass
+class Edge:
+    """A running edge."""
+
+    http: httpx.AsyncClient
+    port: int
+    registry: CollectorRegistry
+    journal: JournalPublisher
+    spill: Spill
+
+    async def post(
+        self,
+        target: str,
+        parameters: Mapping[str, str],
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Post a webhook with a valid signature."""
+        signed = {
+            "content-type": FORM,
+            "x-twilio-signature": signature(target, parameters),
+            **(headers or {}),
+        }
+        return await self.http.post(target, content=urlencode(parameters), headers=signed)
+
+    def count(self, outcome: str, route: str = "whatsapp_incoming") -> float:
+        """How many requests ended in `outcome`."""
+        labels = {"route": route, "outcome": outcome}
+        return self.registry.get_sample_value("switchboard_webhook_requests_total", labels) or 0
+
+
+@contextlib.asynccontextmanager
+async def running_edge(
+    client: Client,
+    spill_path: Path,
+    *,
+    spill_max_bytes: int = 10_000_000,
+    timeout_seconds: float = 3.0,
+    failures_per_minute: int = 1000,
+    read_seconds: float = 8.0,
+) -> AsyncIterator[Edge]:
+    """An edge that publishes through `client`; nothing drains its spill."""
+    registry = CollectorRegistry()
+    journal = JournalPublisher(client, timeout_seconds=timeout_seconds)
+    spill = Spill(spill_path, max_bytes=spill_max_bytes)
+    await spill.open()
+    ingress = WebhookIngress(
+        routes=WHATSAPP_ROUTES,
+        verifier=SignatureVerifier(PUBLIC_HOST, [TOKEN], {}),
+        journal=journal,
+        spill=spill,
+        registry=registry,
+        failures_per_minute=failures_per_minute,
+        read_seconds=read_seconds,
+    )
+    app = build_app(ingress=ingress, journal=journal, spill=spill, signatures_bypassed=False)
+    try:
+        async with (
+            serving_http(app, host="127.0.0.1", port=0, drain_seconds=5) as port,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=15) as http,
+        ):
+            yield Edge(http, port, registry, journal, spill)
+    finally:
+        await journal.close()
+        await spill.close()
+
+
+@contextlib.asynccontextmanager
+async def journal_client(url: str) -> AsyncIterator[Client]:
+    """A client of a NATS that has the streams."""
+    client = await nats.connect(
+        url, max_reconnect_attempts=-1, reconnect_time_wait=0, error_cb=_ignore
+    )
+    try:
+        await ensure_streams(client.jetstream(), replicas=1, max_bytes=50_000_000)
+        yield client
+    finally:
+        await client.close()
+
+
+async def stored(url: str) -> list[Msg]:
+    """Everything in the journal, in order."""
+    client = await nats.connect(url)
+    try:
+        js = client.jetstream()
+        try:
+            info = await js.stream_info(INGEST_STREAM)
+        except NotFoundError:
+            return []
+        subscription = await js.subscribe("ingest.>", ordered_consumer=True)
+        return [await subscription.next_msg(timeout=10) for _ in range(info.state.messages)]
+    finally:
+        await client.close()
+
+
+async def _ignore(_: Exception) -> None:
+    """The broker is made to fail on purpose."""

@@ -1,0 +1,56 @@
+"""From a verified webhook's parameters to an event."""
+
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+from switchboard.events.v1 import events_pb2
+
+from services.common.journal.events import JournalEvent
+from services.webhook.routes import WHATSAPP_ROUTES, to_event
+from services.webhook.signature import parse_form
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+MESSAGES, STATUSES = WHATSAPP_ROUTES
+
+
+@given(body=st.binary(max_size=300), header=st.binary(max_size=80), token=st.binary(max_size=300))
+def test_any_bytes_become_an_event_that_can_be_stored(
+    body: bytes, header: bytes, token: bytes
+) -> None:
+    """Whatever a form holds, the event serializes, parses again, and holds no NUL."""
+    form = [("MessageSid", "SM1"), *parse_form(body, max_parameters=1000)]
+    query = parse_form(body, max_parameters=1000)
+    event = to_event(
+        MESSAGES, form, query, received_at=NOW, traceparent=header, idempotency_token=token
+    )
+    received = events_pb2.WebhookReceived.FromString(event.data)
+    assert len(received.parameters) == len(form)
+    assert not any("\0" in p.name + p.value for p in received.parameters)
+    assert JournalEvent.parse(event.headers(), event.data) == event
+    assert received.received_at.ToDatetime(tzinfo=UTC) == NOW
+
+
+def test_undecodable_bytes_become_replacement_characters() -> None:
+    """A lone surrogate or a stray byte doesn't cost the rest of the text."""
+    form = parse_form(b"MessageSid=SM1&Body=a%ED%A0%80b%FFc%00d%F0%9F%99%82", max_parameters=10)
+    event = to_event(MESSAGES, form, [], received_at=NOW)
+    received = events_pb2.WebhookReceived.FromString(event.data)
+    assert received.parameters[1].value == "a\ufffd\ufffd\ufffdb\ufffdcd🙂"
+
+
+def test_the_first_of_a_repeated_id_counts() -> None:
+    """A repeated MessageSid gives the same key each time."""
+    form = [("MessageSid", "SM1"), ("MessageSid", "SM2")]
+    assert to_event(MESSAGES, form, [], received_at=NOW).key == "message:SM1"
+
+
+@given(sid=st.text(min_size=1), status=st.text(min_size=1), code=st.text())
+def test_keys_are_short_and_plain(sid: str, status: str, code: str) -> None:
+    """A key is always one header value of bounded length."""
+    form = [("MessageSid", sid), ("MessageStatus", status), ("ErrorCode", code)]
+    safe = [(name, value.replace("\0", "0")) for name, value in form]
+    key = to_event(STATUSES, safe, [], received_at=NOW).key
+    assert key.isascii()
+    assert key.isprintable()
+    assert 0 < len(key) <= 200
