@@ -93,6 +93,9 @@ def check(env_file: Path | None) -> int:
     source = f"{environment.file} and the environment" if environment.file else "the environment"
     print(f"Configuration from {source}:")
     print(format_variables(variables))
+    known = {variable.name for variable in variables}
+    if unread := [name for name in environment.names if name not in known]:
+        print(f"\nIn {environment.file}, but no part reads it: {', '.join(unread)}")
     wrong = [variable.name for variable in variables if variable.problem]
     if wrong:
         print(f"\nready: no ({', '.join(wrong)})")

@@ -1,7 +1,7 @@
 """Where configuration comes from: the process environment, then a file of variables."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -70,11 +70,13 @@ class Environment:
 
     Attributes:
         file: None when there was no file to read.
+        names: The variables that stand in the file.
         sandbox: Whether the file is the sandbox's.
     """
 
     variables: Mapping[str, str]
     file: Path | None
+    names: Sequence[str]
     sandbox: bool
 
 
@@ -94,7 +96,7 @@ def load_environment(env_file: Path | None = None, *, sandbox_allowed: bool) -> 
         file, sandbox = sandbox_file(), True
     read = DotEnv(file, override=False).dict() if file else {}
     added = {name: value for name, value in read.items() if value is not None}
-    return Environment({**added, **os.environ}, file, sandbox)
+    return Environment({**added, **os.environ}, file, list(read), sandbox)
 
 
 def sandbox_file() -> Path:

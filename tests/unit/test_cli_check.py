@@ -81,6 +81,14 @@ def test_the_signature_bypass_is_refused_in_production(
     assert "ready: no (BYPASS_TWILIO_SIGNATURE)" in capsys.readouterr().out
 
 
+def test_a_variable_that_no_part_reads_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistyped name doesn't pass for a setting."""
+    assert check(env_file(tmp_path, {**COMPLETE, "PUBLIC_HOTS": "hidden"})) == 0
+    assert "no part reads it: PUBLIC_HOTS\n" in capsys.readouterr().out
+
+
 def test_a_file_that_is_not_there_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
