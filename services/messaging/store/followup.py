@@ -1,0 +1,197 @@
+"""What new messages change besides being there: the contact, the conversation, the reply due."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Select, case, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.messaging.ports import ReceivedMessage
+from services.messaging.store.contacts import ConversationKey
+from services.messaging.store.models import ContactRow, ConversationRow, PendingReplyRow
+from services.messaging.store.rows import update_rows
+
+AnyRow = Row[*tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """An inbound message that was new, with its row id and conversation."""
+
+    id: int
+    conversation: ConversationKey
+    received: ReceivedMessage
+
+    @property
+    def at(self) -> datetime:
+        """The message's own time: it decides between messages, whatever order they came in."""
+        return self.received.message.received_at
+
+
+async def follow_up(connection: AsyncConnection, stored: Sequence[StoredMessage]) -> frozenset[int]:
+    """Write down what follows from new messages; returns the contacts that opted out with them."""
+    by_contact: dict[int, list[StoredMessage]] = defaultdict(list)
+    by_conversation: dict[int, list[StoredMessage]] = defaultdict(list)
+    for one in stored:
+        by_contact[one.conversation.contact_id].append(one)
+        by_conversation[one.conversation.id].append(one)
+    if any(one.received.reply or one.received.opted_out for one in stored):
+        # Storing an answer locks the pending reply first of all, so this must, too.
+        await connection.execute(
+            select(PendingReplyRow.conversation_id)
+            .where(PendingReplyRow.conversation_id.in_(_conversations_of(by_contact)))
+            .order_by(PendingReplyRow.conversation_id)
+            .with_for_update()
+        )
+    rows = await _lock(connection, by_conversation)
+    contacts = {row.contact_id: _contact(row, by_contact[row.contact_id]) for row in rows}
+    unchanged = {
+        row.contact_id
+        for row in rows
+        if all(getattr(row, name) == value for name, value in contacts[row.contact_id].items())
+    }
+    await update_rows(
+        connection, ContactRow, {key: contacts[key] for key in sorted(contacts.keys() - unchanged)}
+    )
+    await update_rows(
+        connection,
+        ConversationRow,
+        {
+            row.conversation_id: _conversation(row, by_conversation[row.conversation_id])
+            for row in rows
+        },
+    )
+    await _request_replies(connection, by_conversation, contacts)
+    opted_out = frozenset(
+        contact_id
+        for contact_id, messages in by_contact.items()
+        if contacts[contact_id]["opted_out_at"] and any(one.received.opted_out for one in messages)
+    )
+    if opted_out:
+        await connection.execute(
+            delete(PendingReplyRow).where(
+                PendingReplyRow.conversation_id.in_(_conversations_of(opted_out))
+            )
+        )
+    return opted_out
+
+
+def _conversations_of(contact_ids: Collection[int]) -> Select[int]:
+    return select(ConversationRow.id).where(ConversationRow.contact_id.in_(contact_ids))
+
+
+async def _lock(connection: AsyncConnection, conversation_ids: Iterable[int]) -> Sequence[AnyRow]:
+    rows = await connection.execute(
+        select(
+            ConversationRow.id.label("conversation_id"),
+            ConversationRow.contact_address,
+            ConversationRow.last_message_at,
+            ConversationRow.last_inbound_at,
+            ContactRow.id.label("contact_id"),
+            ContactRow.display_name,
+            ContactRow.named_at,
+            ContactRow.opted_out_at,
+            ContactRow.last_opt_out_at,
+            ContactRow.last_opt_in_at,
+        )
+        .join(ContactRow, ContactRow.id == ConversationRow.contact_id)
+        .where(ConversationRow.id.in_(list(conversation_ids)))
+        .order_by(ContactRow.id, ConversationRow.id)
+        # Not "for update": that would also wait for whoever adds a message to the conversation.
+        .with_for_update(key_share=True)
+    )
+    return rows.all()
+
+
+def _contact(row: AnyRow, messages: Sequence[StoredMessage]) -> dict[str, Any]:
+    named = [(one.at, one.received.message.profile_name) for one in messages]
+    known = [(row.named_at, row.display_name)] if row.named_at else []
+    named_at, name = max(
+        [*known, *((at, name) for at, name in named if name)],
+        default=(row.named_at, row.display_name),
+    )
+    out_at = _latest(row.last_opt_out_at, (m.at for m in messages if m.received.opted_out))
+    in_at = _latest(row.last_opt_in_at, (m.at for m in messages if m.received.opted_out is False))
+    is_out = out_at is not None and (in_at is None or out_at >= in_at)
+    return {
+        "display_name": name,
+        "named_at": named_at,
+        "opted_out_at": out_at if is_out else None,
+        "last_opt_out_at": out_at,
+        "last_opt_in_at": in_at,
+    }
+
+
+def _conversation(row: AnyRow, messages: Sequence[StoredMessage]) -> dict[str, Any]:
+    newest, address = max((one.at, one.received.message.contact_address) for one in messages)
+    return {
+        "contact_address": address if newest >= row.last_message_at else row.contact_address,
+        "last_message_at": max(row.last_message_at, newest),
+        "last_inbound_at": _latest(row.last_inbound_at, [newest]),
+    }
+
+
+def _latest(known: datetime | None, times: Iterable[datetime]) -> datetime | None:
+    return max([*times, *([known] if known else [])], default=None)
+
+
+async def _request_replies(
+    connection: AsyncConnection,
+    by_conversation: Mapping[int, Sequence[StoredMessage]],
+    contacts: Mapping[int, dict[str, Any]],
+) -> None:
+    """Ask for one answer to each conversation; more messages put it off, to a limit."""
+    requests = []
+    for conversation_id, messages in sorted(by_conversation.items()):
+        contact = contacts[messages[0].conversation.contact_id]
+        silenced_at = contact["last_opt_out_at"]
+        # Whoever opted out and in again doesn't want what came before answered.
+        wanted = [
+            (one.id, one.received.reply)
+            for one in messages
+            if one.received.reply and (silenced_at is None or one.at > silenced_at)
+        ]
+        if not wanted or contact["opted_out_at"]:
+            continue
+        latest_at = min(reply.latest_at for _, reply in wanted)
+        requests.append(
+            {
+                "conversation_id": conversation_id,
+                "up_to_id": max(row_id for row_id, _ in wanted),
+                "due_at": min(max(reply.due_at for _, reply in wanted), latest_at),
+                "latest_at": latest_at,
+                "attempts": 0,
+            }
+        )
+    if not requests:
+        return
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(PendingReplyRow)
+    new = statement.excluded
+    latest_at = _lesser(PendingReplyRow.latest_at, new.latest_at)
+    due_at = _greater(PendingReplyRow.due_at, new.due_at)
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[PendingReplyRow.conversation_id],
+            set_={
+                "up_to_id": _greater(PendingReplyRow.up_to_id, new.up_to_id),
+                "due_at": _lesser(due_at, latest_at),
+                "latest_at": latest_at,
+                "attempts": 0,
+                # The lease stays: an answer being written is thrown away and made anew.
+            },
+        ).returning(PendingReplyRow.conversation_id),
+        requests,
+    )
+
+
+def _greater(one: Any, other: Any) -> Any:
+    return case((one < other, other), else_=one)
+
+
+def _lesser(one: Any, other: Any) -> Any:
+    return case((one < other, one), else_=other)

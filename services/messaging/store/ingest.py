@@ -1,0 +1,158 @@
+"""Storing what arrived, a batch in one transaction, so that order and repetition don't matter."""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Select, and_, delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.common.errors import UnavailableError
+from services.messaging.domain.message import (
+    Author,
+    Direction,
+    MessageStatus,
+    StatusReport,
+    TimeSource,
+)
+from services.messaging.ports import IngestResult, ReceivedMessage
+from services.messaging.store.contacts import Party, new_public_id, resolve_conversations
+from services.messaging.store.database import Database
+from services.messaging.store.followup import StoredMessage, follow_up
+from services.messaging.store.models import MessageEventRow, MessageRow, ParkedStatusRow
+from services.messaging.store.reports import apply_reports, park, parked_report
+from services.messaging.store.rows import insert_ignoring
+
+_PARKED_AT_ONCE = 500
+
+
+class SqlIngestStore:
+    """`IngestStore` on SQLite and PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def ingest(
+        self, messages: Sequence[ReceivedMessage], reports: Sequence[StatusReport]
+    ) -> IngestResult:
+        """Store a batch. What is known already is left as it is."""
+        if not messages and not reports:
+            return IngestResult(stored=0, applied=0, parked=0)
+        try:
+            async with self._database.write() as connection:
+                stored = await _store_messages(connection, messages)
+                unmatched = await apply_reports(connection, reports)
+                await park(connection, unmatched)
+        except IntegrityError as error:
+            # Every expected conflict is handled, so another transaction was in the way.
+            raise UnavailableError("two transactions met, try again") from error
+        distinct = len({report.event_key for report in reports})
+        return IngestResult(stored=stored, applied=distinct - len(unmatched), parked=len(unmatched))
+
+    async def apply_parked(self, provider_message_ids: Collection[str] | None = None) -> int:
+        """Apply parked reports whose message has become known; returns how many."""
+        query = _applicable(provider_message_ids)
+        total = 0
+        while True:
+            async with self._database.read() as connection:
+                # The common answer is "nothing", and it should not take SQLite's write lock.
+                if (await connection.execute(query.limit(1))).first() is None:
+                    return total
+            async with self._database.write() as connection:
+                rows = (
+                    await connection.execute(
+                        query.with_for_update(skip_locked=True, of=ParkedStatusRow)
+                    )
+                ).all()
+                await apply_reports(connection, map(parked_report, rows))
+                await connection.execute(
+                    delete(ParkedStatusRow).where(ParkedStatusRow.id.in_([row.id for row in rows]))
+                )
+            total += len(rows)
+            if len(rows) < _PARKED_AT_ONCE:
+                return total
+
+
+def _applicable(provider_message_ids: Collection[str] | None) -> Select[*tuple[Any, ...]]:
+    query = (
+        select(*ParkedStatusRow.__table__.columns)
+        .join(
+            MessageRow,
+            and_(
+                MessageRow.provider == ParkedStatusRow.provider,
+                MessageRow.provider_message_id == ParkedStatusRow.provider_message_id,
+            ),
+        )
+        .order_by(ParkedStatusRow.id)
+        .limit(_PARKED_AT_ONCE)
+    )
+    if provider_message_ids is not None:
+        query = query.where(ParkedStatusRow.provider_message_id.in_(provider_message_ids))
+    return query
+
+
+async def _store_messages(connection: AsyncConnection, received: Iterable[ReceivedMessage]) -> int:
+    # Each once, and in the same order in every transaction: two of them with the same messages
+    # then wait for each other instead of both.
+    distinct = {(one.message.provider, one.message.provider_message_id): one for one in received}
+    ordered = sorted(distinct.items())
+    if not ordered:
+        return 0
+    messages = [one.message for _, one in ordered]
+    conversations = await resolve_conversations(
+        connection,
+        [Party(one.identities, one.contact_address, one.own_address) for one in messages],
+        min(one.received_at for one in messages),
+    )
+    inserted = await connection.execute(
+        insert_ignoring(connection, MessageRow).returning(
+            MessageRow.id, MessageRow.provider, MessageRow.provider_message_id
+        ),
+        [
+            {
+                "public_id": new_public_id(),
+                "conversation_id": conversation.id,
+                "direction": Direction.INBOUND.value,
+                "author": Author.CONTACT.value,
+                "contact_address": message.contact_address,
+                "own_address": message.own_address,
+                "body": message.body,
+                "media": [
+                    {"url": one.url, "content_type": one.content_type} for one in message.media
+                ],
+                "provider": message.provider,
+                "provider_message_id": message.provider_message_id,
+                "status": MessageStatus.RECEIVED.value,
+                "created_at": message.received_at,
+            }
+            for message, conversation in zip(messages, conversations, strict=True)
+        ],
+    )
+    row_ids = {(row.provider, row.provider_message_id): row.id for row in inserted}
+    new = [
+        StoredMessage(row_ids[key], conversation, one)
+        for (key, one), conversation in zip(ordered, conversations, strict=True)
+        if key in row_ids
+    ]
+    if new:
+        await _add_events(connection, new)
+        await follow_up(connection, new)
+    return len(new)
+
+
+async def _add_events(connection: AsyncConnection, new: Sequence[StoredMessage]) -> None:
+    await connection.execute(
+        insert_ignoring(connection, MessageEventRow).returning(MessageEventRow.id),
+        [
+            {
+                "message_id": one.id,
+                "event_key": one.received.message.event_key,
+                "kind": "received",
+                "status": MessageStatus.RECEIVED.value,
+                "occurred_at": one.at,
+                "source": TimeSource.RECEIVED.value,
+                "payload": dict(one.received.message.payload),
+            }
+            for one in new
+        ],
+    )

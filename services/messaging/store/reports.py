@@ -1,0 +1,213 @@
+"""Adding status reports to messages, within the caller's transaction."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, delete, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.messaging.domain.message import (
+    Delivery,
+    Direction,
+    MessageStatus,
+    Moment,
+    StatusReport,
+    TimeSource,
+    fold,
+)
+from services.messaging.store.models import (
+    MessageEventRow,
+    MessageRow,
+    OutboxRow,
+    ParkedStatusRow,
+)
+from services.messaging.store.rows import (
+    DELIVERY_COLUMNS,
+    delivery_of,
+    delivery_values,
+    insert_ignoring,
+    update_rows,
+)
+
+
+@dataclass(slots=True)
+class _Target:
+    """A stored message and what reports make of it."""
+
+    row: Row[*tuple[Any, ...]]
+    provider_message_id: str | None
+    delivery: Delivery
+    reported: bool = False
+
+    @property
+    def changed(self) -> bool:
+        return (
+            self.provider_message_id != self.row.provider_message_id
+            or self.delivery != delivery_of(self.row)
+        )
+
+
+async def apply_reports(
+    connection: AsyncConnection, reports: Iterable[StatusReport]
+) -> list[StatusReport]:
+    """Add reports to their messages; returns those whose message isn't known.
+
+    A report that carries our own message id also settles a send whose outcome isn't known: the
+    provider has the message, so the message learns its id there and leaves the outbox.
+    """
+    # Sorted: what two reports in one transaction decide must not depend on their arrival.
+    ordered = sorted({one.event_key: one for one in reports}.items())
+    remaining = [report for _, report in ordered]
+    if not remaining:
+        return []
+    hints = {report.message_id for report in remaining if report.message_id}
+    unsettled = await _lock_outbox(connection, hints)
+    targets = await _lock_messages(connection, remaining, hints)
+    matched, unmatched = _match(targets, remaining)
+    if not matched:
+        return unmatched
+    await connection.execute(
+        insert_ignoring(connection, MessageEventRow).returning(MessageEventRow.id),
+        [_event(target, report) for target, report in matched],
+    )
+    for target, report in matched:
+        if target.row.direction == Direction.OUTBOUND.value:
+            target.delivery = fold(target.delivery, report)
+            target.reported = True
+    changes = {
+        one.row.id: {
+            "provider_message_id": one.provider_message_id,
+            **delivery_values(one.delivery),
+        }
+        for one in targets
+        if one.changed
+    }
+    await update_rows(connection, MessageRow, changes)
+    settled = sorted(unsettled & {one.row.id for one in targets if one.reported})
+    if settled:
+        await connection.execute(delete(OutboxRow).where(OutboxRow.message_id.in_(settled)))
+    return unmatched
+
+
+async def park(connection: AsyncConnection, reports: Sequence[StatusReport]) -> None:
+    """Keep reports whose message isn't known yet."""
+    if not reports:
+        return
+    await connection.execute(
+        insert_ignoring(connection, ParkedStatusRow).returning(ParkedStatusRow.id),
+        [
+            {
+                "event_key": report.event_key,
+                "provider": report.provider,
+                "provider_message_id": report.provider_message_id,
+                "status": report.status.value if report.status else None,
+                "error_code": report.error_code,
+                "error_message": report.error_message,
+                "occurred_at": report.moment.at,
+                "source": report.moment.source.value,
+                "payload": dict(report.payload),
+            }
+            for report in sorted(reports, key=lambda one: one.event_key)
+        ],
+    )
+
+
+def parked_report(row: Row[*tuple[Any, ...]]) -> StatusReport:
+    """The report in a row of `parked_statuses`."""
+    return StatusReport(
+        event_key=row.event_key,
+        provider=row.provider,
+        provider_message_id=row.provider_message_id,
+        status=MessageStatus(row.status) if row.status else None,
+        moment=Moment(row.occurred_at, TimeSource(row.source)),
+        error_code=row.error_code,
+        error_message=row.error_message,
+        payload=row.payload,
+    )
+
+
+async def _lock_outbox(connection: AsyncConnection, public_ids: Collection[str]) -> set[int]:
+    """Lock the messages' places in the outbox before the messages themselves, as sending does."""
+    if not public_ids:
+        return set()
+    found = await connection.scalars(
+        select(OutboxRow.message_id)
+        .join(MessageRow, MessageRow.id == OutboxRow.message_id)
+        .where(MessageRow.public_id.in_(public_ids))
+        .order_by(OutboxRow.message_id)
+        .with_for_update(of=OutboxRow)
+    )
+    return set(found)
+
+
+async def _lock_messages(
+    connection: AsyncConnection, reports: Sequence[StatusReport], public_ids: Collection[str]
+) -> list[_Target]:
+    known_as: list[ColumnElement[bool]] = (
+        [MessageRow.public_id.in_(public_ids)] if public_ids else []
+    )
+    for provider in sorted({report.provider for report in reports}):
+        ids = {one.provider_message_id for one in reports if one.provider == provider}
+        known_as.append((MessageRow.provider == provider) & MessageRow.provider_message_id.in_(ids))
+    rows = await connection.execute(
+        select(
+            MessageRow.id,
+            MessageRow.public_id,
+            MessageRow.direction,
+            MessageRow.provider,
+            MessageRow.provider_message_id,
+            *DELIVERY_COLUMNS,
+        )
+        .where(or_(*known_as))
+        .order_by(MessageRow.id)
+        .with_for_update()
+    )
+    return [_Target(row, row.provider_message_id, delivery_of(row)) for row in rows]
+
+
+def _match(
+    targets: Sequence[_Target], reports: Sequence[StatusReport]
+) -> tuple[list[tuple[_Target, StatusReport]], list[StatusReport]]:
+    by_public_id = {target.row.public_id: target for target in targets}
+    by_provider_id = {
+        (target.row.provider, target.provider_message_id): target for target in targets
+    }
+    # First what our own ids tell, so that a report without one profits whatever its place.
+    for report in reports:
+        key = (report.provider, report.provider_message_id)
+        hinted = by_public_id.get(report.message_id or "")
+        if hinted is not None and key not in by_provider_id and _may_be(hinted, report):
+            hinted.provider_message_id = report.provider_message_id
+            by_provider_id[key] = hinted
+    matched: list[tuple[_Target, StatusReport]] = []
+    unmatched: list[StatusReport] = []
+    for report in reports:
+        target = by_provider_id.get((report.provider, report.provider_message_id))
+        if target is None:
+            unmatched.append(report)
+        else:
+            matched.append((target, report))
+    return matched, unmatched
+
+
+def _may_be(target: _Target, report: StatusReport) -> bool:
+    """Whether our own id in a report may be believed: the query string is only a hint."""
+    return (
+        target.row.direction == Direction.OUTBOUND.value
+        and target.row.provider == report.provider
+        and target.provider_message_id is None
+    )
+
+
+def _event(target: _Target, report: StatusReport) -> dict[str, Any]:
+    return {
+        "message_id": target.row.id,
+        "event_key": report.event_key,
+        "kind": "status",
+        "status": report.status.value if report.status else None,
+        "error_code": report.error_code,
+        "occurred_at": report.moment.at,
+        "source": report.moment.source.value,
+        "payload": dict(report.payload),
+    }
