@@ -1,6 +1,6 @@
 """What the use cases need from the outside, and the values that cross."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -76,8 +76,15 @@ class IngestStore(Protocol):
         """
         ...
 
-    async def apply_parked(self) -> int:
-        """Apply parked reports whose message has become known; returns how many."""
+    async def apply_parked(self, provider_message_ids: Collection[str] | None = None) -> int:
+        """Apply parked reports whose message has become known; returns how many.
+
+        Args:
+            provider_message_ids: Look at reports with these ids only, which is quicker.
+
+        Raises:
+            UnavailableError: The database can't be reached.
+        """
         ...
 
 
