@@ -1,0 +1,215 @@
+"""Sending through Twilio's REST API with the official SDK.
+
+What an answer means for a message. Codes: https://www.twilio.com/docs/api/errors.
+
+=========================================  =========  ==========================================
+What happened                              Outcome    Why
+=========================================  =========  ==========================================
+201 with a sid                             ACCEPTED
+no connection: DNS, refused, TLS, timeout  RETRY      not a byte of the request left
+429, or a code in `_BUSY`                  RETRY      refused for now; after Retry-After if given
+401, 403, or a code in `_CONFIGURATION`    RETRY      slowly: someone has to mend the credentials
+any other 4xx in Twilio's words            REJECTED   asking again would get the same answer
+anything else: no answer in time, 5xx,     UNKNOWN    Twilio may have the message
+connection lost, an answer not Twilio's
+=========================================  =========  ==========================================
+
+Creating a message is not idempotent at Twilio, so no layer below retries it.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlencode
+
+import aiohttp
+from pydantic import SecretStr
+from twilio.base.exceptions import TwilioException  # type: ignore[import-untyped]  # No stubs.
+from twilio.rest import Client  # type: ignore[import-untyped]  # No stubs.
+
+from services.common.errors import UnavailableError
+from services.messaging.ports import (
+    ClaimedSend,
+    OutcomeKind,
+    ProviderMessage,
+    SendOutcome,
+)
+from services.messaging.providers.twilio.transport import NotSentError, RefusedError, Transport
+from services.messaging.providers.twilio.webhooks import (
+    MESSAGE_ID_PARAMETER,
+    PROVIDER,
+    STATUSES,
+)
+
+STATUS_CALLBACK_PATH: Final = "/webhook/whatsapp/status"
+
+_BUSY: Final = frozenset(
+    {
+        20429,  # Too many requests
+        21611,  # This sender's queue is full
+        30001,  # Queue overflow
+        63018,  # WhatsApp's rate limit
+    }
+)
+_CONFIGURATION: Final = frozenset(
+    {
+        20003,  # Credentials are wrong
+        20404,  # No such account
+    }
+)
+_CONFIGURATION_PAUSE: Final = timedelta(seconds=60)
+
+_SID: Final = re.compile(r"[A-Za-z0-9]{1,128}")
+_PAGE_SIZE: Final = 100
+_MAX_PAGES: Final = 20
+
+
+class TwilioProvider:
+    """`Provider` on Twilio. An async context manager that keeps connections open.
+
+    Args:
+        base_url: `https://api.twilio.com`, or the sandbox.
+        public_host: Our origin as Twilio reaches it, for status callbacks.
+        timeout: For one request in all. Connecting has half of it, at most 5 s.
+    """
+
+    name = PROVIDER
+
+    def __init__(
+        self,
+        *,
+        account_sid: str,
+        auth_token: SecretStr,
+        base_url: str,
+        public_host: str,
+        timeout: timedelta,
+    ) -> None:
+        self._http = Transport(timeout.total_seconds())
+        self._client = Client(
+            account_sid,
+            auth_token.get_secret_value(),
+            http_client=self._http,
+            # Otherwise the SDK looks for a region in the process's environment.
+            environment={"TWILIO_REGION": ""},
+        )
+        self._client.api.base_url = base_url
+        self._callback_url = public_host.rstrip("/") + STATUS_CALLBACK_PATH
+
+    async def __aenter__(self) -> Self:
+        await self._http.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._http.close()
+
+    async def send(self, message: ClaimedSend) -> SendOutcome:
+        """Try once. Never raises for a failure of Twilio: that is an outcome."""
+        # Comes back with every status: it finds the message also when this call never returns.
+        query = urlencode({MESSAGE_ID_PARAMETER: message.message_id})
+        try:
+            created = await self._client.messages.create_async(
+                to=message.contact_address,
+                from_=message.own_address,
+                body=message.body,
+                status_callback=f"{self._callback_url}?{query}",
+            )
+        except NotSentError as error:
+            return SendOutcome(
+                OutcomeKind.RETRY, error_code="no_connection", error_message=str(error)
+            )
+        except RefusedError as error:
+            return _refusal(error)
+        except (aiohttp.ClientError, TwilioException, TimeoutError, OSError, ValueError) as error:
+            return SendOutcome(
+                OutcomeKind.UNKNOWN, error_code="no_answer", error_message=type(error).__name__
+            )
+        if not isinstance(created.sid, str) or not _SID.fullmatch(created.sid):
+            return SendOutcome(
+                OutcomeKind.UNKNOWN,
+                error_code="no_answer",
+                error_message="the answer names no message",
+            )
+        return SendOutcome(
+            OutcomeKind.ACCEPTED,
+            provider_message_id=created.sid,
+            status=STATUSES.get(str(created.status)),
+        )
+
+    async def sent_messages(
+        self, *, contact_address: str, own_address: str, since: datetime
+    ) -> Sequence[ProviderMessage]:
+        """Everything sent to one contact since a time, oldest first.
+
+        Twilio's `DateSent` filter is not used: it knows days only, and a message that Twilio has
+        accepted and not yet sent has no such date.
+
+        Raises:
+            UnavailableError: Twilio didn't answer, so nothing is known.
+        """
+        earliest = since.replace(microsecond=0)  # Twilio's times have whole seconds.
+        found: list[ProviderMessage] = []
+        try:
+            page: Any = await self._client.messages.page_async(
+                to=contact_address, from_=own_address, page_size=_PAGE_SIZE
+            )
+            for _ in range(_MAX_PAGES):
+                instances = list(page) if page is not None else []
+                listed = [_listed(instance) for instance in instances]
+                found += [one for one in listed if one.created_at >= earliest]
+                # Newest first: whatever follows a page that reaches back so far is older.
+                if page is None or not listed or listed[-1].created_at < earliest:
+                    return sorted(found, key=lambda one: one.created_at)
+                page = await page.next_page_async()
+        except (
+            NotSentError,
+            RefusedError,
+            aiohttp.ClientError,
+            TwilioException,
+            TimeoutError,
+            OSError,
+            ValueError,
+        ) as error:
+            raise UnavailableError("Twilio did not list its messages") from error
+        raise UnavailableError("Twilio lists more messages to one contact than can be looked at")
+
+
+def _refusal(error: RefusedError) -> SendOutcome:
+    """What a refusal means; see the table at the top."""
+    kind, retry_after = OutcomeKind.UNKNOWN, error.retry_after
+    if error.status >= 500:
+        pass
+    elif error.status == 429 or error.code in _BUSY:
+        kind = OutcomeKind.RETRY
+    elif error.status in (401, 403) or error.code in _CONFIGURATION:
+        kind, retry_after = OutcomeKind.RETRY, _CONFIGURATION_PAUSE
+    elif error.status >= 400 and error.code is not None:
+        kind = OutcomeKind.REJECTED
+    return SendOutcome(
+        kind,
+        error_code=str(error.code or f"http_{error.status}"),
+        error_message=error.explanation,
+        retry_after=retry_after,
+    )
+
+
+def _listed(instance: Any) -> ProviderMessage:
+    if not isinstance(instance.date_created, datetime) or not instance.sid:
+        raise ValueError("a listed message has no date or no sid")
+    created_at = instance.date_created
+    if created_at.tzinfo is None:
+        created_at = created_at.replace(tzinfo=UTC)
+    return ProviderMessage(
+        provider_message_id=instance.sid,
+        body=instance.body or "",
+        created_at=created_at,
+        status=STATUSES.get(str(instance.status)),
+        error_code=str(instance.error_code) if instance.error_code else None,
+        error_message=instance.error_message,
+    )

@@ -1,0 +1,186 @@
+"""Finding out what became of sends whose outcome is unknown.
+
+Such a message is never simply sent again. The provider is asked for what it has sent to that
+contact since the first attempt. Ours is the one with the same text that belongs to no other
+message: at most one message of a conversation is under way at a time, and all earlier ones have
+their provider's id, so there is nothing else that it could be.
+
+When the list doesn't show it, that proves little at first: the provider may still be working on a
+request whose connection broke. After a grace period counted from the last attempt the list is
+believed and the message is sent again. What remains is a provider that accepts a message and
+lists it only after the grace period; Twilio documents no bound for this. A status callback that
+carries our message id settles the message at any time, also while it waits to be sent again.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+
+import structlog
+
+from services.common.errors import UnavailableError
+from services.messaging.ports import (
+    ClaimedSend,
+    Clock,
+    OutboxStore,
+    OutcomeKind,
+    Provider,
+    ProviderMessage,
+    SendOutcome,
+)
+from services.messaging.usecases.background import drained
+from services.messaging.usecases.retrying import RetryPolicy
+
+log = structlog.get_logger(__name__)
+
+_CLOCK_SKEW = timedelta(minutes=2)
+
+
+class Reconciler:
+    """Looks up what became of sends whose outcome is unknown.
+
+    Args:
+        providers: By the name that rows carry.
+        on_accepted: Awaited after a message was found, for reports that came before its id.
+        on_due: Called when a message may be sent again.
+        grace: So long after the last attempt the provider's list is believed.
+        lease: How long a look may take; afterwards another process may look.
+        poll: Pause between rounds.
+        first_look: Shortest pause between two looks for the same message.
+        last_look: Longest pause between two looks for the same message.
+    """
+
+    def __init__(
+        self,
+        store: OutboxStore,
+        providers: Mapping[str, Provider],
+        *,
+        clock: Clock,
+        on_accepted: Callable[[], Awaitable[object]],
+        on_due: Callable[[], None],
+        grace: timedelta = timedelta(seconds=120),
+        lease: timedelta = timedelta(seconds=60),
+        poll: timedelta = timedelta(seconds=2),
+        first_look: timedelta = timedelta(seconds=2),
+        last_look: timedelta = timedelta(seconds=60),
+        concurrency: int = 4,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        self._store = store
+        self._providers = providers
+        self._clock = clock
+        self._on_accepted = on_accepted
+        self._on_due = on_due
+        self._grace = grace
+        self._lease = lease
+        self._poll_seconds = poll.total_seconds()
+        self._first_look = first_look
+        self._last_look = last_look
+        self._concurrency = concurrency
+        self._retry = retry or RetryPolicy()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Look for ever. When cancelled, finish the looks under way."""
+        await drained(self._work(), self._stop.set)
+
+    async def _work(self) -> None:
+        while not self._stop.is_set():
+            if await self.look() < self._concurrency:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._poll_seconds):
+                        await self._stop.wait()
+
+    async def look(self) -> int:
+        """One round; returns how many messages were looked up."""
+        try:
+            if abandoned := await self._store.expire_leases():
+                log.warning("sends were abandoned; their outcome is looked up", count=abandoned)
+            messages = await self._store.unknown(limit=self._concurrency, lease=self._lease)
+            outcomes = await asyncio.gather(*map(self._look_for, messages))
+            if OutcomeKind.ACCEPTED in outcomes:
+                await self._on_accepted()
+        except UnavailableError:
+            log.warning("looking up outcomes waits for the database")
+            return 0
+        if OutcomeKind.RETRY in outcomes:
+            self._on_due()
+        return len(messages)
+
+    async def _look_for(self, message: ClaimedSend) -> OutcomeKind:
+        outcome = await self._outcome(message)
+        now = self._clock()
+        outcome, retry_at = self._retry.apply(message, outcome, now)
+        if outcome.kind is OutcomeKind.UNKNOWN:
+            retry_at = self._next_look(message, now)
+        log.info(
+            "an unknown outcome was looked up",
+            message_id=message.message_id,
+            outcome=outcome.kind.value,
+            attempt=message.attempt,
+        )
+        await self._store.settle(message, outcome, retry_at)
+        return outcome.kind
+
+    async def _outcome(self, message: ClaimedSend) -> SendOutcome:
+        provider = self._providers.get(message.provider)
+        if provider is None:
+            return SendOutcome(OutcomeKind.UNKNOWN, error_code="no_provider")
+        # Before asking: the list must be younger than the end of the grace period.
+        grace_is_over = self._clock() - message.last_attempt_at >= self._grace
+        try:
+            listed = await provider.sent_messages(
+                contact_address=message.contact_address,
+                own_address=message.own_address,
+                since=message.first_attempt_at - _CLOCK_SKEW,
+            )
+        except UnavailableError:
+            return SendOutcome(OutcomeKind.UNKNOWN, error_code="provider_unavailable")
+        same = [one for one in listed if _plain(one.body) == _plain(message.body)]
+        found = await self._unclaimed(message, same)
+        if found is not None:
+            return SendOutcome(
+                OutcomeKind.ACCEPTED,
+                provider_message_id=found.provider_message_id,
+                status=found.status,
+                error_code=found.error_code,
+                error_message=found.error_message,
+            )
+        if grace_is_over:
+            return SendOutcome(
+                OutcomeKind.RETRY,
+                error_code="not_found",
+                error_message="the provider doesn't list it",
+            )
+        return SendOutcome(OutcomeKind.UNKNOWN, error_code="not_found_yet")
+
+    async def _unclaimed(
+        self, message: ClaimedSend, listed: list[ProviderMessage]
+    ) -> ProviderMessage | None:
+        """The oldest that belongs to no message of ours."""
+        known = await self._store.known_provider_ids(
+            message.provider, [one.provider_message_id for one in listed]
+        )
+        ours = [one for one in listed if one.provider_message_id not in known]
+        if len(ours) > 1:
+            log.error(
+                "the provider lists a message more than once",
+                message_id=message.message_id,
+                count=len(ours),
+            )
+        return ours[0] if ours else None
+
+    def _next_look(self, message: ClaimedSend, now: datetime) -> datetime:
+        """Soon at first, then ever more rarely; once exactly when the grace period is over."""
+        age = now - message.last_attempt_at
+        pause = min(max(age / 2, self._first_look), self._last_look)
+        until_grace_is_over = self._grace - age
+        if timedelta() < until_grace_is_over < pause:
+            pause = until_grace_is_over
+        return now + pause
+
+
+def _plain(body: str) -> str:
+    """Providers trim texts and change line ends."""
+    return " ".join(body.split())
