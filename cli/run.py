@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from cli.data_folder import DataFolder, FolderInUseError
 from cli.environment import Environment, RunSettings, load_environment
@@ -153,15 +152,16 @@ async def _start_and_watch(stack: Stack, folder: DataFolder, console: Console) -
 
 def _welcome(console: Console, stack: Stack, folder: DataFolder) -> None:
     at = stack.addresses
-    table = Table.grid(padding=(0, 3))
-    table.add_row("", "Webhooks, API", at.webhook)
-    table.add_row("", "Health", f"{at.health}/api/health")
-    table.add_row("", "gRPC", at.grpc)
-    if at.sandbox:
-        table.add_row("", "Sandbox", at.sandbox)
-    table.add_row("", "Data", str(folder.path))
-    table.add_row("", "Logs", str(folder.logs))
-    console.print(table, highlight=False, soft_wrap=True)
+    rows = {
+        "Webhooks, API": at.webhook,
+        "Health": f"{at.health}/api/health",
+        "gRPC": at.grpc,
+        **({"Sandbox": at.sandbox} if at.sandbox else {}),
+        "Data": str(folder.path),
+        "Logs": str(folder.logs),
+    }
+    for name, value in rows.items():
+        _say(console, f"  {name:<13}  {value}")
     if at.sandbox:
         _say(console, f'Try in another terminal: make say TEXT="{EXAMPLE_TEXT}"')
     else:
