@@ -1,0 +1,189 @@
+"""What tests of sending share: a database, a sandbox, and the parts wired with short times."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import select, text
+
+from sandbox.server import RunningSandbox, running_sandbox
+from sandbox.settings import SandboxSettings
+from services.messaging.domain.contact import Identity, IdentityKind
+from services.messaging.domain.message import Author
+from services.messaging.ports import NewMessage
+from services.messaging.providers.twilio.client import TwilioProvider
+from services.messaging.store.database import Database
+from services.messaging.store.models import MessageEventRow, MessageRow
+from services.messaging.store.outbox import SqlOutboxStore
+from services.messaging.usecases.dispatch import Dispatcher
+from services.messaging.usecases.reconcile import Reconciler
+from services.messaging.usecases.retrying import RetryPolicy
+
+ACCOUNT = "AC" + "0" * 32
+TOKEN = "sandbox-auth-token"
+OWN = "whatsapp:+14155238886"
+CONTACT = "+972501234567"
+
+
+def now() -> datetime:
+    """The real time."""
+    return datetime.now(UTC)
+
+
+class ManualClock:
+    """A clock that moves only when told."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def forward(self, seconds: float) -> None:
+        """Let time pass."""
+        self.time += timedelta(seconds=seconds)
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[Database]:
+    """A database with a small pool, closed afterwards."""
+    database = Database(
+        url, pool_size=5, max_overflow=5, pool_timeout_seconds=10, slow_query_seconds=10
+    )
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def open_sandbox(**settings: Any) -> AsyncIterator[RunningSandbox]:
+    """A sandbox whose messages go through their life at once; callbacks reach nobody."""
+    values = {
+        "port": 0,
+        "webhook_url": "http://127.0.0.1:9",
+        "account_sid": ACCOUNT,
+        "auth_token": TOKEN,
+        "whatsapp_number": OWN,
+        "openai_api_key": "sandbox",
+        "sent_after": 0,
+        "delivered_after": 0,
+        "read_after": 0,
+        "webhook_timeout": 1,
+    }
+    async with running_sandbox(SandboxSettings(**{**values, **settings})) as sandbox:
+        yield sandbox
+
+
+def twilio(base_url: str, *, seconds: float = 5, token: str = TOKEN) -> TwilioProvider:
+    """A provider for the sandbox; enter it before use."""
+    return TwilioProvider(
+        account_sid=ACCOUNT,
+        auth_token=SecretStr(token),
+        base_url=base_url,
+        public_host="http://127.0.0.1:9",
+        timeout=timedelta(seconds=seconds),
+    )
+
+
+def new_message(
+    body: str = "Hello",
+    *,
+    to: str = CONTACT,
+    request_id: str | None = None,
+    request_hash: str | None = None,
+) -> NewMessage:
+    """A message to a contact."""
+    return NewMessage(
+        recipient=Identity(IdentityKind.PHONE, to),
+        contact_address=f"whatsapp:{to}",
+        own_address=OWN,
+        provider="twilio",
+        author=Author.API,
+        body=body,
+        request_id=request_id,
+        request_hash=request_hash,
+    )
+
+
+async def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Sender:
+    """A process that sends, with times short enough for tests."""
+
+    dispatcher: Dispatcher
+    reconciler: Reconciler
+
+
+def sender(
+    store: SqlOutboxStore,
+    provider: TwilioProvider,
+    *,
+    concurrency: int = 8,
+    grace: float = 0.5,
+    lease: float = 4,
+    send_timeout: float = 2,
+    on_accepted: Callable[[], Awaitable[object]] = _nothing,
+) -> Sender:
+    """The dispatcher and reconciler of one process; times in seconds."""
+    retry = RetryPolicy(first_pause=timedelta(seconds=0.1), longest_pause=timedelta(seconds=0.5))
+    dispatcher = Dispatcher(
+        store,
+        {provider.name: provider},
+        clock=now,
+        on_accepted=on_accepted,
+        concurrency=concurrency,
+        lease=timedelta(seconds=lease),
+        send_timeout=timedelta(seconds=send_timeout),
+        poll=timedelta(seconds=0.1),
+        first_look=timedelta(),
+        retry=retry,
+    )
+    reconciler = Reconciler(
+        store,
+        {provider.name: provider},
+        clock=now,
+        on_accepted=on_accepted,
+        on_due=dispatcher.wake,
+        grace=timedelta(seconds=grace),
+        lease=timedelta(seconds=lease),
+        poll=timedelta(seconds=0.1),
+        first_look=timedelta(seconds=0.1),
+        retry=retry,
+    )
+    return Sender(dispatcher, reconciler)
+
+
+async def unsettled(database: Database) -> list[tuple[str, int]]:
+    """State and attempts of what is left in the outbox, oldest first."""
+    async with database.read() as connection:
+        rows = await connection.execute(
+            text("SELECT state, attempts FROM outbox ORDER BY message_id")
+        )
+        return [(row.state, row.attempts) for row in rows]
+
+
+async def stored(database: Database) -> list[Any]:
+    """All messages, oldest first."""
+    async with database.read() as connection:
+        return list(
+            (await connection.execute(select(MessageRow.__table__).order_by(MessageRow.id))).all()
+        )
+
+
+async def events(database: Database, message_id: str) -> list[str]:
+    """What happened to a message: kinds, outcomes with their kind."""
+    async with database.read() as connection:
+        rows = await connection.execute(
+            select(MessageEventRow.kind, MessageEventRow.payload)
+            .join(MessageRow, MessageRow.id == MessageEventRow.message_id)
+            .where(MessageRow.public_id == message_id)
+            .order_by(MessageEventRow.id)
+        )
+        return [row.payload.get("outcome", row.kind) for row in rows]
