@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from nats.aio.client import Client
 
 _SECONDS = 2.0
+_DIRECT = [("grpc.enable_http_proxy", 0)]
 
 
 async def http_answers(url: str, *, true: str | None = None) -> bool:
@@ -26,7 +27,7 @@ async def http_answers(url: str, *, true: str | None = None) -> bool:
 
 async def grpc_serves(address: str) -> bool:
     """Whether the standard health service at `address` says SERVING."""
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with grpc.aio.insecure_channel(address, options=_DIRECT) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)  # Its type has no methods.
         try:
             answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_SECONDS)

@@ -121,8 +121,10 @@ async def _start_and_watch(stack: Stack, folder: DataFolder, console: Console) -
         stop.set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGINT, on_signal)
+    loop.add_signal_handler(signal.SIGTERM, on_signal)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # As nohup asks.
+        loop.add_signal_handler(signal.SIGHUP, on_signal)
 
     async def live() -> None:
         for part in stack.parts():
@@ -157,6 +159,7 @@ def _welcome(console: Console, stack: Stack, folder: DataFolder) -> None:
         "Health": f"{at.health}/api/health",
         "gRPC": at.grpc,
         **({"Sandbox": at.sandbox} if at.sandbox else {}),
+        **({} if stack.own_database else {"Database": "where DATABASE_URL says"}),
         "Data": str(folder.path),
         "Logs": str(folder.logs),
     }

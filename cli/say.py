@@ -99,7 +99,8 @@ async def _write(sandbox: str, text: str, contact: str) -> str:
         except httpx.HTTPError as error:
             raise ConversationError(f"the sandbox doesn't answer: {error}") from None
     if response.is_error:
-        raise ConversationError(f"the sandbox refused: {response.text}")
+        said = response.json().get("detail") if response.is_client_error else response.text
+        raise ConversationError(f"the sandbox refused: {said}")
     written = response.json()
     if written["webhook_status"] != httpx.codes.OK:
         said = written["webhook_error"] or f"status {written['webhook_status']}"

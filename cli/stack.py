@@ -22,6 +22,7 @@ class Stack:
 
     Attributes:
         variables: What every part gets as its environment.
+        own_database: Whether messages are kept in the folder, not where DATABASE_URL says.
         overruled: Variables that were set, but that a run decides by itself.
     """
 
@@ -51,9 +52,15 @@ class Stack:
             "LOG_FORMAT": "json",
             "METRICS_PORT": "",
         }
+        # Parts talk to each other directly, whatever proxy this machine uses.
+        bypass = ",".join(filter(None, [given.get("NO_PROXY") or given.get("no_proxy"), _HOST]))
+        decided |= {"NO_PROXY": bypass, "no_proxy": bypass}
+        self.own_database = "DATABASE_URL" not in given
         self.variables: Mapping[str, str] = {**defaults, **given, **decided}
         self.overruled = [
-            name for name, value in decided.items() if given.get(name, value) != value
+            name
+            for name, value in decided.items()
+            if given.get(name, value) != value and name.lower() != "no_proxy"
         ]
 
     @property
@@ -122,7 +129,7 @@ host: {_HOST}
 port: {self._settings.switchboard_nats_port}
 server_name: switchboard
 jetstream {{
-  store_dir: {json.dumps(str(self._folder.path / "nats"))}
+  store_dir: {json.dumps(str(self._folder.path / "nats"), ensure_ascii=False)}
   sync_interval: always
 }}
 authorization {{

@@ -21,8 +21,12 @@ async def serve(settings: HealthSettings, stop: asyncio.Event) -> None:
         httpx.AsyncClient(trust_env=False, timeout=None) as client,  # noqa: S113 - the monitor limits
         grpc.aio.insecure_channel(
             settings.messaging_grpc_address,
-            # Not the default of up to two minutes between attempts to connect.
-            options=[("grpc.max_reconnect_backoff_ms", 2000)],
+            options=[
+                # Not the default of up to two minutes between attempts to connect.
+                ("grpc.max_reconnect_backoff_ms", 2000),
+                # Components are asked directly, whatever proxy leads outside.
+                ("grpc.enable_http_proxy", 0),
+            ],
         ) as channel,
     ):
         monitor = Monitor(
