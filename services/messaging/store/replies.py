@@ -62,12 +62,6 @@ class SqlReplyStore:
         """Store the answer for sending and end the task, in one transaction."""
         now = self._clock()
         async with self._database.write() as connection:
-            # In the order in which receiving locks them, so that neither waits for the other.
-            await connection.execute(
-                select(ConversationRow.id)
-                .where(ConversationRow.id == task.conversation_id)
-                .with_for_update()
-            )
             found = await connection.execute(
                 select(PendingReplyRow.up_to_id, PendingReplyRow.latest_at)
                 .where(PendingReplyRow.conversation_id == task.conversation_id)
