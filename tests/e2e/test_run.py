@@ -16,6 +16,7 @@ import pytest
 
 from cli.catalogue import EVERYTHING
 from tests.support.nats import free_port
+from tests.support.processes import is_running
 
 COMMAND = [sys.executable, "-m", "cli"]
 PARTS = ("NATS", "sandbox", "messaging", "webhook", "health")
@@ -166,7 +167,7 @@ def test_a_killed_run_leaves_its_ports_free(machine: Machine) -> None:
         run.process.kill()
         run.process.wait()
         deadline = time.monotonic() + 10
-        while any(Path(f"/proc/{pid}").exists() for pid in children.values()):
+        while any(is_running(pid) for pid in children.values()):
             assert time.monotonic() < deadline
             time.sleep(0.02)
     said = machine.say("Anyone?")

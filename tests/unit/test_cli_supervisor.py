@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from cli.supervisor import Part, PartFailedError, Supervisor
+from tests.support.processes import is_running
 
 SLEEPS = "import time; print('up', flush=True); time.sleep(60)"
 
@@ -111,7 +112,7 @@ asyncio.run(main())
     parent.kill()
     await parent.communicate()
     async with asyncio.timeout(10):
-        while _alive(child):  # noqa: ASYNC110 - another process tells us nothing
+        while is_running(child):  # noqa: ASYNC110 - another process tells us nothing
             await asyncio.sleep(0.02)
 
 
@@ -123,10 +124,3 @@ async def test_a_flood_of_output_and_endless_lines_do_not_stall_a_part(
     command = [sys.executable, "-c", flood]
     await supervisor.start(Part("loud", command, dict(os.environ), None))
     assert (tmp_path / "loud.log").stat().st_size == 3_000_001 + 200_001 + 4
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0]
-    except FileNotFoundError:
-        return False
