@@ -20,6 +20,7 @@ from services.messaging.store.contacts import Party, new_public_id, resolve_conv
 from services.messaging.store.database import Database
 from services.messaging.store.followup import StoredMessage, follow_up
 from services.messaging.store.models import MessageEventRow, MessageRow, ParkedStatusRow
+from services.messaging.store.outbox import cancel_automatic
 from services.messaging.store.reports import apply_reports, park, parked_report
 from services.messaging.store.rows import insert_ignoring
 
@@ -136,7 +137,9 @@ async def _store_messages(connection: AsyncConnection, received: Iterable[Receiv
     ]
     if new:
         await _add_events(connection, new)
-        await follow_up(connection, new)
+        opted_out = await follow_up(connection, new)
+        if opted_out:
+            await cancel_automatic(connection, opted_out, max(one.at for one in new))
     return len(new)
 
 

@@ -9,7 +9,7 @@ conversation before the message gets its number, so that numbers become visible 
 no older message can appear while a younger one is being sent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from sqlalchemy.orm import aliased
 
 from services.common.errors import IdempotencyConflictError, PolicyRefusedError
 from services.messaging.domain.message import (
+    Author,
     Direction,
     Message,
     MessageStatus,
@@ -331,6 +332,23 @@ async def insert_queued(
         )
     )
     return message_of(row)
+
+
+async def cancel_automatic(
+    connection: AsyncConnection, contact_ids: Collection[int], now: datetime
+) -> None:
+    """Fail what the assistant has waiting for contacts that opted out, in the caller's transaction.
+
+    What is being sent at this moment is passed over: it can't be called back.
+    """
+    rows = await connection.execute(
+        _unsettled().where(
+            OutboxRow.state == DUE,
+            MessageRow.author == Author.ASSISTANT.value,
+            ContactRow.id.in_(contact_ids),
+        )
+    )
+    await _fail_opted_out(connection, rows.all(), now)
 
 
 async def _requested_before(connection: AsyncConnection, message: NewMessage) -> Message | None:
