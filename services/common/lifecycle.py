@@ -31,12 +31,7 @@ def run_service(
     `main` gets the settings and an event that is set on SIGTERM or SIGINT; it should drain
     and return.
     """
-    try:
-        settings = settings_class.load(os.environ)
-    except ConfigurationError as error:
-        sys.stderr.write(f"{name} can't start. These variables need attention:\n{error}\n")
-        sys.exit(EXIT_CONFIGURATION)
-    configure_logging(name, settings)
+    settings = _load(name, settings_class)
 
     async def run() -> None:
         stop = asyncio.Event()
@@ -50,6 +45,26 @@ def run_service(
     except Exception:
         log.exception("stopped by an error")
         sys.exit(1)
+
+
+def run_once(name: str, settings_class: type[SettingsT], main: Callable[[SettingsT], None]) -> None:
+    """Load the settings and run `main` to its end; exit non-zero when it fails."""
+    settings = _load(name, settings_class)
+    try:
+        main(settings)
+    except Exception:
+        log.exception("stopped by an error")
+        sys.exit(1)
+
+
+def _load(name: str, settings_class: type[SettingsT]) -> SettingsT:
+    try:
+        settings = settings_class.load(os.environ)
+    except ConfigurationError as error:
+        sys.stderr.write(f"{name} can't start. These variables need attention:\n{error}\n")
+        sys.exit(EXIT_CONFIGURATION)
+    configure_logging(name, settings)
+    return settings
 
 
 async def run_until_stopped(stop: asyncio.Event, *loops: Awaitable[None]) -> None:

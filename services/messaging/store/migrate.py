@@ -31,7 +31,23 @@ def upgrade(url: str) -> str:
 
 def newest() -> str:
     """The newest migration that this program knows."""
-    return str(ScriptDirectory(str(Path(__file__).parent / "migrations")).get_current_head())
+    return str(_scripts().get_current_head())
+
+
+def needs_upgrade(url: str) -> bool:
+    """Whether a database lacks a migration of ours.
+
+    One that a newer program has migrated further does not: migrations keep the program before
+    them working.
+
+    Raises:
+        SQLAlchemyError: The database can't be reached.
+    """
+    revision = current(url)
+    if revision is None:
+        return True
+    known = {script.revision for script in _scripts().walk_revisions()}
+    return revision in known and revision != newest()
 
 
 def current(url: str) -> str | None:
@@ -39,3 +55,7 @@ def current(url: str) -> str | None:
     engine = create_engine(database_url(url, asynchronous=False), poolclass=NullPool)
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(Path(__file__).parent / "migrations"))

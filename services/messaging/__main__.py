@@ -1,0 +1,224 @@
+"""`python -m services.messaging`; with the word `migrate`, only brings the database up to date."""
+
+import asyncio
+import contextlib
+import sys
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from nats.aio.client import Client
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from sqlalchemy.exc import SQLAlchemyError
+from switchboard.messaging.v1 import messaging_service_pb2_grpc
+
+from services.common.errors import UnavailableError
+from services.common.grpc_server import GrpcServer
+from services.common.journal.streams import keep_connected
+from services.common.lifecycle import run_once, run_service, run_until_stopped
+from services.common.metrics import serving_metrics
+from services.common.settings import secret_list, split_list
+from services.messaging.assistant.openai_assistant import OpenAIAssistant
+from services.messaging.consumers.ingest import IngestConsumer
+from services.messaging.consumers.parked import sweep_parked
+from services.messaging.domain.opt_out import OptOutWords
+from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
+from services.messaging.providers.twilio import webhooks as twilio_webhooks
+from services.messaging.providers.twilio.client import TwilioProvider
+from services.messaging.settings import MessagingSettings
+from services.messaging.store.database import Database
+from services.messaging.store.ingest import SqlIngestStore
+from services.messaging.store.migrate import needs_upgrade, upgrade
+from services.messaging.store.outbox import SqlOutboxStore
+from services.messaging.store.queries import SqlMessageReader
+from services.messaging.store.replies import SqlReplyStore
+from services.messaging.usecases.dispatch import Dispatcher
+from services.messaging.usecases.receive import Receive, ReplyPolicy
+from services.messaging.usecases.reconcile import Reconciler
+from services.messaging.usecases.reply import Replies
+from services.messaging.usecases.send import SendMessage
+
+log = structlog.get_logger(__name__)
+
+_GRPC_GRACE_SECONDS = 10.0
+_DATABASE_PROBE_SECONDS = 2.0
+
+
+async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
+    """Run messaging until `stop` is set."""
+    if not await _database_is_ready(settings, stop):
+        return
+    registry = CollectorRegistry()
+    database = Database(
+        settings.database_url.get_secret_value(),
+        pool_size=settings.database_pool_size,
+        max_overflow=settings.database_max_overflow,
+        pool_timeout_seconds=settings.database_pool_timeout_seconds,
+        slow_query_seconds=settings.slow_query_ms / 1000,
+    )
+    async with contextlib.AsyncExitStack() as closing:
+        closing.push_async_callback(database.close)
+        twilio = await closing.enter_async_context(
+            TwilioProvider(
+                account_sid=settings.twilio_account_sid,
+                auth_token=SecretStr(secret_list(settings.twilio_auth_token)[0]),
+                base_url=settings.twilio_api_base_url,
+                public_host=settings.public_host,
+                timeout=timedelta(seconds=settings.twilio_timeout_seconds),
+            )
+        )
+        client = Client()
+        closing.push_async_callback(_disconnect, client)
+        closing.enter_context(serving_metrics(settings.metrics_port, registry))
+
+        providers = {twilio.name: twilio}
+        ingest = SqlIngestStore(database)
+        outbox = SqlOutboxStore(database, _now)
+        send_timeout = timedelta(seconds=settings.twilio_timeout_seconds + 5)
+        dispatcher = Dispatcher(
+            outbox,
+            providers,
+            clock=_now,
+            on_accepted=ingest.apply_parked,
+            concurrency=settings.send_concurrency,
+            send_timeout=send_timeout,
+            lease=2 * send_timeout + timedelta(seconds=10),
+        )
+        reconciler = Reconciler(
+            outbox,
+            providers,
+            clock=_now,
+            on_accepted=ingest.apply_parked,
+            on_due=dispatcher.wake,
+            grace=timedelta(seconds=settings.send_unknown_grace_seconds),
+        )
+        consumer = IngestConsumer(
+            client,
+            Receive(
+                ingest,
+                OptOutWords(split_list(settings.opt_out_words), split_list(settings.opt_in_words)),
+                replies=_reply_policy(settings),
+                clock=_now,
+                on_stored=lambda: None,
+            ),
+            {twilio_webhooks.PROVIDER: twilio_webhooks},
+            registry=registry,
+        )
+        send = SendMessage(
+            outbox,
+            own_address=settings.twilio_whatsapp_number,
+            provider=settings.whatsapp_provider,
+            on_queued=dispatcher.wake,
+        )
+        server = GrpcServer(
+            address=settings.messaging_grpc_bind,
+            tokens=secret_list(settings.grpc_token),
+            service_names=[SERVICE_NAME],
+            add_services=lambda server: (
+                messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(
+                    MessagingServicer(send, SqlMessageReader(database)), server
+                )
+            ),
+        )
+        loops = [
+            keep_connected(
+                client,
+                settings.nats_url.get_secret_value(),
+                name="switchboard-messaging",
+                replicas=settings.jetstream_replicas,
+                max_bytes=settings.journal_max_bytes,
+            ),
+            consumer.run(),
+            dispatcher.run(),
+            reconciler.run(),
+            sweep_parked(ingest),
+            _serve_grpc(server, database),
+        ]
+        if settings.openai_api_key is None:
+            log.info("no OPENAI_API_KEY: messages are stored and wait for a person")
+        else:
+            assistant = OpenAIAssistant(
+                api_key=settings.openai_api_key.get_secret_value(),
+                base_url=settings.openai_base_url,
+                model=settings.openai_model,
+                prompt=settings.assistant_prompt,
+                timeout_seconds=settings.openai_timeout_seconds,
+            )
+            closing.push_async_callback(assistant.close)
+            replies = Replies(
+                SqlReplyStore(database, _now),
+                assistant,
+                provider=settings.whatsapp_provider,
+                clock=_now,
+                on_queued=dispatcher.wake,
+                context_messages=settings.assistant_context_messages,
+                lease=timedelta(seconds=settings.openai_timeout_seconds + 30),
+            )
+            loops.append(replies.run())
+        log.info("messaging is ready", port=server.port)
+        await run_until_stopped(stop, *loops)
+
+
+def migrate(settings: MessagingSettings) -> None:
+    """Bring the database to the newest migration."""
+    sys.stdout.write(f"The database is at {upgrade(settings.database_url.get_secret_value())}.\n")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _reply_policy(settings: MessagingSettings) -> ReplyPolicy | None:
+    if settings.openai_api_key is None:
+        return None
+    return ReplyPolicy(
+        pause=timedelta(seconds=settings.assistant_pause_seconds),
+        max_wait=timedelta(seconds=settings.assistant_max_wait_seconds),
+        max_age=timedelta(seconds=settings.assistant_max_message_age_seconds),
+    )
+
+
+async def _database_is_ready(settings: MessagingSettings, stop: asyncio.Event) -> bool:
+    """Wait for the database and its migration; False when stopped meanwhile."""
+    url = settings.database_url.get_secret_value()
+    while not stop.is_set():
+        try:
+            if not await asyncio.to_thread(needs_upgrade, url):
+                return True
+            log.warning("the database needs migrating: run `python -m services.messaging migrate`")
+        except SQLAlchemyError as error:
+            log.warning("the database doesn't answer", error=type(error).__name__)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), timeout=_DATABASE_PROBE_SECONDS)
+    return False
+
+
+async def _serve_grpc(server: GrpcServer, database: Database) -> None:
+    """Serve until cancelled; health says whether the database answers."""
+    await server.start()
+    try:
+        while True:
+            try:
+                await database.ping()
+            except UnavailableError:
+                log.warning("the database doesn't answer")
+                await server.set_serving(False)
+            else:
+                await server.set_serving(True)
+            await asyncio.sleep(_DATABASE_PROBE_SECONDS)
+    finally:
+        await server.stop(_GRPC_GRACE_SECONDS)
+
+
+async def _disconnect(client: Client) -> None:
+    if not client.is_closed:
+        await client.close()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["migrate"]:
+        run_once("messaging", MessagingSettings, migrate)
+    elif sys.argv[1:]:
+        sys.exit("usage: python -m services.messaging [migrate]")
+    else:
+        run_service("messaging", MessagingSettings, serve)
