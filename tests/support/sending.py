@@ -10,7 +10,6 @@ from pydantic import SecretStr
 from sqlalchemy import select, text
 
 from sandbox.server import RunningSandbox, running_sandbox
-from sandbox.settings import SandboxSettings
 from services.messaging.domain.contact import Identity, IdentityKind
 from services.messaging.domain.message import Author
 from services.messaging.ports import NewMessage
@@ -21,11 +20,10 @@ from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.usecases.dispatch import Dispatcher
 from services.messaging.usecases.reconcile import Reconciler
 from services.messaging.usecases.retrying import RetryPolicy
+from tests.support.sandbox import ACCOUNT_SID, AUTH_TOKEN, OUR_NUMBER, sandbox_settings
 
-ACCOUNT = "AC" + "0" * 32
-TOKEN = "sandbox-auth-token"
-OWN = "whatsapp:+14155238886"
-CONTACT = "+972501234567"
+NOBODY = "http://127.0.0.1:9"
+PHONE = "+972501234567"
 
 
 def now() -> datetime:
@@ -61,30 +59,21 @@ async def open_database(url: str) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def open_sandbox(**settings: Any) -> AsyncIterator[RunningSandbox]:
-    """A sandbox whose messages go through their life at once; callbacks reach nobody."""
-    values = {
-        "port": 0,
-        "webhook_url": "http://127.0.0.1:9",
-        "account_sid": ACCOUNT,
-        "auth_token": TOKEN,
-        "whatsapp_number": OWN,
-        "openai_api_key": "sandbox",
-        "sent_after": 0,
-        "delivered_after": 0,
-        "read_after": 0,
-        "webhook_timeout": 1,
-    }
-    async with running_sandbox(SandboxSettings(**{**values, **settings})) as sandbox:
+    """A sandbox whose messages go through their life fast; nobody takes its callbacks."""
+    values = {"webhook_url": NOBODY, "public_host": NOBODY, "webhook_timeout": 1, **settings}
+    async with running_sandbox(sandbox_settings(**values)) as sandbox:
         yield sandbox
 
 
-def twilio(base_url: str, *, seconds: float = 5, token: str = TOKEN) -> TwilioProvider:
+def twilio(
+    base_url: str, *, seconds: float = 5, token: str = AUTH_TOKEN, public_host: str = NOBODY
+) -> TwilioProvider:
     """A provider for the sandbox; enter it before use."""
     return TwilioProvider(
-        account_sid=ACCOUNT,
+        account_sid=ACCOUNT_SID,
         auth_token=SecretStr(token),
         base_url=base_url,
-        public_host="http://127.0.0.1:9",
+        public_host=public_host,
         timeout=timedelta(seconds=seconds),
     )
 
@@ -92,7 +81,7 @@ def twilio(base_url: str, *, seconds: float = 5, token: str = TOKEN) -> TwilioPr
 def new_message(
     body: str = "Hello",
     *,
-    to: str = CONTACT,
+    to: str = PHONE,
     request_id: str | None = None,
     request_hash: str | None = None,
 ) -> NewMessage:
@@ -100,7 +89,7 @@ def new_message(
     return NewMessage(
         recipient=Identity(IdentityKind.PHONE, to),
         contact_address=f"whatsapp:{to}",
-        own_address=OWN,
+        own_address=OUR_NUMBER,
         provider="twilio",
         author=Author.API,
         body=body,

@@ -137,6 +137,9 @@ class Reconciler:
             )
         except UnavailableError:
             return SendOutcome(OutcomeKind.UNKNOWN, error_code="provider_unavailable")
+        except Exception:
+            log.exception("a provider failed in an unforeseen way", message_id=message.message_id)
+            return SendOutcome(OutcomeKind.UNKNOWN, error_code="internal")
         same = [one for one in listed if _plain(one.body) == _plain(message.body)]
         found = await self._unclaimed(message, same)
         if found is not None:

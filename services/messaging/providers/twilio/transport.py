@@ -91,9 +91,12 @@ class Transport(AsyncHttpClient):  # type: ignore[misc]  # The SDK has no types.
             NotSentError: No connection was made.
             RefusedError: The answer is no success.
             aiohttp.ClientError, TimeoutError: There was no whole answer.
+            ValueError: The answer is no JSON object.
         """
         if self._session is None:
             raise RuntimeError("the provider is not open; use it as a context manager")
+        if auth:
+            headers = {**(headers or {}), "Authorization": aiohttp.encode_basic_auth(*auth)}
         try:
             async with self._session.request(
                 method,
@@ -101,7 +104,6 @@ class Transport(AsyncHttpClient):  # type: ignore[misc]  # The SDK has no types.
                 params=params,
                 data=data,
                 headers=headers,
-                auth=aiohttp.BasicAuth(*auth) if auth else None,
                 allow_redirects=allow_redirects,
             ) as response:
                 text = await response.text()
@@ -109,6 +111,9 @@ class Transport(AsyncHttpClient):  # type: ignore[misc]  # The SDK has no types.
             raise NotSentError(type(error).__name__) from error
         if not 200 <= response.status < 300:
             raise RefusedError(response.status, text, response.headers)
+        if not isinstance(json.loads(text), dict):
+            # The SDK would fail in some way of its own.
+            raise ValueError("the answer is no JSON object")
         return Response(response.status, text, response.headers)
 
 

@@ -1,0 +1,208 @@
+"""Twilio's REST API as the provider uses it, against the sandbox over a socket."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from sandbox.faults import ApiFault, Fault, Faults, Hang, Latency, RateLimited, Reject
+from sandbox.server import RunningSandbox
+from services.common.errors import UnavailableError
+from services.messaging.domain.message import MessageStatus
+from services.messaging.ports import ClaimedSend, OutcomeKind, SendOutcome
+from tests.support.sandbox import OUR_NUMBER
+from tests.support.sending import PHONE, now, open_sandbox, twilio
+
+ADDRESS = f"whatsapp:{PHONE}"
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[RunningSandbox]:
+    async with open_sandbox() as sandbox:
+        yield sandbox
+
+
+def claimed(body: str = "Hello", *, to: str = ADDRESS) -> ClaimedSend:
+    return ClaimedSend(
+        message_id="m-1",
+        provider="twilio",
+        contact_address=to,
+        own_address=OUR_NUMBER,
+        body=body,
+        attempt=1,
+        first_attempt_at=now(),
+        last_attempt_at=now(),
+        lease_until=now(),
+    )
+
+
+async def outcome_with(
+    sandbox: RunningSandbox, faults: Faults, *, seconds: float = 5
+) -> SendOutcome:
+    sandbox.set_faults(faults)
+    async with twilio(sandbox.base_url, seconds=seconds) as provider:
+        return await provider.send(claimed())
+
+
+async def test_send(sandbox: RunningSandbox) -> None:
+    """A sent message carries its text unchanged and asks for callbacks that name our id."""
+    body = "שלום 👋\nsecond line & more = ?"
+    async with twilio(sandbox.base_url) as provider:
+        outcome = await provider.send(claimed(body))
+    assert outcome.kind is OutcomeKind.ACCEPTED
+    [message] = sandbox.state.messages.values()
+    assert outcome.provider_message_id == message.sid
+    assert (message.sender, message.recipient, message.body) == (OUR_NUMBER, ADDRESS, body)
+    assert message.status_callback == "http://127.0.0.1:9/webhook/whatsapp/status?message=m-1"
+
+
+@pytest.mark.parametrize(
+    ("faults", "kind", "code", "sent"),
+    [
+        (Faults(reject=Reject(error_code=21211)), OutcomeKind.REJECTED, "21211", 0),
+        (Faults(reject=Reject(error_code=63016)), OutcomeKind.REJECTED, "63016", 0),
+        (Faults(reject=Reject(error_code=63018)), OutcomeKind.RETRY, "63018", 0),
+        (Faults(reject=Reject(error_code=21611)), OutcomeKind.RETRY, "21611", 0),
+        (Faults(rate_limited=RateLimited(retry_after=None)), OutcomeKind.RETRY, "20429", 0),
+        (Faults(error_500=ApiFault()), OutcomeKind.UNKNOWN, "20500", 0),
+        (Faults(error_500_after_accept=Fault()), OutcomeKind.UNKNOWN, "20500", 1),
+        (Faults(reset_after_accept=Fault()), OutcomeKind.UNKNOWN, "no_answer", 1),
+    ],
+)
+async def test_refusals_and_faults(
+    sandbox: RunningSandbox, faults: Faults, kind: OutcomeKind, code: str, sent: int
+) -> None:
+    """Each failure of Twilio has the outcome of the table, after exactly one request."""
+    outcome = await outcome_with(sandbox, faults)
+    assert (outcome.kind, outcome.error_code) == (kind, code)
+    assert outcome.error_message
+    assert len(sandbox.state.messages) == sent
+    assert len(sandbox.state.requests) == 1
+
+
+@pytest.mark.parametrize("accept", [False, True])
+async def test_silence_is_unknown(sandbox: RunningSandbox, accept: bool) -> None:
+    """A request that gets no answer ends in time, as unknown, and isn't repeated."""
+    outcome = await outcome_with(sandbox, Faults(hang=Hang(accept=accept)), seconds=0.3)
+    assert (outcome.kind, outcome.error_code) == (OutcomeKind.UNKNOWN, "no_answer")
+    assert len(sandbox.state.messages) == accept
+
+
+async def test_late_answer_is_unknown(sandbox: RunningSandbox) -> None:
+    """An answer that comes after the timeout doesn't count."""
+    outcome = await outcome_with(sandbox, Faults(latency=Latency(seconds=1)), seconds=0.3)
+    assert outcome.kind is OutcomeKind.UNKNOWN
+
+
+async def test_retry_after(sandbox: RunningSandbox) -> None:
+    """Twilio's wish for a pause is passed on."""
+    outcome = await outcome_with(sandbox, Faults(rate_limited=RateLimited(retry_after=7)))
+    assert outcome.retry_after == timedelta(seconds=7)
+
+
+async def test_wrong_credentials_wait(sandbox: RunningSandbox) -> None:
+    """With wrong credentials messages wait to be sent, for someone will mend them."""
+    async with twilio(sandbox.base_url, token="wrong") as provider:
+        outcome = await provider.send(claimed())
+    assert (outcome.kind, outcome.error_code) == (OutcomeKind.RETRY, "20003")
+    assert outcome.retry_after == timedelta(seconds=60)
+
+
+async def test_no_connection_is_certain() -> None:
+    """Nothing was sent when the host is unknown, refuses, or speaks no TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    server = await asyncio.start_server(_speak_no_tls, "127.0.0.1", 0)
+    plain = server.sockets[0].getsockname()[1]
+    async with server:
+        for base_url in (
+            "http://switchboard.invalid",
+            f"http://127.0.0.1:{port}",
+            f"https://127.0.0.1:{plain}",
+        ):
+            async with twilio(base_url) as provider:
+                outcome = await provider.send(claimed())
+            assert (outcome.kind, outcome.error_code) == (OutcomeKind.RETRY, "no_connection")
+
+
+async def _speak_no_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 201 Created\r\nContent-Length: 8\r\n\r\nnot json",
+        b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}",
+        b'HTTP/1.1 201 Created\r\nContent-Length: 14\r\n\r\n{"sid": "\\u0000',
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+        b"HTTP/1.1 201 Created\r\nContent-Length: 100\r\n\r\n{}",
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 13\r\n\r\n<html></html>",
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n[]",
+        b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"",
+    ],
+)
+async def test_answers_that_are_not_twilios(answer: bytes) -> None:
+    """An answer that Twilio wouldn't give leaves the outcome unknown."""
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
+    async with server:
+        base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with twilio(base_url) as provider:
+            outcome = await provider.send(claimed())
+            assert outcome.kind is OutcomeKind.UNKNOWN
+            with pytest.raises(UnavailableError):
+                await provider.sent_messages(
+                    contact_address=ADDRESS, own_address=OUR_NUMBER, since=now()
+                )
+
+
+async def test_sent_messages(sandbox: RunningSandbox) -> None:
+    """The list holds what went to this contact, oldest first, over all pages, with its status."""
+    since = now()
+    async with twilio(sandbox.base_url) as provider:
+        sids = []
+        for number in range(105):
+            outcome = await provider.send(claimed(str(number)))
+            sids.append(outcome.provider_message_id)
+        await provider.send(claimed("to another", to="whatsapp:+15550001111"))
+        await sandbox.settled()
+        listed = await provider.sent_messages(
+            contact_address=ADDRESS, own_address=OUR_NUMBER, since=since
+        )
+        assert {one.provider_message_id for one in listed} == set(sids)
+        assert len(listed) == 105
+        assert {one.status for one in listed} == {MessageStatus.READ}
+        assert [one.created_at for one in listed] == sorted(one.created_at for one in listed)
+        later = await provider.sent_messages(
+            contact_address=ADDRESS, own_address=OUR_NUMBER, since=now() + timedelta(hours=1)
+        )
+        assert later == []
+
+
+async def test_list_that_fails_proves_nothing(sandbox: RunningSandbox) -> None:
+    """When Twilio doesn't list its messages, that is an error and not an empty list."""
+    async with twilio(sandbox.base_url, seconds=0.3) as provider:
+        for faults in (
+            Faults(error_500=ApiFault(on="read")),
+            Faults(rate_limited=RateLimited(on="read")),
+            Faults(hang=Hang(on="read")),
+        ):
+            sandbox.set_faults(faults)
+            with pytest.raises(UnavailableError):
+                await provider.sent_messages(
+                    contact_address=ADDRESS, own_address=OUR_NUMBER, since=now()
+                )
