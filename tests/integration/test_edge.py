@@ -24,6 +24,7 @@ from tests.support.edge import (
     running_edge,
     signature,
     stored,
+    until,
 )
 from tests.support.nats import NatsServer
 
@@ -161,9 +162,7 @@ async def test_a_sender_who_hangs_up_stores_nothing(edge: Edge, nats_server: Nat
     await writer.drain()
     writer.close()
     await writer.wait_closed()
-    async with asyncio.timeout(5):
-        while not edge.count("disconnected"):
-            await asyncio.sleep(0.01)
+    await until(lambda: edge.count("disconnected") == 1)
     assert await journal(nats_server) == []
 
 

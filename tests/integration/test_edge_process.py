@@ -13,7 +13,7 @@ import pytest
 
 from services.common.journal.events import JournalEvent
 from services.common.lifecycle import EXIT_CONFIGURATION
-from tests.support.edge import FORM, INCOMING, PUBLIC_HOST, TOKEN, message, signature, stored
+from tests.support.edge import FORM, INCOMING, PUBLIC_HOST, TOKEN, message, signature, stored, until
 from tests.support.nats import NatsServer, free_port
 
 
@@ -100,9 +100,7 @@ async def test_killed_with_events_on_its_disk(
     second = EdgeProcess(environment, tmp_path / "log")
     processes.append(second)
     second.ready()
-    deadline = time.monotonic() + 20
-    while second.health()["status"] != "ok" and time.monotonic() < deadline:
-        time.sleep(0.05)
+    await until(lambda: second.health()["status"] == "ok")
     assert second.post("SM20") == 200
     assert second.stop() == 0
     keys = [JournalEvent.parse(m.headers, m.data).key for m in await stored(nats_server.url)]
@@ -144,3 +142,24 @@ def test_an_unwritable_spill_stops_the_start(
     processes.append(edge)
     assert edge.process.wait(timeout=30) == 1
     assert path in edge.log.read_text()
+
+
+def test_stopping_while_the_broker_is_away(
+    nats_server: NatsServer,
+    environment: dict[str, str],
+    processes: list[EdgeProcess],
+    tmp_path: Path,
+) -> None:
+    """SIGTERM ends the edge in order also when NATS vanished or never was there."""
+    edge = EdgeProcess(environment, tmp_path / "log")
+    processes.append(edge)
+    edge.ready()
+    assert edge.post("SM1") == 200
+    nats_server.kill()
+    assert edge.post("SM2") == 200
+    assert edge.stop() == 0
+    never = EdgeProcess(environment, tmp_path / "log")
+    processes.append(never)
+    never.ready()
+    assert never.health()["spill_events"] == 1
+    assert never.stop() == 0

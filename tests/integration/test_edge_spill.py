@@ -9,18 +9,12 @@ import pytest
 
 from services.common.journal.events import JournalEvent
 from services.webhook.spill import Spill, SpillUnavailableError
-from tests.support.edge import INCOMING, Edge, journal_client, message, running_edge, stored
+from tests.support.edge import INCOMING, Edge, journal_client, message, running_edge, stored, until
 from tests.support.nats import NatsServer
 
 
 async def journaled(server: NatsServer) -> list[str]:
     return [JournalEvent.parse(m.headers, m.data).key for m in await stored(server.url)]
-
-
-async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 @pytest.fixture

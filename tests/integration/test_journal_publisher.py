@@ -8,7 +8,7 @@ import pytest
 from services.common.journal.events import EventKind, JournalEvent
 from services.common.journal.publisher import JournalPublisher, JournalUnavailableError
 from services.common.journal.streams import ensure_streams
-from tests.support.edge import journal_client, stored
+from tests.support.edge import journal_client, stored, until
 from tests.support.nats import NatsServer
 
 
@@ -64,8 +64,7 @@ async def test_without_a_connection_nothing_piles_up(nats_server: NatsServer) ->
     async with journal_client(nats_server.url) as client:
         journal = JournalPublisher(client)
         nats_server.kill()
-        while client.is_connected:
-            await asyncio.sleep(0.01)
+        await until(lambda: not client.is_connected)
         with pytest.raises(JournalUnavailableError):
             await asyncio.wait_for(journal.publish(event("message:1")), timeout=0.5)
         assert client.pending_data_size == 0

@@ -1,7 +1,8 @@
 """An edge on a real socket, and webhooks signed by Twilio's own SDK."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
@@ -12,7 +13,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 from prometheus_client import CollectorRegistry
-from twilio.request_validator import RequestValidator
+from twilio.request_validator import (  # type: ignore[import-untyped]  # has no types
+    RequestValidator,
+)
 
 from services.common.http_server import serving_http
 from services.common.journal.publisher import JournalPublisher
@@ -119,7 +122,10 @@ async def running_edge(
 async def journal_client(url: str) -> AsyncIterator[Client]:
     """A client of a NATS that has the streams."""
     client = await nats.connect(
-        url, max_reconnect_attempts=-1, reconnect_time_wait=0, error_cb=_ignore
+        url,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.1,
+        error_cb=_ignore,
     )
     try:
         await ensure_streams(client.jetstream(), replicas=1, max_bytes=50_000_000)
@@ -141,6 +147,17 @@ async def stored(url: str) -> list[Msg]:
         return [await subscription.next_msg(timeout=10) for _ in range(info.state.messages)]
     finally:
         await client.close()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for something that happens in its own time.
+
+    Raises:
+        TimeoutError: It didn't.
+    """
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event to tell
+            await asyncio.sleep(0.02)
 
 
 async def _ignore(_: Exception) -> None:
