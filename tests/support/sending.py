@@ -1,26 +1,31 @@
 """What tests of sending share: a database, a sandbox, and the parts wired with short times."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qsl
 
 from pydantic import SecretStr
 from sqlalchemy import select, text
+from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
 
 from sandbox.server import RunningSandbox, running_sandbox
 from services.messaging.domain.contact import Identity, IdentityKind
 from services.messaging.domain.message import Author
-from services.messaging.ports import NewMessage
+from services.messaging.ports import NewMessage, Provider
 from services.messaging.providers.twilio.client import TwilioProvider
+from services.messaging.providers.twilio.webhooks import status_report
 from services.messaging.store.database import Database
+from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.models import MessageEventRow, MessageRow
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.usecases.dispatch import Dispatcher
 from services.messaging.usecases.reconcile import Reconciler
 from services.messaging.usecases.retrying import RetryPolicy
-from tests.support.sandbox import ACCOUNT_SID, AUTH_TOKEN, OUR_NUMBER, sandbox_settings
+from tests.support.sandbox import ACCOUNT_SID, AUTH_TOKEN, OUR_NUMBER, Receiver, sandbox_settings
 
 NOBODY = "http://127.0.0.1:9"
 PHONE = "+972501234567"
@@ -112,7 +117,7 @@ class Sender:
 
 def sender(
     store: SqlOutboxStore,
-    provider: TwilioProvider,
+    provider: Provider,
     *,
     concurrency: int = 8,
     grace: float = 0.5,
@@ -176,3 +181,57 @@ async def events(database: Database, message_id: str) -> list[str]:
             .order_by(MessageEventRow.id)
         )
         return [row.payload.get("outcome", row.kind) for row in rows]
+
+
+@asynccontextmanager
+async def running(*loops: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run endless loops meanwhile; then cancel them and wait until they have drained."""
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        failures = [one for one in results if not isinstance(one, asyncio.CancelledError)]
+        assert failures == []
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
+    """Wait until something holds that other tasks or processes bring about."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 - Nobody sets an event for it.
+            await asyncio.sleep(0.02)
+
+
+async def until_settled(database: Database, seconds: float = 30) -> None:
+    """Wait until the outbox is empty."""
+
+    async def empty() -> bool:
+        return not await unsettled(database)
+
+    await until(empty, seconds)
+
+
+@asynccontextmanager
+async def ingesting(receiver: Receiver, database: Database) -> AsyncIterator[None]:
+    """Store the status callbacks that a receiver gets, as the journal's consumer would."""
+    store = SqlIngestStore(database)
+
+    async def follow() -> None:
+        seen = 0
+        while True:
+            if seen == len(receiver.received):
+                await asyncio.sleep(0.01)
+                continue
+            webhook = receiver.received[seen]
+            seen += 1
+            event = WebhookReceived(
+                parameters=[Parameter(name=n, value=v) for n, v in webhook.form.multi_items()],
+                query_parameters=[Parameter(name=n, value=v) for n, v in parse_qsl(webhook.query)],
+            )
+            key = f"{webhook.form['MessageSid']}:{webhook.form['MessageStatus']}"
+            await store.ingest([], [status_report(key, event, now())])
+
+    async with running(follow()):
+        yield

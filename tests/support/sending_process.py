@@ -1,0 +1,60 @@
+"""A process that sends, and dies at a chosen point as if killed with -9.
+
+`python -m tests.support.sending_process DATABASE_URL BASE_URL POINT`, where POINT is `claimed`
+(the provider is not called any more), `answered` (the provider has answered, nothing is recorded
+yet), `settled` (the first outcome has just been recorded) or `never`.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+
+from services.messaging.ports import ClaimedSend, Provider, ProviderMessage, SendOutcome
+from services.messaging.store.outbox import SqlOutboxStore
+from tests.support.sending import now, open_database, sender, twilio
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _DyingProvider:
+    def __init__(self, provider: Provider, point: str) -> None:
+        self.name = provider.name
+        self._provider = provider
+        self._point = point
+
+    async def send(self, message: ClaimedSend) -> SendOutcome:
+        if self._point == "claimed":
+            _die()
+        outcome = await self._provider.send(message)
+        if self._point == "answered":
+            _die()
+        return outcome
+
+    async def sent_messages(
+        self, *, contact_address: str, own_address: str, since: datetime
+    ) -> Sequence[ProviderMessage]:
+        return await self._provider.sent_messages(
+            contact_address=contact_address, own_address=own_address, since=since
+        )
+
+
+class _DyingStore(SqlOutboxStore):
+    async def settle(self, message: ClaimedSend, outcome: SendOutcome, retry_at: datetime) -> None:
+        await super().settle(message, outcome, retry_at)
+        _die()
+
+
+async def _main(url: str, base_url: str, point: str) -> None:
+    async with open_database(url) as database, twilio(base_url) as provider:
+        store = (_DyingStore if point == "settled" else SqlOutboxStore)(database, now)
+        dying = _DyingProvider(provider, point)
+        await sender(store, dying, lease=1, send_timeout=0.5).dispatcher.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(*sys.argv[1:]))

@@ -1,0 +1,103 @@
+"""What SendMessage refuses before anything is stored, and what it stores."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from services.common.errors import IdempotencyConflictError, InvalidInputError
+from services.messaging.domain.message import Author
+from services.messaging.store.outbox import SqlOutboxStore
+from services.messaging.usecases.send import SendMessage
+from tests.support.databases import migrated
+from tests.support.sandbox import OUR_NUMBER
+from tests.support.sending import now, open_database
+
+
+class Bell:
+    """Counts how often it was rung."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+
+    def __call__(self) -> None:
+        self.rung += 1
+
+
+@pytest.fixture
+def bell() -> Bell:
+    return Bell()
+
+
+@pytest.fixture
+async def send(tmp_path: Path, bell: Bell) -> AsyncIterator[SendMessage]:
+    async with open_database(migrated(f"sqlite:///{tmp_path}/switchboard.db")) as database:
+        yield SendMessage(
+            SqlOutboxStore(database, now),
+            own_address=OUR_NUMBER,
+            provider="twilio",
+            on_queued=bell,
+        )
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("to", {"to": ""}),
+        ("to", {"to": "0501234567"}),
+        ("to", {"to": "sms:+972501234567"}),
+        ("to", {"to": "whatsapp:+972501234567\0"}),
+        ("to", {"to": "+972501234567\n"}),
+        ("to", {"to": "+٩٧٢٥٠١٢٣٤٥٦٧"}),
+        ("body", {"body": ""}),
+        ("body", {"body": " \n\t"}),
+        ("body", {"body": "x" * 1601}),
+        ("body", {"body": "a\0b"}),
+        ("body", {"body": "a\ud800b"}),
+        ("request_id", {"request_id": ""}),
+        ("request_id", {"request_id": "x" * 256}),
+        ("request_id", {"request_id": "a\0b"}),
+        ("request_id", {"request_id": "a\nb"}),
+        ("request_id", {"request_id": "é"}),
+        ("request_id", {"request_id": "\ud800"}),
+    ],
+)
+async def test_bad_input_is_refused(
+    send: SendMessage, bell: Bell, field: str, values: dict[str, str]
+) -> None:
+    """Bad input is refused with the name of its field, and nothing is stored."""
+    with pytest.raises(InvalidInputError) as refused:
+        await send(**{"to": "+972501234567", "body": "Hello", **values})
+    assert refused.value.field == field
+    assert bell.rung == 0
+
+
+@pytest.mark.parametrize(
+    "body", ["x", "x" * 1600, "👋" * 1600, "'; DROP TABLE messages; --", " a "]
+)
+async def test_body_is_stored_unchanged(send: SendMessage, bell: Bell, body: str) -> None:
+    """Any text of up to 1600 characters is stored as it is, and sending is woken."""
+    message = await send(to="+972501234567", body=body)
+    assert message.body == body
+    assert message.author is Author.API
+    assert message.contact_address == "whatsapp:+972501234567"
+    assert bell.rung == 1
+
+
+async def test_request_id_holds_for_ever(send: SendMessage, bell: Bell) -> None:
+    """One key means one message: other spellings of `to` are the same, another text is not."""
+    first = await send(to="whatsapp:+972501234567", body="Hello", request_id="key")
+    again = await send(to="+972501234567", body="Hello", request_id="key")
+    assert again == first
+    assert bell.rung == 1
+    for values in ({"body": "Hello!"}, {"to": "+972501234568"}):
+        with pytest.raises(IdempotencyConflictError):
+            await send(**{"to": "+972501234567", "body": "Hello", "request_id": "key", **values})
+    without_key = await send(to="+972501234567", body="Hello")
+    assert without_key.id != first.id
+
+
+async def test_user_without_a_number(send: SendMessage) -> None:
+    """A contact known only by a WhatsApp user id can be written to."""
+    message = await send(to="US.13491208655302", body="Hello")
+    assert message.contact_address == "whatsapp:US.13491208655302"
