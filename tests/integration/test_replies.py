@@ -1,0 +1,273 @@
+"""Automatic answers on both databases, written by the sandbox's model over a socket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from sandbox.faults import Fault, Faults
+from sandbox.server import RunningSandbox, running_sandbox
+from services.messaging.assistant.openai_assistant import OpenAIAssistant
+from services.messaging.domain.contact import InboundMessage
+from services.messaging.domain.message import Author, Direction, Message
+from services.messaging.ports import NewMessage, ReplyTask
+from services.messaging.store.database import Database
+from services.messaging.store.ingest import SqlIngestStore
+from services.messaging.store.queries import SqlMessageReader
+from services.messaging.store.replies import SqlReplyStore
+from services.messaging.usecases.reply import Replies
+from tests.support.receiving import START, inbound, receive
+from tests.support.sandbox import sandbox_settings
+from tests.support.sending import ManualClock, open_database
+
+LEASE = timedelta(seconds=60)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with open_database(database_url) as database:
+        yield database
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    clock = ManualClock()
+    clock.time = START
+    return clock
+
+
+@pytest.fixture
+def store(database: Database, clock: ManualClock) -> SqlReplyStore:
+    return SqlReplyStore(database, clock)
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[RunningSandbox]:
+    async with running_sandbox(sandbox_settings()) as running:
+        yield running
+
+
+async def write(database: Database, clock: ManualClock, *messages: InboundMessage) -> None:
+    await receive(SqlIngestStore(database), clock=clock)(messages, [])
+
+
+async def due(store: SqlReplyStore) -> list[ReplyTask]:
+    return list(await store.claim_replies(limit=10, lease=LEASE, context=20))
+
+
+def answer_to(task: ReplyTask, body: str = "Yes") -> NewMessage:
+    return NewMessage(
+        recipient=task.recipient,
+        contact_address=task.contact_address,
+        own_address=task.own_address,
+        provider="twilio",
+        author=Author.ASSISTANT,
+        body=body,
+    )
+
+
+async def outbound(database: Database) -> list[Message]:
+    page = await SqlMessageReader(database).messages(limit=100, before=None, contact=None)
+    return [one for one in page.messages if one.direction is Direction.OUTBOUND]
+
+
+async def test_a_burst_gets_one_answer(
+    database: Database, store: SqlReplyStore, clock: ManualClock
+) -> None:
+    """Messages in quick succession are answered once, after a pause, knowing all of them."""
+    await write(database, clock, inbound("SM1", seconds=0, body="Hi"))
+    clock.forward(1)
+    await write(database, clock, inbound("SM2", seconds=1, body="Is the flat free?"))
+    clock.forward(1.5)
+    assert await due(store) == []
+    clock.forward(1)
+    [task] = await due(store)
+    assert [turn.body for turn in task.turns] == ["Hi", "Is the flat free?"]
+    assert await store.answer(task, answer_to(task)) is not None
+    clock.forward(120)
+    assert await due(store) == []
+    [sent] = await outbound(database)
+    asked = await SqlMessageReader(database).message(sent.answers_message_id or "")
+    assert asked is not None
+    assert asked.body == "Is the flat free?"
+
+
+async def test_what_comes_while_writing_is_answered_too(
+    database: Database, store: SqlReplyStore, clock: ManualClock
+) -> None:
+    """A message that comes while an answer is being written makes that answer be written anew."""
+    await write(database, clock, inbound("SM1", body="Hi"))
+    clock.forward(3)
+    [first] = await due(store)
+    await write(database, clock, inbound("SM2", seconds=3, body="And the price?"))
+    assert await store.answer(first, answer_to(first)) is None
+    clock.forward(3)
+    [second] = await due(store)
+    assert [turn.body for turn in second.turns] == ["Hi", "And the price?"]
+    assert await store.answer(second, answer_to(second)) is not None
+    assert len(await outbound(database)) == 1
+
+
+async def test_an_endless_burst_is_answered_in_time(
+    database: Database, store: SqlReplyStore, clock: ManualClock
+) -> None:
+    """A contact who never stops writing gets an answer all the same, and one for the rest."""
+    await write(database, clock, inbound("SM1", body="one"))
+    clock.forward(9)
+    await write(database, clock, inbound("SM2", seconds=9, body="two"))
+    clock.forward(1.5)
+    [task] = await due(store)
+    await write(database, clock, inbound("SM3", seconds=10.5, body="three"))
+    assert await store.answer(task, answer_to(task)) is not None
+    [rest] = await due(store)
+    assert rest.turns[-1].body == "three"
+
+
+async def test_an_answer_is_stored_once(
+    database: Database, store: SqlReplyStore, clock: ManualClock
+) -> None:
+    """Two processes that wrote an answer to the same message store one."""
+    await write(database, clock, inbound("SM1"))
+    clock.forward(3)
+    [first] = await due(store)
+    clock.forward(LEASE.total_seconds() + 1)
+    [second] = await due(store)
+    stored = await asyncio.gather(
+        store.answer(first, answer_to(first)), store.answer(second, answer_to(second))
+    )
+    assert len([one for one in stored if one is not None]) == 1
+    assert len(await outbound(database)) == 1
+
+
+async def test_whoever_opts_out_meanwhile_gets_no_answer(
+    database: Database, store: SqlReplyStore, clock: ManualClock
+) -> None:
+    """An opt-out that comes while the answer is being written keeps it from being stored."""
+    await write(database, clock, inbound("SM1"))
+    clock.forward(3)
+    [task] = await due(store)
+    await write(database, clock, inbound("SM2", seconds=3, body="STOP"))
+    assert await store.answer(task, answer_to(task)) is None
+    clock.forward(120)
+    assert await due(store) == []
+    assert await outbound(database) == []
+
+
+async def test_a_task_given_back_is_taken_again(
+    database: Database, store: SqlReplyStore, clock: ManualClock
+) -> None:
+    """A task given back comes again at its time, with its attempts counted."""
+    await write(database, clock, inbound("SM1"))
+    clock.forward(3)
+    [task] = await due(store)
+    await store.give_back(task, clock() + timedelta(seconds=10))
+    assert await due(store) == []
+    clock.forward(10)
+    [again] = await due(store)
+    assert (task.attempt, again.attempt) == (1, 2)
+
+
+async def test_a_task_dropped_is_gone_until_the_next_message(
+    database: Database, store: SqlReplyStore, clock: ManualClock
+) -> None:
+    """What was left to a person is not answered any more; the contact's next message is."""
+    await write(database, clock, inbound("SM1"))
+    clock.forward(3)
+    [task] = await due(store)
+    await store.drop(task)
+    clock.forward(120)
+    assert await due(store) == []
+    await write(database, clock, inbound("SM2", seconds=123))
+    clock.forward(3)
+    assert len(await due(store)) == 1
+
+
+@asynccontextmanager
+async def answering(
+    sandbox: RunningSandbox, store: SqlReplyStore, clock: ManualClock, **options: int
+) -> AsyncIterator[asyncio.Event]:
+    """The use case at work; the event is set when there is something to send."""
+    assistant = OpenAIAssistant(
+        api_key="openai-key",
+        base_url=f"{sandbox.base_url}/openai/v1",
+        model="gpt-6-luna",
+        prompt="You answer for Example Estates.",
+        timeout_seconds=5,
+    )
+    queued = asyncio.Event()
+    replies = Replies(
+        store,
+        assistant,
+        provider="twilio",
+        clock=clock,
+        on_queued=queued.set,
+        context_messages=20,
+        lease=LEASE,
+        poll_seconds=0.02,
+        **options,
+    )
+    task = asyncio.create_task(replies.run())
+    try:
+        yield queued
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await assistant.close()
+
+
+async def test_the_assistant_answers(
+    database: Database, store: SqlReplyStore, clock: ManualClock, sandbox: RunningSandbox
+) -> None:
+    """A contact's question becomes a queued answer that knows the conversation."""
+    await write(database, clock, inbound("SM1", body="Is the flat in Haifa still free?"))
+    clock.forward(3)
+    async with answering(sandbox, store, clock) as queued, asyncio.timeout(10):
+        await queued.wait()
+    [sent] = await outbound(database)
+    assert "Haifa" in sent.body
+    assert sent.author is Author.ASSISTANT
+
+
+async def test_an_answer_survives_trouble_of_the_vendor(
+    database: Database, store: SqlReplyStore, clock: ManualClock, sandbox: RunningSandbox
+) -> None:
+    """While the model fails the question waits, and is answered when the model is back."""
+    await write(database, clock, inbound("SM1", body="Hello"))
+    clock.forward(3)
+    sandbox.set_faults(Faults(openai_error_500=Fault(times=2)))
+    async with answering(sandbox, store, clock) as queued, asyncio.timeout(10):
+        while not queued.is_set():
+            await asyncio.sleep(0.05)
+            clock.forward(5)
+    assert len(await outbound(database)) == 1
+
+
+async def test_after_many_failures_a_person_takes_over(
+    database: Database, store: SqlReplyStore, clock: ManualClock, sandbox: RunningSandbox
+) -> None:
+    """A question that the model never answers is left alone in the end, and still there."""
+    await write(database, clock, inbound("SM1", body="Hello"))
+    sandbox.set_faults(Faults(openai_error_500=Fault(times=3)))
+    async with answering(sandbox, store, clock, max_attempts=3) as queued:
+        for _ in range(60):
+            await asyncio.sleep(0.02)
+            clock.forward(5)
+        assert not queued.is_set()
+    assert await due(store) == []
+    page = await SqlMessageReader(database).messages(limit=10, before=None, contact=None)
+    assert [one.body for one in page.messages] == ["Hello"]
+
+
+async def test_stopping_gives_back_what_is_half_done(
+    database: Database, store: SqlReplyStore, clock: ManualClock, sandbox: RunningSandbox
+) -> None:
+    """An answer cut short by a stop is taken up again at once, without waiting for a lease."""
+    await write(database, clock, inbound("SM1", body="Hello"))
+    clock.forward(3)
+    sandbox.set_faults(Faults(openai_hang=Fault()))
+    async with answering(sandbox, store, clock), asyncio.timeout(10):
+        while not sandbox.state.openai_requests:  # noqa: ASYNC110 - The sandbox has no event.
+            await asyncio.sleep(0.02)
+    assert len(await due(store)) == 1
