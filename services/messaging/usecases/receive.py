@@ -66,8 +66,8 @@ class Receive:
         now = self._clock()
         received = [self._received(message, now) for message in messages]
         result = await self._store.ingest(received, reports)
-        if result.parked:
-            # Its message may have become known while this batch was being stored.
+        if reports:
+            # Of these messages some may have become known by this batch, or meanwhile.
             await self._store.apply_parked({report.provider_message_id for report in reports})
         if result.stored or result.applied:
             self._on_stored()
