@@ -1,0 +1,416 @@
+"""The journal's consumer, with a real NATS server and real databases."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from prometheus_client import CollectorRegistry
+
+from services.common.errors import UnavailableError
+from services.common.journal.events import EventKind, JournalEvent
+from services.common.journal.streams import DEAD_STREAM, INGEST_STREAM, connect, ensure_streams
+from services.messaging.consumers.ingest import DURABLE, Handler, IngestConsumer
+from services.messaging.domain.contact import InboundMessage
+from services.messaging.domain.message import StatusReport
+from services.messaging.providers.twilio import webhooks
+from services.messaging.store.database import Database
+from services.messaging.store.ingest import SqlIngestStore
+from services.messaging.usecases.receive import Receive
+from tests.support.nats import NatsServer
+from tests.support.receiving import (
+    OWN,
+    message_event,
+    receive,
+    rows,
+    status_event,
+    webhook_event,
+)
+from tests.support.sending import open_database
+
+JOURNAL_BYTES = 64 * 1024**2
+
+
+async def _closed() -> None:
+    pass
+
+
+@contextlib.asynccontextmanager
+async def journal(server: NatsServer) -> AsyncIterator[Client]:
+    """A connection, with the streams in place."""
+    client = await connect(server.url, name="test", on_closed=_closed)
+    await ensure_streams(client.jetstream(), replicas=1, max_bytes=JOURNAL_BYTES)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@contextlib.asynccontextmanager
+async def consuming(
+    client: Client,
+    handle: Handler,
+    *,
+    batch_size: int = 256,
+    ack_wait: float = 30,
+    max_attempts: int = 10,
+) -> AsyncIterator[None]:
+    """A consumer that runs while the context is open, and is then stopped in order."""
+    consumer = IngestConsumer(
+        client,
+        handle,
+        {webhooks.PROVIDER: webhooks},
+        registry=CollectorRegistry(),
+        batch_size=batch_size,
+        fetch_seconds=0.2,
+        ack_wait_seconds=ack_wait,
+        max_attempts=max_attempts,
+        first_delay_seconds=0.05,
+    )
+    task = asyncio.create_task(consumer.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def publish(client: Client, *events: JournalEvent, duplicates: int = 1) -> None:
+    """Put events into the journal, without its own deduplication."""
+    js = client.jetstream()
+    for event in events:
+        headers = event.headers()
+        del headers["Nats-Msg-Id"]
+        for _ in range(duplicates):
+            await js.publish(event.kind.subject, event.data, headers=headers)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 - The other side can't tell us.
+            await asyncio.sleep(0.05)
+
+
+def settled(client: Client) -> Callable[[], Awaitable[bool]]:
+    """Whether every event of the journal was delivered and acknowledged."""
+
+    async def nothing_left() -> bool:
+        try:
+            info = await client.jetstream().consumer_info(INGEST_STREAM, DURABLE)
+        except nats.errors.Error:
+            return False
+        return not info.num_pending and not info.num_ack_pending
+
+    return nothing_left
+
+
+async def dead(client: Client) -> list[Msg]:
+    """Everything in the stream `DEAD`."""
+    js = client.jetstream()
+    state = (await js.stream_info(DEAD_STREAM)).state
+    subscription = await js.subscribe("dead.>", stream=DEAD_STREAM, ordered_consumer=True)
+    try:
+        return [await subscription.next_msg(timeout=5) for _ in range(state.messages)]
+    finally:
+        await subscription.unsubscribe()
+
+
+def real(database: Database) -> Receive:
+    """The use case on a real database, without an assistant."""
+    return receive(SqlIngestStore(database), clock=lambda: datetime.now(UTC), replies=None)
+
+
+class Gate:
+    """The real use case behind something that a test can break.
+
+    Args:
+        fail: Gets each batch first, and may raise.
+    """
+
+    def __init__(
+        self,
+        handle: Handler,
+        fail: Callable[[Sequence[InboundMessage], Sequence[StatusReport]], None],
+    ) -> None:
+        self._handle = handle
+        self._fail = fail
+
+    async def __call__(
+        self, messages: Sequence[InboundMessage], reports: Sequence[StatusReport]
+    ) -> object:
+        self._fail(messages, reports)
+        return await self._handle(messages, reports)
+
+
+async def test_events_are_stored_and_acknowledged(
+    nats_server: NatsServer, database_url: str
+) -> None:
+    """Messages and statuses of the journal end in the database, and leave nothing pending."""
+    async with journal(nats_server) as client, open_database(database_url) as database:
+        await publish(client, *map(message_event, range(20)), status_event("SMx", "delivered"))
+        async with consuming(client, real(database)):
+            await until(settled(client))
+        assert len(await rows(database, "messages")) == 20
+        assert len(await rows(database, "parked_statuses")) == 1
+        assert await dead(client) == []
+
+
+async def test_replicas_share_the_journal_and_store_everything_once(
+    nats_server: NatsServer, database_url: str
+) -> None:
+    """Three replicas on one durable consumer store thousands of repeated events once each."""
+    events = [message_event(number, contact=number % 40) for number in range(1500)]
+    async with contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(journal(nats_server))
+        first = await stack.enter_async_context(open_database(database_url))
+        async with asyncio.TaskGroup() as group:
+            for part in range(3):
+                # Neighbours land in different batches, and so on different replicas.
+                group.create_task(publish(client, *events[part::3], duplicates=2))
+        async with contextlib.AsyncExitStack() as running:
+            for _ in range(3):
+                other = await stack.enter_async_context(journal(nats_server))
+                # SQLite is one machine's: there the replicas are one process with one writer.
+                database = (
+                    first
+                    if first.dialect == "sqlite"
+                    else await stack.enter_async_context(open_database(database_url))
+                )
+                await running.enter_async_context(consuming(other, real(database), batch_size=64))
+            await until(settled(client), seconds=90)
+        messages = await rows(first, "messages")
+        assert {row["provider_message_id"] for row in messages} == {
+            f"SM{number:08d}" for number in range(1500)
+        }
+        assert len(messages) == len(await rows(first, "message_events")) == 1500
+        assert len(await rows(first, "contacts")) == len(await rows(first, "conversations")) == 40
+        assert await dead(client) == []
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (message_event(1, body="x"), None),
+        (
+            webhook_event(EventKind.WHATSAPP_MESSAGE, "k", {"From": "whatsapp:+15551234567"}),
+            "MessageSid: is missing",
+        ),
+        (
+            webhook_event(
+                EventKind.WHATSAPP_MESSAGE, "k", {"MessageSid": "SM1", "From": "who?", "To": OWN}
+            ),
+            "From: is neither a phone number nor a WhatsApp user id",
+        ),
+        (
+            webhook_event(
+                EventKind.WHATSAPP_STATUS, "k", {"MessageSid": "S" * 200, "MessageStatus": "sent"}
+            ),
+            "MessageSid: is longer than 128 characters",
+        ),
+        (
+            webhook_event(EventKind.WHATSAPP_MESSAGE, "k", {}, provider="pigeon"),
+            "the provider is unknown",
+        ),
+    ],
+)
+async def test_poison_is_kept_with_its_reason(
+    nats_server: NatsServer, event: JournalEvent, reason: str | None
+) -> None:
+    """What can't be understood is in DEAD at once, with data, headers and a reason."""
+    handled: list[InboundMessage] = []
+
+    async def handle(messages: Sequence[InboundMessage], reports: Sequence[StatusReport]) -> None:
+        handled.extend(messages)
+
+    async with journal(nats_server) as client:
+        await publish(client, message_event(7), event)
+        async with consuming(client, handle):
+            await until(settled(client))
+        letters = await dead(client)
+        if reason is None:
+            assert letters == []
+            assert len(handled) == 2
+            return
+        [letter] = letters
+        assert letter.data == event.data
+        assert letter.subject == event.kind.subject.replace("ingest.", "dead.")
+        headers = letter.headers or {}
+        assert headers["dead-reason"] == reason
+        assert headers["dead-subject"] == event.kind.subject
+        assert (headers["dead-sequence"], headers["dead-deliveries"]) == ("2", "1")
+        assert headers["ce-id"] == "k"
+        assert [one.provider_message_id for one in handled] == ["SM00000007"]
+
+
+async def test_garbage_on_the_stream_is_kept(nats_server: NatsServer) -> None:
+    """Bytes without headers, or with headers that steer JetStream, end in DEAD as well."""
+
+    async def handle(
+        messages: Sequence[InboundMessage], reports: Sequence[StatusReport]
+    ) -> None: ...
+
+    async with journal(nats_server) as client:
+        js = client.jetstream()
+        await js.publish("ingest.whatsapp.message", b"\xff\xfe")
+        headers = message_event(1).headers()
+        await js.publish("ingest.whatsapp.message", b"\xff\xfe", headers=headers)
+        async with consuming(client, handle):
+            await until(settled(client))
+        assert [(one.headers or {})["dead-reason"] for one in await dead(client)] == [
+            "no headers",
+            "the data is not a WebhookReceived message",
+        ]
+
+
+async def test_only_the_poison_of_a_batch_goes_to_dead(
+    nats_server: NatsServer, database_url: str
+) -> None:
+    """A batch that the database refuses is stored but for the event that is at fault."""
+
+    def refuse(messages: Sequence[InboundMessage], reports: Sequence[StatusReport]) -> None:
+        if any(one.body == "poison" for one in messages):
+            raise ValueError("a value doesn't fit its column")
+
+    async with journal(nats_server) as client, open_database(database_url) as database:
+        await publish(client, message_event(1), message_event(2, body="poison"), message_event(3))
+        async with consuming(client, Gate(real(database), refuse)):
+            await until(settled(client))
+        assert len(await rows(database, "messages")) == 2
+        [letter] = await dead(client)
+        assert (letter.headers or {})["dead-reason"] == "a value doesn't fit its column"
+
+
+async def test_an_event_that_goes_on_failing_ends_in_dead(nats_server: NatsServer) -> None:
+    """An unforeseen error is tried again a few times, then kept aside without its text."""
+
+    async def fail(messages: Sequence[InboundMessage], reports: Sequence[StatusReport]) -> None:
+        raise KeyError("what a contact wrote")
+
+    async with journal(nats_server) as client:
+        await publish(client, message_event(1))
+        async with consuming(client, fail, max_attempts=3):
+            await until(settled(client))
+        [letter] = await dead(client)
+        assert (letter.headers or {})["dead-reason"] == "failed again and again: KeyError"
+        assert (letter.headers or {})["dead-deliveries"] == "3"
+
+
+async def test_waiting_for_the_database_is_no_fault_of_an_event(
+    nats_server: NatsServer, database_url: str
+) -> None:
+    """However often the database is away, events wait and are stored when it is back."""
+    tries = 0
+
+    def away(messages: Sequence[InboundMessage], reports: Sequence[StatusReport]) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise UnavailableError("the database doesn't answer")
+
+    async with journal(nats_server) as client, open_database(database_url) as database:
+        await publish(client, *map(message_event, range(5)))
+        async with consuming(client, Gate(real(database), away), max_attempts=2):
+            await until(settled(client))
+        assert len(await rows(database, "messages")) == 5
+        assert await dead(client) == []
+
+
+async def test_a_crash_between_commit_and_acknowledgement_loses_and_doubles_nothing(
+    nats_server: NatsServer, database_url: str
+) -> None:
+    """What was stored and not acknowledged comes again and changes nothing."""
+    async with journal(nats_server) as client, open_database(database_url) as database:
+        await publish(client, *map(message_event, range(50)))
+        stored = asyncio.Event()
+
+        async def commit_then_hang(
+            messages: Sequence[InboundMessage], reports: Sequence[StatusReport]
+        ) -> None:
+            await real(database)(messages, reports)
+            stored.set()
+            await asyncio.Event().wait()
+
+        doomed = await connect(nats_server.url, name="doomed", on_closed=_closed)
+        consumer = IngestConsumer(
+            doomed,
+            commit_then_hang,
+            {webhooks.PROVIDER: webhooks},
+            registry=CollectorRegistry(),
+            ack_wait_seconds=1,
+        )
+        work = asyncio.create_task(consumer._consume())
+        await stored.wait()
+        # As a kill would: nothing is finished, acknowledged or given back.
+        work.cancel()
+        await doomed.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+        before = await rows(database, "messages")
+        assert len(before) == 50
+        async with consuming(client, real(database), ack_wait=1):
+            await until(settled(client))
+        assert await rows(database, "messages") == before
+
+
+async def test_a_stop_finishes_the_batch_in_hand(
+    nats_server: NatsServer, database_url: str
+) -> None:
+    """A consumer told to stop stores and acknowledges what it has fetched."""
+    async with journal(nats_server) as client, open_database(database_url) as database:
+        await publish(client, *map(message_event, range(10)))
+        working = asyncio.Event()
+
+        async def slow(messages: Sequence[InboundMessage], reports: Sequence[StatusReport]) -> None:
+            working.set()
+            await asyncio.sleep(0.5)
+            await real(database)(messages, reports)
+
+        async with consuming(client, slow):
+            await working.wait()
+        assert len(await rows(database, "messages")) == 10
+        assert await settled(client)()
+
+
+async def test_slow_work_keeps_its_lease(nats_server: NatsServer) -> None:
+    """Work that takes longer than the lease isn't given to another replica meanwhile."""
+    batches: list[int] = []
+
+    async def slow(messages: Sequence[InboundMessage], reports: Sequence[StatusReport]) -> None:
+        batches.append(len(messages))
+        await asyncio.sleep(3)
+
+    async with journal(nats_server) as client, journal(nats_server) as other:
+        await publish(client, *map(message_event, range(5)))
+        async with consuming(client, slow, ack_wait=1), consuming(other, slow, ack_wait=1):
+            await until(settled(client))
+    assert sum(batches) == 5
+
+
+async def test_a_broker_restart_is_survived(nats_server: NatsServer, database_url: str) -> None:
+    """A broker that is killed and comes back goes on being consumed."""
+    async with (
+        journal(nats_server) as client,
+        open_database(database_url) as database,
+        consuming(client, real(database)),
+    ):
+        await publish(client, message_event(1))
+        await until(settled(client))
+        await asyncio.to_thread(nats_server.kill)
+        await asyncio.to_thread(nats_server.start)
+
+        async def connected() -> bool:
+            return client.is_connected
+
+        await until(connected)
+        await publish(client, message_event(2))
+
+        async def both() -> bool:
+            return len(await rows(database, "messages")) == 2
+
+        await until(both)
