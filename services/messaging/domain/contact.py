@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from services.messaging.domain.message import Media
 
-_PHONE = re.compile(r"\+[1-9]\d{6,14}")
+_PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
 # Twilio, "WhatsApp business-scoped user ids": a country, optionally ENT for a parent account.
 _BSUID = re.compile(r"[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]{1,128}")
 
