@@ -125,6 +125,26 @@ async def test_faults(
     await assert_sent_once(database, sandbox)
 
 
+@pytest.mark.parametrize(
+    "faults",
+    [Faults(error_500=ApiFault(times=1)), Faults(error_500_after_accept=Fault(times=1))],
+    ids=["lost", "accepted"],
+)
+async def test_equal_texts_are_told_apart(
+    database: Database, store: SqlOutboxStore, sandbox: RunningSandbox, faults: Faults
+) -> None:
+    """A message that is looked up is not taken for an earlier one with the same text."""
+    async with twilio(sandbox.base_url) as provider:
+        process = sender(store, provider)
+        async with running(process.dispatcher.run(), process.reconciler.run()):
+            await store.enqueue(new_message("the same text"))
+            await until_settled(database)
+            sandbox.set_faults(faults)
+            await store.enqueue(new_message("the same text"))
+            await until_settled(database)
+    await assert_sent_once(database, sandbox)
+
+
 async def test_twilio_unreachable(database: Database, store: SqlOutboxStore) -> None:
     """Messages wait while no connection can be made, and are sent once it can."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -98,7 +98,7 @@ class Reconciler:
             if abandoned := await self._store.expire_leases():
                 log.warning("sends were abandoned; their outcome is looked up", count=abandoned)
             messages = await self._store.unknown(limit=self._concurrency, lease=self._lease)
-            outcomes = await asyncio.gather(*map(self._look_for, messages))
+            outcomes = await asyncio.gather(*map(self._look_safely, messages))
             if OutcomeKind.ACCEPTED in outcomes:
                 await self._on_accepted()
         except UnavailableError:
@@ -107,6 +107,16 @@ class Reconciler:
         if OutcomeKind.RETRY in outcomes:
             self._on_due()
         return len(messages)
+
+    async def _look_safely(self, message: ClaimedSend) -> OutcomeKind:
+        try:
+            return await self._look_for(message)
+        except UnavailableError:
+            raise
+        except Exception:
+            # It is looked for again when its lease ends; the others must not suffer.
+            log.exception("an outcome could not be looked up", message_id=message.message_id)
+            return OutcomeKind.UNKNOWN
 
     async def _look_for(self, message: ClaimedSend) -> OutcomeKind:
         outcome = await self._outcome(message)
@@ -137,9 +147,6 @@ class Reconciler:
             )
         except UnavailableError:
             return SendOutcome(OutcomeKind.UNKNOWN, error_code="provider_unavailable")
-        except Exception:
-            log.exception("a provider failed in an unforeseen way", message_id=message.message_id)
-            return SendOutcome(OutcomeKind.UNKNOWN, error_code="internal")
         same = [one for one in listed if _plain(one.body) == _plain(message.body)]
         found = await self._unclaimed(message, same)
         if found is not None:
