@@ -1,5 +1,7 @@
 """What SendMessage refuses before anything is stored, and what it stores."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -101,3 +103,15 @@ async def test_user_without_a_number(send: SendMessage) -> None:
     """A contact known only by a WhatsApp user id can be written to."""
     message = await send(to="US.13491208655302", body="Hello")
     assert message.contact_address == "whatsapp:US.13491208655302"
+
+
+async def test_caller_that_gives_up(send: SendMessage) -> None:
+    """A call that is cancelled at any moment leaves the message whole or absent, and no lock."""
+    for number in range(50):
+        call = asyncio.create_task(send(to=f"+9725000{number:05}", body="Hello", request_id="key"))
+        await asyncio.sleep(number / 10_000)
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError, IdempotencyConflictError):
+            await call
+    async with asyncio.timeout(5):
+        await send(to="+972501234567", body="Hello")

@@ -1,17 +1,25 @@
-"""Background work that finishes what it has begun when it is cancelled."""
+"""Work that is not broken off in the middle when it is cancelled."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
-async def drained(work: Coroutine[None, None, None], stop: Callable[[], None]) -> None:
-    """Run `work`; when cancelled, call `stop` and wait until `work` has returned by itself.
+def _nothing() -> None:
+    pass
 
-    So neither a database transaction nor a call to a provider is broken off in the middle.
+
+async def drained(work: Coroutine[None, None, T], stop: Callable[[], None] = _nothing) -> T:
+    """Run `work`; when cancelled, call `stop` and wait until `work` has ended by itself.
+
+    So neither a database transaction nor a call to a provider is broken off in the middle. SQLite
+    in particular stays locked for seconds after a transaction that was.
     """
     task = asyncio.create_task(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         stop()
         await task

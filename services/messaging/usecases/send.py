@@ -9,6 +9,7 @@ from services.common.errors import InvalidInputError
 from services.messaging.domain.contact import whatsapp_address, whatsapp_identity
 from services.messaging.domain.message import Author, Message
 from services.messaging.ports import NewMessage, OutboxStore
+from services.messaging.usecases.background import drained
 
 MAX_BODY_CHARACTERS = 1600
 """Twilio refuses longer messages (error 21617)."""
@@ -64,19 +65,22 @@ class SendMessage:
         if request_id is not None:
             _check_request_id(request_id)
         address = whatsapp_address(recipient)
-        message, new = await self._store.enqueue(
-            NewMessage(
-                recipient=recipient,
-                contact_address=address,
-                own_address=self._own_address,
-                provider=self._provider,
-                author=Author.API,
-                body=body,
-                request_id=request_id,
-                request_hash=None if request_id is None else _request_hash(address, body),
-            )
+        new = NewMessage(
+            recipient=recipient,
+            contact_address=address,
+            own_address=self._own_address,
+            provider=self._provider,
+            author=Author.API,
+            body=body,
+            request_id=request_id,
+            request_hash=None if request_id is None else _request_hash(address, body),
         )
-        if new:
+        # A caller that gives up meanwhile cancels this.
+        return await drained(self._enqueue(new))
+
+    async def _enqueue(self, new: NewMessage) -> Message:
+        message, is_new = await self._store.enqueue(new)
+        if is_new:
             self._on_queued()
         return message
 
