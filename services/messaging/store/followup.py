@@ -11,9 +11,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.ports import ReceivedMessage
+from services.messaging.store.bulk import update_many
 from services.messaging.store.contacts import ConversationKey
 from services.messaging.store.models import ContactRow, ConversationRow, PendingReplyRow
-from services.messaging.store.rows import update_rows
 
 AnyRow = Row[*tuple[Any, ...]]
 
@@ -54,10 +54,10 @@ async def follow_up(connection: AsyncConnection, stored: Sequence[StoredMessage]
         for row in rows
         if all(getattr(row, name) == value for name, value in contacts[row.contact_id].items())
     }
-    await update_rows(
+    await update_many(
         connection, ContactRow, {key: contacts[key] for key in sorted(contacts.keys() - unchanged)}
     )
-    await update_rows(
+    await update_many(
         connection,
         ConversationRow,
         {

@@ -16,13 +16,13 @@ from services.messaging.domain.message import (
     TimeSource,
 )
 from services.messaging.ports import IngestResult, ReceivedMessage
+from services.messaging.store.bulk import insert_many
 from services.messaging.store.contacts import Party, new_public_id, resolve_conversations
 from services.messaging.store.database import Database
 from services.messaging.store.followup import StoredMessage, follow_up
 from services.messaging.store.models import MessageEventRow, MessageRow, ParkedStatusRow
 from services.messaging.store.outbox import cancel_automatic
 from services.messaging.store.reports import apply_reports, park, parked_report
-from services.messaging.store.rows import insert_ignoring
 
 _PARKED_AT_ONCE = 500
 
@@ -105,10 +105,9 @@ async def _store_messages(connection: AsyncConnection, received: Iterable[Receiv
         [Party(one.identities, one.contact_address, one.own_address) for one in messages],
         min(one.received_at for one in messages),
     )
-    inserted = await connection.execute(
-        insert_ignoring(connection, MessageRow).returning(
-            MessageRow.id, MessageRow.provider, MessageRow.provider_message_id
-        ),
+    inserted = await insert_many(
+        connection,
+        MessageRow,
         [
             {
                 "public_id": new_public_id(),
@@ -128,6 +127,9 @@ async def _store_messages(connection: AsyncConnection, received: Iterable[Receiv
             }
             for message, conversation in zip(messages, conversations, strict=True)
         ],
+        MessageRow.id,
+        MessageRow.provider,
+        MessageRow.provider_message_id,
     )
     row_ids = {(row.provider, row.provider_message_id): row.id for row in inserted}
     new = [
@@ -144,8 +146,9 @@ async def _store_messages(connection: AsyncConnection, received: Iterable[Receiv
 
 
 async def _add_events(connection: AsyncConnection, new: Sequence[StoredMessage]) -> None:
-    await connection.execute(
-        insert_ignoring(connection, MessageEventRow).returning(MessageEventRow.id),
+    await insert_many(
+        connection,
+        MessageEventRow,
         [
             {
                 "message_id": one.id,

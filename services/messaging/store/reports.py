@@ -16,6 +16,7 @@ from services.messaging.domain.message import (
     TimeSource,
     fold,
 )
+from services.messaging.store.bulk import insert_many, update_many
 from services.messaging.store.models import (
     MessageEventRow,
     MessageRow,
@@ -26,8 +27,6 @@ from services.messaging.store.rows import (
     DELIVERY_COLUMNS,
     delivery_of,
     delivery_values,
-    insert_ignoring,
-    update_rows,
 )
 
 
@@ -67,9 +66,8 @@ async def apply_reports(
     matched, unmatched = _match(targets, remaining)
     if not matched:
         return unmatched
-    await connection.execute(
-        insert_ignoring(connection, MessageEventRow).returning(MessageEventRow.id),
-        [_event(target, report) for target, report in matched],
+    await insert_many(
+        connection, MessageEventRow, [_event(target, report) for target, report in matched]
     )
     for target, report in matched:
         if target.row.direction == Direction.OUTBOUND.value:
@@ -83,7 +81,7 @@ async def apply_reports(
         for one in targets
         if one.changed
     }
-    await update_rows(connection, MessageRow, changes)
+    await update_many(connection, MessageRow, changes)
     settled = sorted(unsettled & {one.row.id for one in targets if one.reported})
     if settled:
         await connection.execute(delete(OutboxRow).where(OutboxRow.message_id.in_(settled)))
@@ -92,10 +90,9 @@ async def apply_reports(
 
 async def park(connection: AsyncConnection, reports: Sequence[StatusReport]) -> None:
     """Keep reports whose message isn't known yet."""
-    if not reports:
-        return
-    await connection.execute(
-        insert_ignoring(connection, ParkedStatusRow).returning(ParkedStatusRow.id),
+    await insert_many(
+        connection,
+        ParkedStatusRow,
         [
             {
                 "event_key": report.event_key,

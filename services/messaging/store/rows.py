@@ -1,9 +1,8 @@
 """Rows into values of the domain, and back."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, inspect, select, update
+from sqlalchemy import Row, Select, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
@@ -38,20 +37,6 @@ def insert_ignoring(
     if connection.dialect.name == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing()
     return sqlite.insert(table).on_conflict_do_nothing()
-
-
-async def update_rows(
-    connection: AsyncConnection, table: type[Base], changes: Mapping[int, Mapping[str, Any]]
-) -> None:
-    """Set columns of rows by id; every row the same columns."""
-    if not changes:
-        return
-    rows = [{"row_id": row_id, **values} for row_id, values in changes.items()]
-    id_column, *_ = inspect(table).primary_key
-    columns: dict[str, Any] = {name: bindparam(name) for name in next(iter(changes.values()))}
-    await connection.execute(
-        update(table).where(id_column == bindparam("row_id")).values(columns), rows
-    )
 
 
 def delivery_of(row: Row[*tuple[Any, ...]]) -> Delivery:
