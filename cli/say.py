@@ -127,7 +127,7 @@ async def _follow(
             await asyncio.sleep(_POLL_SECONDS)
 
     stored = await find(lambda message: message.provider_message_id == sid)
-    step(_time(stored.created_at), f"stored as {stored.id}", "an answer")
+    step(datetime.now(UTC), f"stored as {stored.id}", "an answer")
     answer = await find(lambda message: message.answers_message_id == stored.id)
     step(_time(answer.created_at), f"{answer.author} answers: {answer.body}", "it to be sent")
     shown: set[str] = set()

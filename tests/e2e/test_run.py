@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cli.catalogue import EVERYTHING
+from cli.environment import sandbox_file
 from tests.support.nats import free_port
 from tests.support.processes import is_running
 
@@ -51,9 +52,9 @@ class Machine:
         """`switchboard run` that is expected to end by itself."""
         return self._command("run")
 
-    def say(self, text: str) -> "subprocess.CompletedProcess[str]":
+    def say(self, text: str, *options: str) -> "subprocess.CompletedProcess[str]":
         """`switchboard say`."""
-        return self._command("say", text)
+        return self._command("say", *options, text)
 
     def _command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -136,12 +137,15 @@ def test_a_message_is_answered_and_the_data_outlives_the_run(machine: Machine) -
         assert run.end() == 0
     stopped = [line.split()[0] for line in run.lines if line.endswith(" stopped")]
     assert stopped[: len(PARTS)] == list(reversed(PARTS))
-    assert not [line for line in run.lines if ": warning: " in line or ": error: " in line]
+    assert not [line for line in run.lines if ": error: " in line]
 
     with machine.running() as again:
         assert "Is the flat in Haifa still free?" in machine.bodies()
-        said = machine.say("And the garden?")
+        said = machine.say("And the garden?", "--from", "+972507654321")
         assert said.returncode == 0, said.stdout
+        hasty = machine.say("Hello?", "--timeout", "0.3")
+        assert hasty.returncode == 1
+        assert "After 0.3 s Switchboard still waits for" in hasty.stdout
         again.process.terminate()
         assert again.end() == 0
 
@@ -199,3 +203,16 @@ def test_an_incomplete_env_file_names_everything_at_once(machine: Machine) -> No
     assert "TWILIO_AUTH_TOKEN" in run.stdout
     assert "DATABASE_URL" not in run.stdout
     assert "sandbox" not in run.stdout
+
+
+def test_a_real_configuration_starts_no_sandbox(machine: Machine) -> None:
+    """With a .env nothing is pretended, and there is no contact to play."""
+    settings = sandbox_file().read_text()
+    (machine.folder / ".env").write_text(settings)
+    with machine.running() as run:
+        assert "Starting sandbox" not in run.lines
+        said = machine.say("Anyone?")
+        assert said.returncode == 1
+        assert "real configuration" in said.stdout
+        run.process.terminate()
+        assert run.end() == 0
