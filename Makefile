@@ -32,7 +32,8 @@ lint: .venv/dev.stamp ## check style, types, import rules and contracts
 	@tools/lint-protos
 
 bench: .venv/dev.stamp ## measure, as ratios within one run
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks.edge
+	@$(BIN)/python -m benchmarks.consumer
 
 protos: .venv/dev.stamp ## compile protos/ into protos/gen
 	$(BIN)/python tools/compile_protos.py protos/gen
