@@ -4,29 +4,27 @@ A row is `due` until it is claimed, then `sending`, then gone, `due` again or `u
 change is committed before its effect outside: a process may die at any point, and what it leaves
 behind says what may have happened.
 
-Only the oldest unsettled message of a conversation is claimed. `insert_queued` locks the
-conversation before the message gets its number, so that numbers become visible in their order and
-no older message can appear while a younger one is being sent.
+Only the oldest unsettled message of a conversation is claimed. `store.queueing` makes sure that
+no older one can appear while a younger one is being sent.
 """
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, exists, func, insert, or_, select, update
+from sqlalchemy import Row, Select, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
-from services.common.errors import IdempotencyConflictError, PolicyRefusedError
+from services.common.errors import PolicyRefusedError
 from services.messaging.domain.message import (
     Author,
-    Direction,
     Message,
     MessageStatus,
     TimeSource,
 )
 from services.messaging.ports import ClaimedSend, Clock, NewMessage, OutcomeKind, SendOutcome
-from services.messaging.store.contacts import Party, new_public_id, resolve_conversations
+from services.messaging.store.contacts import Party, resolve_conversations
 from services.messaging.store.database import Database
 from services.messaging.store.models import (
     ContactRow,
@@ -36,10 +34,9 @@ from services.messaging.store.models import (
     OutboxRow,
 )
 from services.messaging.store.outcomes import accept, record_outcome, reject
+from services.messaging.store.queueing import insert_queued, requested_before
 from services.messaging.store.rows import (
     insert_ignoring,
-    message_of,
-    select_messages,
 )
 
 DUE: Final = "due"
@@ -73,7 +70,7 @@ class SqlOutboxStore:
         now = self._clock()
         async with self._database.write() as connection:
             # First of all: a repeated request gets its answer whatever has changed since.
-            known = await _requested_before(connection, message)
+            known = await requested_before(connection, message)
             if known is not None:
                 return known, False
             party = Party((message.recipient,), message.contact_address, message.own_address)
@@ -91,7 +88,7 @@ class SqlOutboxStore:
             if stored is not None:
                 return stored, True
             # The same request at the same moment was faster.
-            known = await _requested_before(connection, message)
+            known = await requested_before(connection, message)
             if known is None:
                 raise RuntimeError("a message was neither stored nor found")
             return known, False
@@ -275,65 +272,6 @@ class SqlOutboxStore:
             return frozenset(one for one in found if one is not None)
 
 
-async def insert_queued(
-    connection: AsyncConnection,
-    message: NewMessage,
-    *,
-    conversation_id: int,
-    answers_id: int | None,
-    now: datetime,
-) -> Message | None:
-    """Store a message and its place in the outbox, within the caller's transaction.
-
-    Returns None, and stores nothing, when its `request_id` or `answers_id` is taken.
-    """
-    # Also takes the conversation's lock, which this module's order of numbers depends on.
-    await connection.execute(
-        update(ConversationRow)
-        .where(ConversationRow.id == conversation_id)
-        .values(contact_address=message.contact_address, last_message_at=now)
-    )
-    row_id = await connection.scalar(
-        insert_ignoring(connection, MessageRow).returning(MessageRow.id),
-        {
-            "public_id": new_public_id(),
-            "conversation_id": conversation_id,
-            "direction": Direction.OUTBOUND.value,
-            "author": message.author.value,
-            "contact_address": message.contact_address,
-            "own_address": message.own_address,
-            "body": message.body,
-            "media": [],
-            "provider": message.provider,
-            "status": MessageStatus.QUEUED.value,
-            "request_id": message.request_id,
-            "request_hash": message.request_hash,
-            "answers_id": answers_id,
-            "created_at": now,
-        },
-    )
-    if row_id is None:
-        return None
-    row = (await connection.execute(select_messages().where(MessageRow.id == row_id))).one()
-    await connection.execute(
-        insert(MessageEventRow).values(
-            message_id=row_id,
-            event_key=f"queued:{row.public_id}",
-            kind="queued",
-            status=MessageStatus.QUEUED.value,
-            occurred_at=now,
-            source=TimeSource.RECEIVED.value,
-            payload={},
-        )
-    )
-    await connection.execute(
-        insert(OutboxRow).values(
-            message_id=row_id, conversation_id=conversation_id, state=DUE, attempts=0, due_at=now
-        )
-    )
-    return message_of(row)
-
-
 async def cancel_automatic(
     connection: AsyncConnection, contact_ids: Collection[int], now: datetime
 ) -> None:
@@ -349,28 +287,6 @@ async def cancel_automatic(
         )
     )
     await _fail_opted_out(connection, rows.all(), now)
-
-
-async def _requested_before(connection: AsyncConnection, message: NewMessage) -> Message | None:
-    """The message stored first for a request.
-
-    Raises:
-        IdempotencyConflictError: The `request_id` stands for another request.
-    """
-    if message.request_id is None:
-        return None
-    row = (
-        await connection.execute(
-            select_messages().where(MessageRow.request_id == message.request_id)
-        )
-    ).first()
-    if row is None:
-        return None
-    if row.request_hash != message.request_hash:
-        raise IdempotencyConflictError(
-            "request_id: it was used before with another `to` or `body`; use a new one"
-        )
-    return message_of(row)
 
 
 def _unsettled() -> Select[*tuple[Any, ...]]:

@@ -16,7 +16,7 @@ from services.messaging.store.models import (
     MessageRow,
     PendingReplyRow,
 )
-from services.messaging.store.outbox import insert_queued
+from services.messaging.store.queueing import insert_queued
 
 _FAILED = (MessageStatus.FAILED, MessageStatus.UNDELIVERED)
 
