@@ -17,6 +17,7 @@ from tests.support.sending import (
     ManualClock,
     events,
     new_message,
+    now,
     open_database,
     stored,
     unsettled,
@@ -270,3 +271,27 @@ async def test_claims_of_two_processes_never_meet(
         claimed += [one.message_id for one in rest]
     assert len(set(claimed)) == 60
     assert len(claimed) == 60
+
+
+async def test_one_at_a_time_while_more_arrive(database: Database) -> None:
+    """Even while messages are being stored, a conversation has one under way, in their order."""
+    store = SqlOutboxStore(database, now)
+    under_way = 0
+    claimed: list[str] = []
+
+    async def send() -> None:
+        nonlocal under_way
+        while len(claimed) < 40:
+            for one in await store.claim(limit=5, lease=LEASE):
+                under_way += 1
+                assert under_way == 1
+                claimed.append(one.message_id)
+                await asyncio.sleep(0)
+                under_way -= 1
+                await store.settle(one, accepted(f"SM{len(claimed)}"), now())
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(
+            send(), send(), *(store.enqueue(new_message(str(number))) for number in range(40))
+        )
+    assert claimed == [row.public_id for row in await stored(database)]
