@@ -13,11 +13,11 @@ from services.messaging.ports import ClaimedSend, OutcomeKind, SendOutcome
 from services.messaging.store.database import Database
 from services.messaging.store.models import ContactRow, ConversationRow, IdentityRow
 from services.messaging.store.outbox import SqlOutboxStore
+from services.messaging.store.queueing import insert_queued
 from tests.support.sending import (
     ManualClock,
     events,
     new_message,
-    now,
     open_database,
     stored,
     unsettled,
@@ -273,25 +273,23 @@ async def test_claims_of_two_processes_never_meet(
     assert len(claimed) == 60
 
 
-async def test_one_at_a_time_while_more_arrive(database: Database) -> None:
-    """Even while messages are being stored, a conversation has one under way, in their order."""
-    store = SqlOutboxStore(database, now)
-    under_way = 0
-    claimed: list[str] = []
-
-    async def send() -> None:
-        nonlocal under_way
-        while len(claimed) < 40:
-            for one in await store.claim(limit=5, lease=LEASE):
-                under_way += 1
-                assert under_way == 1
-                claimed.append(one.message_id)
-                await asyncio.sleep(0)
-                under_way -= 1
-                await store.settle(one, accepted(f"SM{len(claimed)}"), now())
-
-    async with asyncio.timeout(60):
-        await asyncio.gather(
-            send(), send(), *(store.enqueue(new_message(str(number))) for number in range(40))
+async def test_numbers_become_visible_in_their_order(
+    store: SqlOutboxStore, database: Database, clock: ManualClock
+) -> None:
+    """Of two messages stored at one moment the older is committed first, so it is sent first."""
+    await store.enqueue(new_message("before"))
+    await store.settle(await claim_one(store), accepted(), clock())
+    [before] = await stored(database)
+    async with database.write() as connection:
+        await insert_queued(
+            connection,
+            new_message("older"),
+            conversation_id=before.conversation_id,
+            answers_id=None,
+            now=clock(),
         )
-    assert claimed == [row.public_id for row in await stored(database)]
+        younger = asyncio.create_task(store.enqueue(new_message("younger")))
+        await asyncio.wait([younger], timeout=0.3)
+        assert not younger.done()
+    await younger
+    assert (await claim_one(store)).body == "older"
