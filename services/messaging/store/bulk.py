@@ -1,11 +1,11 @@
-"""Writing many rows of one table in one statement.
+"""Many rows of one table, or many values, in one statement.
 
 PostgreSQL gets them as one JSON parameter: with one for each value, psycopg takes longer to
 prepare the statement than the server to run it, and the statement differs with the number of rows.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,16 +13,19 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     Text,
+    any_,
     bindparam,
     cast,
     column,
     func,
     inspect,
+    literal,
     select,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import QueryableAttribute
 from sqlalchemy.sql.selectable import NamedFromClause
 
 from services.messaging.store.models import Base
@@ -78,6 +81,15 @@ async def update_many(
         return
     values = {name: bindparam(name) for name in names}
     await connection.execute(update(table).where(row_id == bindparam(_ROW_ID)).values(values), rows)
+
+
+def one_of(
+    connection: AsyncConnection, where: QueryableAttribute[Any], values: Collection[Any]
+) -> ColumnElement[bool]:
+    """Whether a column has one of many values; on PostgreSQL they are one parameter."""
+    if connection.dialect.name == "postgresql":
+        return where == any_(literal(list(values), postgresql.ARRAY(where.type)))
+    return where.in_(values)
 
 
 def _recordset(table: type[Base], names: Sequence[str]) -> NamedFromClause:

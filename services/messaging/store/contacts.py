@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
 
-from sqlalchemy import BigInteger, bindparam, insert, select, text, tuple_
+from sqlalchemy import BigInteger, and_, bindparam, insert, or_, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.domain.contact import Identity
+from services.messaging.store.bulk import one_of
 from services.messaging.store.models import ContactRow, ConversationRow, IdentityRow
 
 
@@ -67,9 +68,17 @@ async def _known_contacts(
     connection: AsyncConnection, parties: Iterable[Party]
 ) -> dict[Identity, int]:
     wanted = {(i.kind.value, i.value): i for party in parties for i in party.identities}
+    by_kind: dict[str, list[str]] = {}
+    for kind, value in wanted:
+        by_kind.setdefault(kind, []).append(value)
     rows = await connection.execute(
         select(IdentityRow.kind, IdentityRow.value, IdentityRow.contact_id).where(
-            tuple_(IdentityRow.kind, IdentityRow.value).in_(list(wanted))
+            or_(
+                *(
+                    and_(IdentityRow.kind == kind, one_of(connection, IdentityRow.value, values))
+                    for kind, values in sorted(by_kind.items())
+                )
+            )
         )
     )
     return {wanted[row.kind, row.value]: row.contact_id for row in rows}
@@ -175,7 +184,7 @@ async def _known_conversations(
             ConversationRow.contact_id,
             ConversationRow.own_address,
         ).where(
-            tuple_(ConversationRow.contact_id, ConversationRow.own_address).in_(list(set(pairs)))
+            one_of(connection, ConversationRow.contact_id, {contact_id for contact_id, _ in pairs})
         )
     )
     return {

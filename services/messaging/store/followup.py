@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.ports import ReceivedMessage
-from services.messaging.store.bulk import update_many
+from services.messaging.store.bulk import one_of, update_many
 from services.messaging.store.contacts import ConversationKey
 from services.messaging.store.models import ContactRow, ConversationRow, PendingReplyRow
 
@@ -99,7 +99,7 @@ async def _lock(connection: AsyncConnection, conversation_ids: Iterable[int]) ->
             ContactRow.last_opt_in_at,
         )
         .join(ContactRow, ContactRow.id == ConversationRow.contact_id)
-        .where(ConversationRow.id.in_(list(conversation_ids)))
+        .where(one_of(connection, ConversationRow.id, list(conversation_ids)))
         .order_by(ContactRow.id, ConversationRow.id)
         # Not "for update": that would also wait for whoever adds a message to the conversation.
         .with_for_update(key_share=True)

@@ -16,7 +16,7 @@ from services.messaging.domain.message import (
     TimeSource,
     fold,
 )
-from services.messaging.store.bulk import insert_many, update_many
+from services.messaging.store.bulk import insert_many, one_of, update_many
 from services.messaging.store.models import (
     MessageEventRow,
     MessageRow,
@@ -131,7 +131,7 @@ async def _lock_outbox(connection: AsyncConnection, public_ids: Collection[str])
     found = await connection.scalars(
         select(OutboxRow.message_id)
         .join(MessageRow, MessageRow.id == OutboxRow.message_id)
-        .where(MessageRow.public_id.in_(public_ids))
+        .where(one_of(connection, MessageRow.public_id, public_ids))
         .order_by(OutboxRow.message_id)
         .with_for_update(of=OutboxRow)
     )
@@ -142,11 +142,14 @@ async def _lock_messages(
     connection: AsyncConnection, reports: Sequence[StatusReport], public_ids: Collection[str]
 ) -> list[_Target]:
     known_as: list[ColumnElement[bool]] = (
-        [MessageRow.public_id.in_(public_ids)] if public_ids else []
+        [one_of(connection, MessageRow.public_id, public_ids)] if public_ids else []
     )
     for provider in sorted({report.provider for report in reports}):
         ids = {one.provider_message_id for one in reports if one.provider == provider}
-        known_as.append((MessageRow.provider == provider) & MessageRow.provider_message_id.in_(ids))
+        known_as.append(
+            (MessageRow.provider == provider)
+            & one_of(connection, MessageRow.provider_message_id, ids)
+        )
     rows = await connection.execute(
         select(
             MessageRow.id,
