@@ -37,4 +37,9 @@ class _CallDefaults(grpc.aio.UnaryUnaryClientInterceptor):
 
 def open_channel(address: str, token: str, default_seconds: float = 10.0) -> grpc.aio.Channel:
     """A channel to `host:port` of one of our services."""
-    return grpc.aio.insecure_channel(address, interceptors=[_CallDefaults(token, default_seconds)])
+    return grpc.aio.insecure_channel(
+        address,
+        interceptors=[_CallDefaults(token, default_seconds)],
+        # Our services are reached directly, whatever proxy leads outside.
+        options=[("grpc.enable_http_proxy", 0)],
+    )

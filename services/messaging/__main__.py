@@ -120,6 +120,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 )
             ),
         )
+        streams_ready = asyncio.Event()
         loops = [
             keep_connected(
                 client,
@@ -127,8 +128,9 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 name="switchboard-messaging",
                 replicas=settings.jetstream_replicas,
                 max_bytes=settings.journal_max_bytes,
+                ready=streams_ready,
             ),
-            consumer.run(),
+            _consume(consumer, streams_ready),
             dispatcher.run(),
             reconciler.run(),
             sweep_parked(ingest),
@@ -191,6 +193,11 @@ async def _database_is_ready(settings: MessagingSettings, stop: asyncio.Event) -
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), timeout=_DATABASE_PROBE_SECONDS)
     return False
+
+
+async def _consume(consumer: IngestConsumer, streams_ready: asyncio.Event) -> None:
+    await streams_ready.wait()
+    await consumer.run()
 
 
 async def _serve_grpc(server: GrpcServer, database: Database) -> None:

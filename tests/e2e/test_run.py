@@ -36,6 +36,8 @@ class Machine:
         self.environ = {name: value for name, value in os.environ.items() if name not in ours}
         self.environ |= {f"SWITCHBOARD_{name}_PORT": str(free_port()) for name in PORTS}
         self.environ["PYTHONUNBUFFERED"] = "1"
+        # On a busy machine any query may be slow, and it says so.
+        self.environ["SLOW_QUERY_MS"] = "60000"
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Run"]:
@@ -137,7 +139,7 @@ def test_a_message_is_answered_and_the_data_outlives_the_run(machine: Machine) -
         assert run.end() == 0
     stopped = [line.split()[0] for line in run.lines if line.endswith(" stopped")]
     assert stopped[: len(PARTS)] == list(reversed(PARTS))
-    assert not [line for line in run.lines if ": error: " in line]
+    assert not [line for line in run.lines if ": warning: " in line or ": error: " in line]
 
     with machine.running() as again:
         assert "Is the flat in Haifa still free?" in machine.bodies()

@@ -47,7 +47,9 @@ async def connect(
         log.warning("NATS error", error=repr(error))
 
     async def on_disconnect() -> None:
-        log.warning("NATS disconnected")
+        # It is also called when the client is closed on purpose.
+        if not client.is_closed:
+            log.warning("NATS disconnected")
 
     async def on_reconnect() -> None:
         log.info("NATS reconnected")
@@ -69,9 +71,18 @@ async def connect(
 
 
 async def keep_connected(
-    client: Client, url: str, *, name: str, replicas: int, max_bytes: int
+    client: Client,
+    url: str,
+    *,
+    name: str,
+    replicas: int,
+    max_bytes: int,
+    ready: asyncio.Event | None = None,
 ) -> None:
     """Connect `client`, however long NATS stays away, and see to the streams at each connection.
+
+    Args:
+        ready: Set once the streams are there for the first time.
 
     Raises:
         ConnectionError: The client has given up for good.
@@ -89,6 +100,8 @@ async def keep_connected(
             try:
                 await ensure_streams(client.jetstream(), replicas=replicas, max_bytes=max_bytes)
                 checked = connection
+                if ready is not None:
+                    ready.set()
             except (nats.errors.Error, OSError) as error:
                 log.warning("the journal's streams are not ready", error=repr(error))
         with contextlib.suppress(TimeoutError):
