@@ -110,7 +110,7 @@ class Stack:
         return [
             self._nats(),
             *([self._module("sandbox", "sandbox", sandbox)] if self._sandbox else []),
-            Part("migrations", [*_python("services.messaging"), "migrate"], self.variables, None),
+            Part("migrations", _python("services.messaging.migrate"), self.variables, None),
             self._module("messaging", "services.messaging", partial(grpc_serves, at.grpc)),
             self._module("webhook", "services.webhook", webhook),
             self._module("health", "services.health", health),

@@ -1,8 +1,7 @@
-"""`python -m services.messaging`; with the word `migrate`, only brings the database up to date."""
+"""`python -m services.messaging`."""
 
 import asyncio
 import contextlib
-import sys
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -15,7 +14,7 @@ from switchboard.messaging.v1 import messaging_service_pb2_grpc
 from services.common.errors import UnavailableError
 from services.common.grpc_server import GrpcServer
 from services.common.journal.streams import keep_connected
-from services.common.lifecycle import run_once, run_service, run_until_stopped
+from services.common.lifecycle import run_service, run_until_stopped
 from services.common.metrics import serving_metrics
 from services.common.settings import secret_list, split_list
 from services.messaging.assistant.openai_assistant import OpenAIAssistant
@@ -28,7 +27,7 @@ from services.messaging.providers.twilio.client import TwilioProvider
 from services.messaging.settings import MessagingSettings
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
-from services.messaging.store.migrate import needs_upgrade, upgrade
+from services.messaging.store.migrate import needs_upgrade
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
 from services.messaging.store.replies import SqlReplyStore
@@ -161,11 +160,6 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
         await run_until_stopped(stop, *loops)
 
 
-def migrate(settings: MessagingSettings) -> None:
-    """Bring the database to the newest migration."""
-    sys.stdout.write(f"The database is at {upgrade(settings.database_url.get_secret_value())}.\n")
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -187,7 +181,7 @@ async def _database_is_ready(settings: MessagingSettings, stop: asyncio.Event) -
         try:
             if not await asyncio.to_thread(needs_upgrade, url):
                 return True
-            log.warning("the database needs migrating: run `python -m services.messaging migrate`")
+            log.warning("the database needs migrating: run `python -m services.messaging.migrate`")
         except SQLAlchemyError as error:
             log.warning("the database doesn't answer", error=type(error).__name__)
         with contextlib.suppress(TimeoutError):
@@ -223,9 +217,4 @@ async def _disconnect(client: Client) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["migrate"]:
-        run_once("messaging", MessagingSettings, migrate)
-    elif sys.argv[1:]:
-        sys.exit("usage: python -m services.messaging [migrate]")
-    else:
-        run_service("messaging", MessagingSettings, serve)
+    run_service("messaging", MessagingSettings, serve)
