@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
+from prometheus_client import CollectorRegistry, Counter
 
 from services.common.errors import UnavailableError
 from services.messaging.ports import (
@@ -58,6 +59,7 @@ class Dispatcher:
         poll: timedelta = timedelta(seconds=1),
         first_look: timedelta = timedelta(seconds=2),
         retry: RetryPolicy | None = None,
+        registry: CollectorRegistry | None = None,
     ) -> None:
         if 2 * send_timeout > lease:
             raise ValueError("the lease must be at least twice the send timeout")
@@ -71,6 +73,12 @@ class Dispatcher:
         self._poll_seconds = poll.total_seconds()
         self._first_look = first_look
         self._retry = retry or RetryPolicy()
+        self._attempts_total = Counter(
+            "switchboard_send_attempts_total",
+            "Attempts to send a message by outcome: accepted, rejected, retry or unknown.",
+            ["provider", "outcome"],
+            registry=registry,
+        )
         self._wake = asyncio.Event()
         self._stopping = False
         self._paused_until = 0.0
@@ -123,6 +131,7 @@ class Dispatcher:
 
     async def _deliver(self, message: ClaimedSend, lease_ends: float) -> None:
         outcome = await self._send(message, lease_ends)
+        self._attempts_total.labels(message.provider, outcome.kind.value).inc()
         if outcome.kind is not OutcomeKind.ACCEPTED:
             log.warning(
                 "a message was not sent",

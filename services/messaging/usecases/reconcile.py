@@ -8,8 +8,10 @@ their provider's id, so there is nothing else that it could be.
 When the list doesn't show it, that proves little at first: the provider may still be working on a
 request whose connection broke. After a grace period counted from the last attempt the list is
 believed and the message is sent again. What remains is a provider that accepts a message and
-lists it only after the grace period; Twilio documents no bound for this. A status callback that
-carries our message id settles the message at any time, also while it waits to be sent again.
+lists it only after the grace period; Twilio documents no bound for this. And another program that
+sends the same text from our number to the same contact at the same time can't be told from us. A
+status callback that carries our message id settles the message at any time, also while it waits to
+be sent again.
 """
 
 import asyncio
@@ -18,6 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 
 import structlog
+from prometheus_client import CollectorRegistry, Counter
 
 from services.common.errors import UnavailableError
 from services.messaging.ports import (
@@ -66,6 +69,7 @@ class Reconciler:
         last_look: timedelta = timedelta(seconds=60),
         concurrency: int = 4,
         retry: RetryPolicy | None = None,
+        registry: CollectorRegistry | None = None,
     ) -> None:
         self._store = store
         self._providers = providers
@@ -79,6 +83,12 @@ class Reconciler:
         self._last_look = last_look
         self._concurrency = concurrency
         self._retry = retry or RetryPolicy()
+        self._lookups_total = Counter(
+            "switchboard_send_lookups_total",
+            "Looks for a send of unknown outcome by result: accepted, retry, rejected or unknown.",
+            ["provider", "outcome"],
+            registry=registry,
+        )
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -124,6 +134,7 @@ class Reconciler:
         outcome, retry_at = self._retry.apply(message, outcome, now)
         if outcome.kind is OutcomeKind.UNKNOWN:
             retry_at = self._next_look(message, now)
+        self._lookups_total.labels(message.provider, outcome.kind.value).inc()
         log.info(
             "an unknown outcome was looked up",
             message_id=message.message_id,
