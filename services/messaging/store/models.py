@@ -1,7 +1,8 @@
 """The tables. Both databases are migrated from these models.
 
-A transaction that locks rows of several tables locks contacts first, then conversations, outbox,
-messages, and within a table by ascending id: so two of them can't wait for each other.
+A transaction that locks rows of several tables locks pending replies first, then contacts,
+conversations, outbox, messages, and within a table by ascending id: so two of them can't wait for
+each other.
 """
 
 from datetime import UTC, datetime
