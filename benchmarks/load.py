@@ -60,9 +60,7 @@ class _Connection(asyncio.Protocol):
             self.done.set_exception(error or ConnectionError("the server hung up"))
 
 
-async def run(
-    port: int, requests: Iterator[bytes], *, connections: int, seconds: float
-) -> Result:
+async def run(port: int, requests: Iterator[bytes], *, connections: int, seconds: float) -> Result:
     """Keep `connections` busy for `seconds`, then let the open requests end."""
     loop = asyncio.get_running_loop()
     result = Result()

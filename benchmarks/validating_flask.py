@@ -23,7 +23,9 @@ def signed(view: Callable[[], Response]) -> Callable[[], Response]:
     @functools.wraps(view)
     def checked() -> Response:
         url = _origin + request.full_path.rstrip("?")
-        if not _validator.validate(url, request.form, request.headers.get("X-Twilio-Signature", "")):
+        if not _validator.validate(
+            url, request.form, request.headers.get("X-Twilio-Signature", "")
+        ):
             abort(403)
         return view()
 

@@ -1,6 +1,7 @@
 """`python -m services.webhook`: the edge."""
 
 import asyncio
+import gc
 
 import structlog
 from nats.aio.client import Client
@@ -64,6 +65,8 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
                 trusted_proxies=settings.trusted_proxies,
             ) as port:
                 log.info("webhook is ready", port=port)
+                # What is there by now stays; looking through it again and again takes time.
+                gc.freeze()
                 await run_until_stopped(stop, *loops)
     finally:
         await journal.close()

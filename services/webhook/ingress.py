@@ -4,7 +4,6 @@ A plain ASGI application, because a framework's request and response cost more t
 A 2xx means that the event is on disk: in the journal, or in the spill while the journal is away.
 """
 
-import asyncio
 import ipaddress
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from services.common.errors import InvalidInputError
 from services.common.journal.events import JournalEvent
 from services.common.journal.publisher import JournalPublisher, JournalUnavailableError
+from services.webhook.deadline import Deadline
 from services.webhook.refusals import FailureLimiter, LogLimiter
 from services.webhook.routes import WebhookRoute, to_event
 from services.webhook.signature import (
@@ -154,7 +154,7 @@ class WebhookIngress:
         self._verifier = verifier
         self._journal = journal
         self._spill = spill
-        self._read_seconds = read_seconds
+        self._deadline = Deadline(read_seconds)
         self._now = now
         self._failures = FailureLimiter(failures_per_minute, monotonic)
         self._log_limiter = LogLimiter(10.0, monotonic)
@@ -206,7 +206,7 @@ class WebhookIngress:
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
             raise _RefusedError(_TOO_LARGE)
         try:
-            async with asyncio.timeout(self._read_seconds):
+            with self._deadline:
                 body = await _read(receive)
         except TimeoutError:
             raise _RefusedError(_TOO_SLOW) from None

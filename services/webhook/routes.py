@@ -1,12 +1,12 @@
 """The webhooks we take, and how a verified one becomes an event of the journal."""
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from google.protobuf import timestamp_pb2
 from switchboard.events.v1 import events_pb2
 
 from services.common.errors import InvalidInputError
@@ -103,17 +103,20 @@ def to_event(
         # No id of Twilio's looks like this; it still has to be one header of bounded length.
         prefix = key.partition(":")[0]
         key = f"{prefix}:sha256:{hashlib.sha256(key.encode()).hexdigest()}"
-    timestamp = timestamp_pb2.Timestamp()
-    timestamp.FromDatetime(received_at)
     trace = traceparent.decode("latin-1")
-    parameter = events_pb2.Parameter
     received = events_pb2.WebhookReceived(
         provider=route.provider,
-        parameters=[parameter(name=name, value=value) for name, value in form],
-        query_parameters=[parameter(name=name, value=value) for name, value in query],
-        received_at=timestamp,
         idempotency_token=_printable(idempotency_token[:200]) if idempotency_token else "",
     )
+    # `Timestamp.FromDatetime` does the same at ten times the cost.
+    received.received_at.seconds = math.floor(received_at.timestamp())
+    received.received_at.nanos = received_at.microsecond * 1000
+    add = received.parameters.add
+    for name, value in form:
+        add(name=name, value=value)
+    add = received.query_parameters.add
+    for name, value in query:
+        add(name=name, value=value)
     return JournalEvent(
         kind=route.kind,
         key=key,

@@ -14,7 +14,7 @@ from binascii import b2a_base64
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_to_bytes
 
 SIGNATURE_HEADER = b"x-twilio-signature"
 SETTINGS_HEADER = b"x-twilio-webhooks-signature-settings"
@@ -51,12 +51,26 @@ def parse_form(body: bytes, *, max_parameters: int) -> list[tuple[str, str]]:
     Raises:
         ValueError: there are more than ``max_parameters`` parameters.
     """
-    return parse_qsl(
-        body.decode("utf-8", "surrogateescape"),
-        keep_blank_values=True,
-        errors="surrogateescape",
-        max_num_fields=max_parameters,
-    )
+    if body.count(b"&") >= max_parameters:
+        raise ValueError(f"more than {max_parameters} fields")
+    # `urllib.parse.parse_qsl` gives the same in twice the time.
+    text = body.decode("utf-8", "surrogateescape").replace("+", " ")
+    parameters = []
+    for field in text.split("&"):
+        if field:
+            name, _, value = field.partition("=")
+            if "%" in field:
+                parameters.append((_unescaped(name), _unescaped(value)))
+            else:
+                parameters.append((name, value))
+    return parameters
+
+
+def _unescaped(text: str) -> str:
+    if "%" not in text:
+        return text
+    raw = text.encode("utf-8", "surrogateescape")
+    return unquote_to_bytes(raw).decode("utf-8", "surrogateescape")
 
 
 class SignatureVerifier:

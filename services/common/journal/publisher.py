@@ -1,6 +1,6 @@
 """Publishing to the journal: what arrives while a commit is under way is committed together.
 
-An fsync costs the same for one event as for many. One event alone is published plainly; several
+An fsync costs the same for one event as for many. A few events are published plainly; more
 become one JetStream atomic batch
 (https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-50.md).
 """
@@ -21,6 +21,10 @@ from services.common.errors import UnavailableError
 from services.common.journal.events import JournalEvent
 
 log = structlog.get_logger(__name__)
+
+_FEW = 8
+"""Up to so many events are quicker published side by side: JetStream stages a batch in files of
+its own, which costs about as much as ten plain fsyncs."""
 
 
 class JournalUnavailableError(UnavailableError):
@@ -128,7 +132,7 @@ class JournalPublisher:
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         try:
-            if len(batch) == 1 or not await self._commit_together(batch):
+            if len(batch) <= _FEW or not await self._commit_together(batch):
                 await asyncio.gather(*map(self._commit_alone, batch))
         except JournalUnavailableError as error:
             for waiting in batch:
@@ -167,26 +171,32 @@ class JournalPublisher:
 
         It refuses a batch of which it knows one event already, for example.
         """
+        if not self._client.is_connected:
+            raise JournalUnavailableError("the journal is not connected")
         batch_id = f"{self._batch_prefix}-{next(self._batch_numbers)}"
-        for number, waiting in enumerate(batch, 1):
-            place = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
-            if number < len(batch):
-                await self._stage(waiting.event, place)
-        place["Nats-Batch-Commit"] = "1"
-        if refusal := await self._request(batch[-1].event, place, batch[0].deadline):
+        staged = b"".join(
+            [
+                _frame(waiting.event, batch_id, number)
+                for number, waiting in enumerate(batch[:-1], 1)
+            ]
+        )
+        try:
+            # Written in one piece: `publish` for each would cost several times as much. The client
+            # sends this and the request below together, in this order.
+            await self._client._send_command(staged)
+        except (nats.errors.Error, OSError) as error:
+            raise JournalUnavailableError(f"the journal didn't answer: {error!r}") from error
+        commit = {
+            "Nats-Batch-Id": batch_id,
+            "Nats-Batch-Sequence": str(len(batch)),
+            "Nats-Batch-Commit": "1",
+        }
+        if refusal := await self._request(batch[-1].event, commit, batch[0].deadline):
             log.debug("the journal refused a batch", reason=refusal, events=len(batch))
             return False
         for waiting in batch:
             self._settle(waiting)
         return True
-
-    async def _stage(self, event: JournalEvent, headers: dict[str, str]) -> None:
-        try:
-            await self._client.publish(
-                event.kind.subject, event.data, headers=event.headers() | headers
-            )
-        except (nats.errors.Error, OSError) as error:
-            raise JournalUnavailableError(f"the journal didn't answer: {error!r}") from error
 
     async def _request(self, event: JournalEvent, headers: dict[str, str], deadline: float) -> str:
         """Publish and wait for the answer: why it was refused, or "" when it is stored."""
@@ -203,6 +213,20 @@ class JournalPublisher:
         except (nats.errors.Error, OSError) as error:
             raise JournalUnavailableError(f"the journal didn't answer: {error!r}") from error
         return _refusal(reply)
+
+
+def _frame(event: JournalEvent, batch_id: str, number: int) -> bytes:
+    """An event as NATS' protocol has it, as one message of a batch.
+
+    https://docs.nats.io/reference/reference-protocols/nats-protocol#hpub
+    """
+    fields = "".join([f"{name}: {value}\r\n" for name, value in event.headers().items()])
+    headers = (
+        f"NATS/1.0\r\n{fields}Nats-Batch-Id: {batch_id}\r\nNats-Batch-Sequence: {number}\r\n\r\n"
+    ).encode()
+    size = len(headers)
+    line = f"HPUB {event.kind.subject} {size} {size + len(event.data)}\r\n".encode()
+    return b"".join((line, headers, event.data, b"\r\n"))
 
 
 def _refusal(reply: Msg) -> str:
