@@ -1,9 +1,8 @@
 """One way to build a gRPC server: authentication, errors, health and reflection included."""
 
 import asyncio
-import contextlib
 import hmac
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -27,7 +26,7 @@ ERROR_DOMAIN = "switchboard"
 _REFUSAL = "the metadata 'authorization' has no valid token"
 _HEALTH_PREFIX = f"/{health.SERVICE_NAME}/"
 
-Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Coroutine[Any, Any, Any]]
 
 
 class _Guard(grpc.aio.ServerInterceptor):
@@ -39,7 +38,8 @@ class _Guard(grpc.aio.ServerInterceptor):
 
     def __init__(self, tokens: Sequence[str], max_concurrent: int, max_seconds: float) -> None:
         self._expected = [f"Bearer {token}".encode() for token in tokens]
-        self._free = max_concurrent
+        self._max_concurrent = max_concurrent
+        self._running: set[asyncio.Task[Any]] = set()
         self._max_seconds = max_seconds
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
@@ -62,24 +62,10 @@ class _Guard(grpc.aio.ServerInterceptor):
         matches = [hmac.compare_digest(shown, expected) for expected in self._expected]
         return any(matches)
 
-    @contextlib.contextmanager
-    def _admitted(self, allowed: bool) -> Iterator[None]:
-        if not allowed:
-            raise UnauthenticatedError(_REFUSAL)
-        if self._free <= 0:
-            raise OverloadedError("too many calls at once, try again shortly")
-        self._free -= 1
-        try:
-            yield
-        finally:
-            self._free += 1
-
     def _guarded(self, method: str, allowed: bool, call: Handler) -> Handler:
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
-                with self._admitted(allowed):
-                    async with asyncio.timeout(self._max_seconds):
-                        return await call(request, context)
+                return await self._answer(allowed, call(request, context))
             except SwitchboardError as error:
                 await abort(context, error)
             except TimeoutError:
@@ -93,6 +79,28 @@ class _Guard(grpc.aio.ServerInterceptor):
                 await context.abort(grpc.StatusCode.INTERNAL, "internal error, see the log")
 
         return guarded
+
+    async def _answer(self, allowed: bool, answer: Coroutine[Any, Any, Any]) -> Any:
+        """The answer, in time. A caller who leaves doesn't break off what was begun.
+
+        A transaction broken off in the middle would cost a connection, on SQLite even more.
+        """
+        if not allowed or len(self._running) >= self._max_concurrent:
+            answer.close()
+            if not allowed:
+                raise UnauthenticatedError(_REFUSAL)
+            raise OverloadedError("too many calls at once, try again shortly")
+        task = asyncio.create_task(answer)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        async with asyncio.timeout(self._max_seconds):
+            return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        # Nobody may be waiting for its error any more.
+        if not task.cancelled():
+            task.exception()
 
 
 def _refuse_stream(handler: Any) -> Any:

@@ -82,6 +82,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             concurrency=settings.send_concurrency,
             send_timeout=send_timeout,
             lease=2 * send_timeout + timedelta(seconds=10),
+            registry=registry,
         )
         reconciler = Reconciler(
             outbox,
@@ -90,6 +91,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             on_accepted=ingest.apply_parked,
             on_due=dispatcher.wake,
             grace=timedelta(seconds=settings.send_unknown_grace_seconds),
+            registry=registry,
         )
         consumer = IngestConsumer(
             client,

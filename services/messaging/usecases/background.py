@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -11,7 +11,7 @@ def _nothing() -> None:
     pass
 
 
-async def drained(work: Coroutine[None, None, T], stop: Callable[[], None] = _nothing) -> T:
+async def drained(work: Coroutine[Any, Any, T], stop: Callable[[], None] = _nothing) -> T:
     """Run `work`; when cancelled, call `stop` and wait until `work` has ended by itself.
 
     So neither a database transaction nor a call to a provider is broken off in the middle. SQLite

@@ -10,6 +10,7 @@ import structlog
 from services.common.errors import InvalidInputError, UnavailableError
 from services.messaging.domain.message import Author
 from services.messaging.ports import Assistant, Clock, NewMessage, ReplyStore, ReplyTask
+from services.messaging.usecases.background import drained
 
 log = structlog.get_logger(__name__)
 
@@ -69,50 +70,56 @@ class Replies:
             await asyncio.gather(*running, return_exceptions=True)
 
     async def _due(self, limit: int) -> Sequence[ReplyTask]:
+        claim = self._store.claim_replies(
+            limit=limit, lease=self._lease, context=self._context_messages
+        )
         try:
-            return await self._store.claim_replies(
-                limit=limit, lease=self._lease, context=self._context_messages
-            )
+            return await drained(claim)
         except UnavailableError:
             log.warning("replies wait for the database")
             return ()
 
     async def _take(self, task: ReplyTask) -> None:
         try:
-            await self._answer(task)
+            text = await self._written(task)
         except asyncio.CancelledError:
             await self._store.give_back(task, self._clock())
             raise
+        try:
+            await drained(self._settle(task, text))
         except UnavailableError:
             log.warning("a reply could not be stored; it is made again when its lease ends")
         except Exception:
             log.exception("a reply failed; it is tried again when its lease ends")
 
-    async def _answer(self, task: ReplyTask) -> None:
+    async def _written(self, task: ReplyTask) -> str | None:
+        """The answer; "" for none, None when it has to be tried again."""
         try:
-            text = await self._assistant.answer(task.turns)
+            return await self._assistant.answer(task.turns)
         except InvalidInputError:
-            await self._store.drop(task)
-            return
+            return ""
         except UnavailableError:
+            return None
+        except Exception:
+            log.exception("the assistant failed in an unforeseen way")
+            return None
+
+    async def _settle(self, task: ReplyTask, text: str | None) -> None:
+        if text is None:
             await self._later(task)
-            return
-        if not text:
+        elif not text:
             await self._store.drop(task)
-            return
-        queued = await self._store.answer(
-            task,
-            NewMessage(
+        else:
+            answer = NewMessage(
                 recipient=task.recipient,
                 contact_address=task.contact_address,
                 own_address=task.own_address,
                 provider=self._provider,
                 author=Author.ASSISTANT,
                 body=text,
-            ),
-        )
-        if queued is not None:
-            self._on_queued()
+            )
+            if await self._store.answer(task, answer) is not None:
+                self._on_queued()
 
     async def _later(self, task: ReplyTask) -> None:
         if task.attempt >= self._max_attempts:
