@@ -9,7 +9,7 @@ from sandbox.server import RunningSandbox, running_sandbox
 from services.common.errors import UnavailableError
 from services.messaging.assistant.openai_assistant import OpenAIAssistant
 from services.messaging.domain.message import Direction
-from services.messaging.ports import Turn
+from services.messaging.ports.answering import Turn
 from tests.support.sandbox import sandbox_settings
 
 QUESTION = Turn(Direction.INBOUND, "Is the flat in Haifa still free?")

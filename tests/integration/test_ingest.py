@@ -7,7 +7,8 @@ import pytest
 
 from services.messaging.domain.contact import Identity, IdentityKind, InboundMessage
 from services.messaging.domain.message import Author, MessageStatus
-from services.messaging.ports import IngestResult, OutcomeKind, ReceivedMessage, SendOutcome
+from services.messaging.ports.receiving import IngestResult, ReceivedMessage
+from services.messaging.ports.sending import OutcomeKind, SendOutcome
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.models import Base
 from services.messaging.store.outbox import SqlOutboxStore

@@ -9,7 +9,7 @@ import pytest
 
 from services.messaging.domain.contact import InboundMessage
 from services.messaging.domain.message import MessageStatus, StatusReport
-from services.messaging.ports import OutcomeKind, SendOutcome
+from services.messaging.ports.sending import OutcomeKind, SendOutcome
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.outbox import SqlOutboxStore
 from tests.support.databases import PostgresServer, migrated

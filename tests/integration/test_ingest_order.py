@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from services.messaging.domain.contact import InboundMessage
 from services.messaging.domain.message import MessageStatus, StatusReport
-from services.messaging.ports import ClaimedSend, OutcomeKind, SendOutcome
+from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.outbox import SqlOutboxStore

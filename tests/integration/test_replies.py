@@ -12,7 +12,8 @@ from sandbox.server import RunningSandbox, running_sandbox
 from services.messaging.assistant.openai_assistant import OpenAIAssistant
 from services.messaging.domain.contact import InboundMessage
 from services.messaging.domain.message import Author, Direction, Message
-from services.messaging.ports import NewMessage, ReplyTask
+from services.messaging.ports.answering import ReplyTask
+from services.messaging.ports.sending import NewMessage
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.queries import SqlMessageReader

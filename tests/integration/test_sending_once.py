@@ -22,7 +22,7 @@ from sandbox.faults import (
 )
 from sandbox.server import RunningSandbox
 from services.common.errors import UnavailableError
-from services.messaging.ports import ClaimedSend, SendOutcome
+from services.messaging.ports.sending import ClaimedSend, SendOutcome
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.outbox import SqlOutboxStore

@@ -11,7 +11,7 @@ from sandbox.faults import ApiFault, Fault, Faults, Hang, Latency, RateLimited, 
 from sandbox.server import RunningSandbox
 from services.common.errors import UnavailableError
 from services.messaging.domain.message import MessageStatus
-from services.messaging.ports import ClaimedSend, OutcomeKind, SendOutcome
+from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
 from tests.support.sandbox import OUR_NUMBER
 from tests.support.sending import PHONE, now, open_sandbox, twilio
 

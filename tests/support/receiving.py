@@ -12,7 +12,8 @@ from services.common.journal.events import EventKind, JournalEvent
 from services.messaging.domain.contact import InboundMessage, whatsapp_identity
 from services.messaging.domain.message import MessageStatus, Moment, StatusReport, TimeSource
 from services.messaging.domain.opt_out import OptOutWords
-from services.messaging.ports import Clock, IngestStore
+from services.messaging.ports.clock import Clock
+from services.messaging.ports.receiving import IngestStore
 from services.messaging.store.database import Database
 from services.messaging.store.models import Base
 from services.messaging.usecases.receive import Receive, ReplyPolicy

@@ -15,7 +15,7 @@ from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
 from sandbox.server import RunningSandbox, running_sandbox
 from services.messaging.domain.contact import Identity, IdentityKind
 from services.messaging.domain.message import Author
-from services.messaging.ports import NewMessage, Provider
+from services.messaging.ports.sending import NewMessage, Provider
 from services.messaging.providers.twilio.client import TwilioProvider
 from services.messaging.providers.twilio.webhooks import status_report
 from services.messaging.store.database import Database

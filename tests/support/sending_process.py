@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 
-from services.messaging.ports import ClaimedSend, Provider, ProviderMessage, SendOutcome
+from services.messaging.ports.sending import ClaimedSend, Provider, ProviderMessage, SendOutcome
 from services.messaging.store.outbox import SqlOutboxStore
 from tests.support.sending import now, open_database, sender, twilio
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.messaging.ports import ClaimedSend, OutcomeKind, SendOutcome
+from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
 from services.messaging.usecases.retrying import RetryPolicy
 
 START = datetime(2026, 1, 2, tzinfo=UTC)

@@ -9,7 +9,7 @@ from openai.types.responses import EasyInputMessageParam
 from services.common.errors import InvalidInputError, UnavailableError
 from services.messaging.domain.message import Direction
 from services.messaging.domain.text import shortened
-from services.messaging.ports import Turn
+from services.messaging.ports.answering import Turn
 
 log = structlog.get_logger(__name__)
 

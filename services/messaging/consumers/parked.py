@@ -6,7 +6,7 @@ import contextlib
 import structlog
 
 from services.common.errors import UnavailableError
-from services.messaging.ports import IngestStore
+from services.messaging.ports.receiving import IngestStore
 from services.messaging.usecases.background import drained
 
 log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ from services.common.errors import InvalidInputError, NotFoundError
 from services.messaging.domain.contact import whatsapp_identity
 from services.messaging.grpc_api.messages import message_to_proto
 from services.messaging.grpc_api.page_tokens import decode_page_token, encode_page_token
-from services.messaging.ports import MessageReader
+from services.messaging.ports.reading import MessageReader
 from services.messaging.usecases.send import SendMessage
 
 Context = grpc.aio.ServicerContext[Any, Any]

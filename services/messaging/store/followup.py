@@ -10,7 +10,7 @@ from sqlalchemy import Row, Select, case, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.messaging.ports import ReceivedMessage
+from services.messaging.ports.receiving import ReceivedMessage
 from services.messaging.store.bulk import one_of, update_many
 from services.messaging.store.contacts import ConversationKey
 from services.messaging.store.models import ContactRow, ConversationRow, PendingReplyRow

@@ -15,7 +15,7 @@ from services.messaging.domain.message import (
     StatusReport,
     TimeSource,
 )
-from services.messaging.ports import IngestResult, ReceivedMessage
+from services.messaging.ports.receiving import IngestResult, ReceivedMessage
 from services.messaging.store.bulk import insert_many
 from services.messaging.store.contacts import Party, new_public_id, resolve_conversations
 from services.messaging.store.database import Database

@@ -23,7 +23,8 @@ from services.messaging.domain.message import (
     MessageStatus,
     TimeSource,
 )
-from services.messaging.ports import ClaimedSend, Clock, NewMessage, OutcomeKind, SendOutcome
+from services.messaging.ports.clock import Clock
+from services.messaging.ports.sending import ClaimedSend, NewMessage, OutcomeKind, SendOutcome
 from services.messaging.store.contacts import Party, resolve_conversations
 from services.messaging.store.database import Database
 from services.messaging.store.models import (

@@ -13,7 +13,7 @@ from services.messaging.domain.message import (
     TimeSource,
     fold,
 )
-from services.messaging.ports import ClaimedSend, OutcomeKind, SendOutcome
+from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
 from services.messaging.store.models import MessageEventRow, MessageRow, OutboxRow
 from services.messaging.store.rows import (
     DELIVERY_COLUMNS,

@@ -4,7 +4,7 @@ from sqlalchemy import select
 
 from services.messaging.domain.contact import Identity
 from services.messaging.domain.message import Message
-from services.messaging.ports import MessagePage
+from services.messaging.ports.reading import MessagePage
 from services.messaging.store.database import Database
 from services.messaging.store.models import ConversationRow, IdentityRow, MessageRow
 from services.messaging.store.rows import message_of, select_messages

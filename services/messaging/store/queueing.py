@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import IdempotencyConflictError
 from services.messaging.domain.message import Direction, Message, MessageStatus, TimeSource
-from services.messaging.ports import NewMessage
+from services.messaging.ports.sending import NewMessage
 from services.messaging.store.contacts import new_public_id
 from services.messaging.store.models import (
     ConversationRow,

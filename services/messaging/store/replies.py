@@ -8,7 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.domain.contact import whatsapp_identity
 from services.messaging.domain.message import Direction, Message, MessageStatus
-from services.messaging.ports import Clock, NewMessage, ReplyTask, Turn
+from services.messaging.ports.answering import ReplyTask, Turn
+from services.messaging.ports.clock import Clock
+from services.messaging.ports.sending import NewMessage
 from services.messaging.store.database import Database
 from services.messaging.store.models import (
     ContactRow,

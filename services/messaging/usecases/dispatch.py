@@ -14,9 +14,9 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from services.common.errors import UnavailableError
-from services.messaging.ports import (
+from services.messaging.ports.clock import Clock
+from services.messaging.ports.sending import (
     ClaimedSend,
-    Clock,
     OutboxStore,
     OutcomeKind,
     Provider,

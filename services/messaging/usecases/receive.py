@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from services.messaging.domain.contact import InboundMessage
 from services.messaging.domain.message import StatusReport
 from services.messaging.domain.opt_out import OptOutWords, Wish
-from services.messaging.ports import (
-    Clock,
+from services.messaging.ports.clock import Clock
+from services.messaging.ports.receiving import (
     IngestResult,
     IngestStore,
     ReceivedMessage,

@@ -9,7 +9,9 @@ import structlog
 
 from services.common.errors import InvalidInputError, UnavailableError
 from services.messaging.domain.message import Author
-from services.messaging.ports import Assistant, Clock, NewMessage, ReplyStore, ReplyTask
+from services.messaging.ports.answering import Assistant, ReplyStore, ReplyTask
+from services.messaging.ports.clock import Clock
+from services.messaging.ports.sending import NewMessage
 from services.messaging.usecases.background import drained
 
 log = structlog.get_logger(__name__)

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from services.messaging.ports import ClaimedSend, OutcomeKind, SendOutcome
+from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
 
 GAVE_UP = "gave_up"
 """Error code of a message that could not be sent for so long that it is no longer tried."""

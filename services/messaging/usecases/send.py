@@ -8,7 +8,7 @@ from collections.abc import Callable
 from services.common.errors import InvalidInputError
 from services.messaging.domain.contact import whatsapp_address, whatsapp_identity
 from services.messaging.domain.message import Author, Message
-from services.messaging.ports import NewMessage, OutboxStore
+from services.messaging.ports.sending import NewMessage, OutboxStore
 from services.messaging.usecases.background import drained
 
 MAX_BODY_CHARACTERS = 1600

@@ -30,12 +30,7 @@ from twilio.base.exceptions import TwilioException  # type: ignore[import-untype
 from twilio.rest import Client  # type: ignore[import-untyped]  # No stubs.
 
 from services.common.errors import UnavailableError
-from services.messaging.ports import (
-    ClaimedSend,
-    OutcomeKind,
-    ProviderMessage,
-    SendOutcome,
-)
+from services.messaging.ports.sending import ClaimedSend, OutcomeKind, ProviderMessage, SendOutcome
 from services.messaging.providers.twilio.transport import NotSentError, RefusedError, Transport
 from services.messaging.providers.twilio.webhooks import (
     MESSAGE_ID_PARAMETER,

@@ -1,0 +1,79 @@
+"""What answering needs from the store and from the assistant, and the values that cross."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from services.messaging.domain.contact import Identity
+from services.messaging.domain.message import (
+    Direction,
+    Message,
+)
+from services.messaging.ports.sending import NewMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation as the assistant sees it."""
+
+    direction: Direction
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTask:
+    """A conversation that waits for an answer.
+
+    Attributes:
+        up_to: Position of the newest inbound message the answer takes into account.
+        turns: The conversation so far, oldest first.
+        attempt: Number of this attempt, from 1.
+    """
+
+    conversation_id: int
+    up_to: int
+    turns: tuple[Turn, ...]
+    recipient: Identity
+    contact_address: str
+    own_address: str
+    attempt: int
+
+
+class Assistant(Protocol):
+    """Writes answers."""
+
+    async def answer(self, turns: Sequence[Turn]) -> str:
+        """The answer to the conversation so far; "" for none.
+
+        Raises:
+            UnavailableError: No answer now; asking again later may work.
+            InvalidInputError: No answer to this conversation, ever.
+        """
+        ...
+
+
+class ReplyStore(Protocol):
+    """The table of conversations that wait for an answer."""
+
+    async def claim_replies(
+        self, *, limit: int, lease: timedelta, context: int
+    ) -> Sequence[ReplyTask]:
+        """Take conversations whose time has come, each with its last `context` messages."""
+        ...
+
+    async def answer(self, task: ReplyTask, message: NewMessage) -> Message | None:
+        """Store the answer for sending and end the task, in one transaction.
+
+        Returns None, and stores nothing, when the contact has written again, has opted out, or
+        the message was answered before.
+        """
+        ...
+
+    async def give_back(self, task: ReplyTask, due_at: datetime) -> None:
+        """Try again at `due_at`, unless the contact's next message comes first."""
+        ...
+
+    async def drop(self, task: ReplyTask) -> None:
+        """End a task without an answer: a person has to take over."""
+        ...

@@ -1,0 +1,152 @@
+"""What sending needs from the store and from providers, and the values that cross."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Protocol
+
+from services.messaging.domain.contact import Identity
+from services.messaging.domain.message import (
+    Author,
+    Message,
+    MessageStatus,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to be stored for sending."""
+
+    recipient: Identity
+    contact_address: str
+    own_address: str
+    provider: str
+    author: Author
+    body: str
+    request_id: str | None = None
+    request_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedSend:
+    """A message that this process may send now, until its lease ends.
+
+    Attributes:
+        attempt: Number of this attempt, from 1.
+        first_attempt_at: When sending it was first tried; the start of any search for it.
+        last_attempt_at: When this attempt began.
+        lease_until: When another process may take over. It also tells this claim from others.
+    """
+
+    message_id: str
+    provider: str
+    contact_address: str
+    own_address: str
+    body: str
+    attempt: int
+    first_attempt_at: datetime
+    last_attempt_at: datetime
+    lease_until: datetime
+
+
+class OutcomeKind(Enum):
+    """How a try to send ended."""
+
+    ACCEPTED = "accepted"
+    """The provider has it."""
+    REJECTED = "rejected"
+    """The provider refuses it for good."""
+    RETRY = "retry"
+    """It is certain that nothing was sent."""
+    UNKNOWN = "unknown"
+    """It may or may not have been sent: ask the provider before anything else."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendOutcome:
+    """How a try to send ended, with what the provider said.
+
+    Attributes:
+        status: Where an accepted message stands already, when the provider said so.
+        retry_after: How long the provider asked us to wait.
+    """
+
+    kind: OutcomeKind
+    provider_message_id: str | None = None
+    status: MessageStatus | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    retry_after: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderMessage:
+    """An outbound message as the provider lists it."""
+
+    provider_message_id: str
+    body: str
+    created_at: datetime
+    status: MessageStatus | None
+    error_code: str | None = None
+    error_message: str | None = None
+
+
+class Provider(Protocol):
+    """Sends messages, and can tell afterwards what it sent."""
+
+    name: str
+
+    async def send(self, message: ClaimedSend) -> SendOutcome:
+        """Try once. Never raises for a failure of the provider: that is an outcome."""
+        ...
+
+    async def sent_messages(
+        self, *, contact_address: str, own_address: str, since: datetime
+    ) -> Sequence[ProviderMessage]:
+        """Everything sent to one contact since a time, oldest first.
+
+        Raises:
+            UnavailableError: The provider didn't answer, so nothing is known.
+        """
+        ...
+
+
+class OutboxStore(Protocol):
+    """The table of unsettled sends. At most one of a conversation is under way at a time."""
+
+    async def enqueue(self, message: NewMessage) -> tuple[Message, bool]:
+        """Store a message and its place in the outbox in one transaction.
+
+        Returns the message and whether it is new; with a known `request_id` it is the one
+        stored first.
+
+        Raises:
+            IdempotencyConflictError: The `request_id` stands for another request.
+            PolicyRefusedError: The contact has opted out.
+        """
+        ...
+
+    async def claim(self, *, limit: int, lease: timedelta) -> Sequence[ClaimedSend]:
+        """Take messages that are due, the oldest of each conversation, and record the attempt."""
+        ...
+
+    async def settle(self, message: ClaimedSend, outcome: SendOutcome, retry_at: datetime) -> None:
+        """Record how an attempt ended. `retry_at` is used by RETRY and UNKNOWN.
+
+        ACCEPTED always counts. REJECTED and RETRY count only while this claim holds, for
+        afterwards someone else may have sent the message.
+        """
+        ...
+
+    async def expire_leases(self) -> int:
+        """Make UNKNOWN what was being sent by a process that is gone; returns how many."""
+        ...
+
+    async def unknown(self, *, limit: int, lease: timedelta) -> Sequence[ClaimedSend]:
+        """Take sends whose outcome is unknown and whose time to look has come."""
+        ...
+
+    async def known_provider_ids(self, provider: str, ids: Sequence[str]) -> frozenset[str]:
+        """Those of the given provider ids that belong to a message of ours."""
+        ...
