@@ -65,8 +65,10 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
                 trusted_proxies=settings.trusted_proxies,
             ) as port:
                 log.info("webhook is ready", port=port)
-                # What is there by now stays; looking through it again and again takes time.
+                # What is there by now stays, and what a request makes is freed without the
+                # collector: it need not look often, nor at everything.
                 gc.freeze()
+                gc.set_threshold(10_000, 20, 20)
                 await run_until_stopped(stop, *loops)
     finally:
         await journal.close()

@@ -128,7 +128,10 @@ def to_event(
 
 
 def _printable(header: bytes) -> str:
-    return "".join(character for character in header.decode("latin-1") if character.isprintable())
+    text = header.decode("latin-1")
+    if text.isprintable():
+        return text
+    return "".join(character for character in text if character.isprintable())
 
 
 def _storable(parameters: Parameters) -> Parameters:
