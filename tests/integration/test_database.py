@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import pytest
 import structlog
@@ -34,7 +35,8 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 async def add_contact(connection: AsyncConnection, name: str) -> None:
     await connection.execute(
-        insert(ContactRow), [{"display_name": name, "created_at": datetime.now(UTC)}]
+        insert(ContactRow),
+        [{"public_id": uuid4().hex, "display_name": name, "created_at": datetime.now(UTC)}],
     )
 
 

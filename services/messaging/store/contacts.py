@@ -121,7 +121,14 @@ async def _add_unknown(
     if groups:
         inserted = await connection.execute(
             insert(ContactRow).returning(ContactRow.id, sort_by_parameter_order=True),
-            [{"display_name": party.display_name, "created_at": now} for party in groups],
+            [
+                {
+                    "public_id": new_public_id(),
+                    "display_name": party.display_name,
+                    "created_at": now,
+                }
+                for party in groups
+            ],
         )
         for party, contact_id in zip(groups, inserted.scalars(), strict=True):
             contacts[party.identities[0]] = contact_id

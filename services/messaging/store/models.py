@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -65,7 +66,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads this class attribute as it is.
         datetime: UtcDateTime(),
         dict[str, Any]: Document,
-        list[dict[str, str]]: Document,
+        list[dict[str, Any]]: Document,
     }
 
 
@@ -75,6 +76,7 @@ class ContactRow(Base):
     __tablename__ = "contacts"
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    public_id: Mapped[str] = mapped_column(String(32), unique=True)
     display_name: Mapped[str] = mapped_column(Text, default="")
     # Time of the message that the name came with: an older message doesn't change it.
     named_at: Mapped[datetime | None]
@@ -106,7 +108,11 @@ class ConversationRow(Base):
     """All that was said between a contact and one of our addresses, whatever the provider."""
 
     __tablename__ = "conversations"
-    __table_args__ = (UniqueConstraint("contact_id", "own_address"),)
+    __table_args__ = (
+        UniqueConstraint("contact_id", "own_address"),
+        # The order of the list of conversations.
+        Index("ix_conversations_last_message_at_id", "last_message_at", "id"),
+    )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     public_id: Mapped[str] = mapped_column(String(32), unique=True)
@@ -115,12 +121,27 @@ class ConversationRow(Base):
     # Where the contact was last reached or wrote from.
     contact_address: Mapped[str] = mapped_column(String(255))
     created_at: Mapped[datetime]
-    last_message_at: Mapped[datetime] = mapped_column(index=True)
+    last_message_at: Mapped[datetime]
     # Opens WhatsApp's 24-hour window.
     last_inbound_at: Mapped[datetime | None]
+    # Inbound messages beyond the newest one that the business has read.
+    unread_count: Mapped[int] = mapped_column(default=0, server_default="0")
+    read_up_to_id: Mapped[int | None] = mapped_column(BigInteger)
+    assistant_paused_at: Mapped[datetime | None]
+    # person or api
+    assistant_paused_by: Mapped[str | None] = mapped_column(String(16))
 
     contact: Mapped[ContactRow] = relationship(back_populates="conversations")
     messages: Mapped[list["MessageRow"]] = relationship(back_populates="conversation")
+
+
+class ConversationAliasRow(Base):
+    """A conversation's earlier id, from before it was merged into another."""
+
+    __tablename__ = "conversation_aliases"
+
+    public_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    conversation_id: Mapped[int] = mapped_column(ForeignKey("conversations.id"), index=True)
 
 
 class MessageRow(Base):
@@ -130,6 +151,8 @@ class MessageRow(Base):
     __table_args__ = (
         UniqueConstraint("provider", "provider_message_id"),
         Index("ix_messages_conversation_id_id", "conversation_id", "id"),
+        Index("ix_messages_status_id", "status", "id"),
+        Index("ix_messages_created_at_id", "created_at", "id"),
     )
 
     # Grows with every message stored: the order of lists and the position of their pages.
@@ -141,7 +164,12 @@ class MessageRow(Base):
     contact_address: Mapped[str] = mapped_column(String(255))
     own_address: Mapped[str] = mapped_column(String(255))
     body: Mapped[str] = mapped_column(Text)
-    media: Mapped[list[dict[str, str]]]
+    # Each file's url and content_type; once fetched also id and size_bytes, or problem.
+    media: Mapped[list[dict[str, Any]]]
+    # Of an approved template: its id and variables.
+    template: Mapped[dict[str, Any] | None]
+    reply_to_id: Mapped[int | None] = mapped_column(ForeignKey("messages.id"))
+    # What sends it or brought it; changes when the fallback takes over.
     provider: Mapped[str] = mapped_column(String(16))
     provider_message_id: Mapped[str | None] = mapped_column(String(128))
     status: Mapped[str] = mapped_column(String(16))
@@ -163,7 +191,12 @@ class MessageRow(Base):
     failed_source: Mapped[str | None] = mapped_column(String(16))
 
     conversation: Mapped[ConversationRow] = relationship(back_populates="messages")
-    answers: Mapped["MessageRow | None"] = relationship(remote_side="MessageRow.id")
+    answers: Mapped["MessageRow | None"] = relationship(
+        remote_side="MessageRow.id", foreign_keys=[answers_id]
+    )
+    reply_to: Mapped["MessageRow | None"] = relationship(
+        remote_side="MessageRow.id", foreign_keys=[reply_to_id]
+    )
     events: Mapped[list["MessageEventRow"]] = relationship(back_populates="message")
 
 
@@ -171,6 +204,7 @@ class MessageEventRow(Base):
     """Something that happened to a message. Rows are only ever added."""
 
     __tablename__ = "message_events"
+    __table_args__ = (Index("ix_message_events_transaction_id_id", "transaction_id", "id"),)
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     message_id: Mapped[int] = mapped_column(ForeignKey("messages.id"), index=True)
@@ -180,10 +214,18 @@ class MessageEventRow(Base):
     kind: Mapped[str] = mapped_column(String(16))
     status: Mapped[str | None] = mapped_column(String(16))
     error_code: Mapped[str | None] = mapped_column(String(32))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    provider: Mapped[str | None] = mapped_column(String(16))
+    # "reconciler" when no webhook brought it and the provider's list did.
+    origin: Mapped[str | None] = mapped_column(String(16))
     occurred_at: Mapped[datetime]
     source: Mapped[str] = mapped_column(String(16))
     # What the provider said, as it came.
     payload: Mapped[dict[str, Any]]
+    # Filled by the database: the writing transaction's number on PostgreSQL, 0 on SQLite. Row ids
+    # are handed out before the commit, so a reader who follows them alone would miss rows that
+    # are committed late; one who also waits for all older transactions to end misses none.
+    transaction_id: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
     message: Mapped[MessageRow] = relationship(back_populates="events")
 
@@ -249,3 +291,30 @@ class PendingReplyRow(Base):
     lease_until: Mapped[datetime | None]
 
     conversation: Mapped[ConversationRow] = relationship()
+
+
+class MediaRow(Base):
+    """A stored file, under the hash of what is in it."""
+
+    __tablename__ = "media"
+
+    # SHA-256, lower-case hexadecimal.
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    content_type: Mapped[str] = mapped_column(String(255))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+
+
+class MediaFetchRow(Base):
+    """An inbound message whose files are still to be fetched. The row goes when all is settled."""
+
+    __tablename__ = "media_fetches"
+
+    message_id: Mapped[int] = mapped_column(
+        ForeignKey("messages.id"), primary_key=True, autoincrement=False
+    )
+    attempts: Mapped[int]
+    due_at: Mapped[datetime] = mapped_column(index=True)
+    lease_until: Mapped[datetime | None]
+
+    message: Mapped[MessageRow] = relationship()

@@ -25,23 +25,33 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&switchboard/messaging/v1/message.proto\x12\x18switchboard.messaging.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"m\n\x0bSourcedTime\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x06source\x18\x02 \x01(\x0e\x32$.switchboard.messaging.v1.TimeSource\"*\n\x05Media\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\"\xa8\x05\n\x07Message\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12\x36\n\tdirection\x18\x03 \x01(\x0e\x32#.switchboard.messaging.v1.Direction\x12\x37\n\x06status\x18\x04 \x01(\x0e\x32\'.switchboard.messaging.v1.MessageStatus\x12\x17\n\x0f\x63ontact_address\x18\x05 \x01(\t\x12\x13\n\x0bown_address\x18\x06 \x01(\t\x12\x0c\n\x04\x62ody\x18\x07 \x01(\t\x12.\n\x05media\x18\x08 \x03(\x0b\x32\x1f.switchboard.messaging.v1.Media\x12\x0e\n\x06\x61uthor\x18\t \x01(\t\x12\x10\n\x08provider\x18\n \x01(\t\x12\x1b\n\x13provider_message_id\x18\x0b \x01(\t\x12\x1a\n\x12\x61nswers_message_id\x18\x0c \x01(\t\x12\x12\n\nerror_code\x18\r \x01(\t\x12\x15\n\rerror_message\x18\x0e \x01(\t\x12.\n\ncreated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x07sent_at\x18\x10 \x01(\x0b\x32%.switchboard.messaging.v1.SourcedTime\x12;\n\x0c\x64\x65livered_at\x18\x11 \x01(\x0b\x32%.switchboard.messaging.v1.SourcedTime\x12\x36\n\x07read_at\x18\x12 \x01(\x0b\x32%.switchboard.messaging.v1.SourcedTime\x12\x38\n\tfailed_at\x18\x13 \x01(\x0b\x32%.switchboard.messaging.v1.SourcedTime*U\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44IRECTION_INBOUND\x10\x01\x12\x16\n\x12\x44IRECTION_OUTBOUND\x10\x02*\x8e\x02\n\rMessageStatus\x12\x1e\n\x1aMESSAGE_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17MESSAGE_STATUS_RECEIVED\x10\x01\x12\x19\n\x15MESSAGE_STATUS_QUEUED\x10\x02\x12\x1a\n\x16MESSAGE_STATUS_SENDING\x10\x03\x12\x17\n\x13MESSAGE_STATUS_SENT\x10\x04\x12\x1e\n\x1aMESSAGE_STATUS_UNDELIVERED\x10\x05\x12\x19\n\x15MESSAGE_STATUS_FAILED\x10\x06\x12\x1c\n\x18MESSAGE_STATUS_DELIVERED\x10\x07\x12\x17\n\x13MESSAGE_STATUS_READ\x10\x08*]\n\nTimeSource\x12\x1b\n\x17TIME_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n\x14TIME_SOURCE_PROVIDER\x10\x01\x12\x18\n\x14TIME_SOURCE_RECEIVED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&switchboard/messaging/v1/message.proto\x12\x18switchboard.messaging.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"m\n\x0bSourcedTime\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x06source\x18\x02 \x01(\x0e\x32$.switchboard.messaging.v1.TimeSource\"[\n\x05Media\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0f\n\x07problem\x18\x05 \x01(\t\"\x8e\x01\n\x08Template\x12\n\n\x02id\x18\x01 \x01(\t\x12\x44\n\tvariables\x18\x02 \x03(\x0b\x32\x31.switchboard.messaging.v1.Template.VariablesEntry\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xfb\x05\n\x07Message\x12\n\n\x02id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12\x36\n\tdirection\x18\x03 \x01(\x0e\x32#.switchboard.messaging.v1.Direction\x12\x37\n\x06status\x18\x04 \x01(\x0e\x32\'.switchboard.messaging.v1.MessageStatus\x12\x17\n\x0f\x63ontact_address\x18\x05 \x01(\t\x12\x13\n\x0bown_address\x18\x06 \x01(\t\x12\x0c\n\x04\x62ody\x18\x07 \x01(\t\x12.\n\x05media\x18\x08 \x03(\x0b\x32\x1f.switchboard.messaging.v1.Media\x12\x0e\n\x06\x61uthor\x18\t \x01(\t\x12\x10\n\x08provider\x18\n \x01(\t\x12\x1b\n\x13provider_message_id\x18\x0b \x01(\t\x12\x1a\n\x12\x61nswers_message_id\x18\x0c \x01(\t\x12\x12\n\nerror_code\x18\r \x01(\t\x12\x15\n\rerror_message\x18\x0e \x01(\t\x12.\n\ncreated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x07sent_at\x18\x10 \x01(\x0b\x32%.switchboard.messaging.v1.SourcedTime\x12;\n\x0c\x64\x65livered_at\x18\x11 \x01(\x0b\x32%.switchboard.messaging.v1.SourcedTime\x12\x36\n\x07read_at\x18\x12 \x01(\x0b\x32%.switchboard.messaging.v1.SourcedTime\x12\x38\n\tfailed_at\x18\x13 \x01(\x0b\x32%.switchboard.messaging.v1.SourcedTime\x12\x34\n\x08template\x18\x14 \x01(\x0b\x32\".switchboard.messaging.v1.Template\x12\x1b\n\x13reply_to_message_id\x18\x15 \x01(\t\"\xbf\x02\n\x0cMessageEvent\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x38\n\x04kind\x18\x03 \x01(\x0e\x32*.switchboard.messaging.v1.MessageEventKind\x12\x37\n\x06status\x18\x04 \x01(\x0e\x32\'.switchboard.messaging.v1.MessageStatus\x12:\n\x0boccurred_at\x18\x05 \x01(\x0b\x32%.switchboard.messaging.v1.SourcedTime\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x12\n\nerror_code\x18\x07 \x01(\t\x12\x15\n\rerror_message\x18\x08 \x01(\t\x12\x0f\n\x07outcome\x18\t \x01(\t\x12\x0e\n\x06origin\x18\n \x01(\t*U\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44IRECTION_INBOUND\x10\x01\x12\x16\n\x12\x44IRECTION_OUTBOUND\x10\x02*\x8e\x02\n\rMessageStatus\x12\x1e\n\x1aMESSAGE_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17MESSAGE_STATUS_RECEIVED\x10\x01\x12\x19\n\x15MESSAGE_STATUS_QUEUED\x10\x02\x12\x1a\n\x16MESSAGE_STATUS_SENDING\x10\x03\x12\x17\n\x13MESSAGE_STATUS_SENT\x10\x04\x12\x1e\n\x1aMESSAGE_STATUS_UNDELIVERED\x10\x05\x12\x19\n\x15MESSAGE_STATUS_FAILED\x10\x06\x12\x1c\n\x18MESSAGE_STATUS_DELIVERED\x10\x07\x12\x17\n\x13MESSAGE_STATUS_READ\x10\x08*]\n\nTimeSource\x12\x1b\n\x17TIME_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n\x14TIME_SOURCE_PROVIDER\x10\x01\x12\x18\n\x14TIME_SOURCE_RECEIVED\x10\x02*\xd5\x01\n\x10MessageEventKind\x12\"\n\x1eMESSAGE_EVENT_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1bMESSAGE_EVENT_KIND_RECEIVED\x10\x01\x12\x1d\n\x19MESSAGE_EVENT_KIND_QUEUED\x10\x02\x12\x1e\n\x1aMESSAGE_EVENT_KIND_ATTEMPT\x10\x03\x12\x1e\n\x1aMESSAGE_EVENT_KIND_OUTCOME\x10\x04\x12\x1d\n\x19MESSAGE_EVENT_KIND_STATUS\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'switchboard.messaging.v1.message_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DIRECTION']._serialized_start=939
-  _globals['_DIRECTION']._serialized_end=1024
-  _globals['_MESSAGESTATUS']._serialized_start=1027
-  _globals['_MESSAGESTATUS']._serialized_end=1297
-  _globals['_TIMESOURCE']._serialized_start=1299
-  _globals['_TIMESOURCE']._serialized_end=1392
+  _globals['_TEMPLATE_VARIABLESENTRY']._loaded_options = None
+  _globals['_TEMPLATE_VARIABLESENTRY']._serialized_options = b'8\001'
+  _globals['_DIRECTION']._serialized_start=1538
+  _globals['_DIRECTION']._serialized_end=1623
+  _globals['_MESSAGESTATUS']._serialized_start=1626
+  _globals['_MESSAGESTATUS']._serialized_end=1896
+  _globals['_TIMESOURCE']._serialized_start=1898
+  _globals['_TIMESOURCE']._serialized_end=1991
+  _globals['_MESSAGEEVENTKIND']._serialized_start=1994
+  _globals['_MESSAGEEVENTKIND']._serialized_end=2207
   _globals['_SOURCEDTIME']._serialized_start=101
   _globals['_SOURCEDTIME']._serialized_end=210
   _globals['_MEDIA']._serialized_start=212
-  _globals['_MEDIA']._serialized_end=254
-  _globals['_MESSAGE']._serialized_start=257
-  _globals['_MESSAGE']._serialized_end=937
+  _globals['_MEDIA']._serialized_end=303
+  _globals['_TEMPLATE']._serialized_start=306
+  _globals['_TEMPLATE']._serialized_end=448
+  _globals['_TEMPLATE_VARIABLESENTRY']._serialized_start=400
+  _globals['_TEMPLATE_VARIABLESENTRY']._serialized_end=448
+  _globals['_MESSAGE']._serialized_start=451
+  _globals['_MESSAGE']._serialized_end=1214
+  _globals['_MESSAGEEVENT']._serialized_start=1217
+  _globals['_MESSAGEEVENT']._serialized_end=1536
 # @@protoc_insertion_point(module_scope)

@@ -108,6 +108,40 @@ TIME_SOURCE_RECEIVED: TimeSource.ValueType  # 2
 """The provider sends no time: this is when its report reached us."""
 Global___TimeSource: _TypeAlias = TimeSource  # noqa: Y015
 
+class _MessageEventKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MessageEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MessageEventKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MESSAGE_EVENT_KIND_UNSPECIFIED: _MessageEventKind.ValueType  # 0
+    MESSAGE_EVENT_KIND_RECEIVED: _MessageEventKind.ValueType  # 1
+    """It came in."""
+    MESSAGE_EVENT_KIND_QUEUED: _MessageEventKind.ValueType  # 2
+    """It was stored for sending."""
+    MESSAGE_EVENT_KIND_ATTEMPT: _MessageEventKind.ValueType  # 3
+    """A provider is about to be called."""
+    MESSAGE_EVENT_KIND_OUTCOME: _MessageEventKind.ValueType  # 4
+    """How that attempt ended."""
+    MESSAGE_EVENT_KIND_STATUS: _MessageEventKind.ValueType  # 5
+    """A provider reported on it."""
+
+class MessageEventKind(_MessageEventKind, metaclass=_MessageEventKindEnumTypeWrapper):
+    """What may happen to a message."""
+
+MESSAGE_EVENT_KIND_UNSPECIFIED: MessageEventKind.ValueType  # 0
+MESSAGE_EVENT_KIND_RECEIVED: MessageEventKind.ValueType  # 1
+"""It came in."""
+MESSAGE_EVENT_KIND_QUEUED: MessageEventKind.ValueType  # 2
+"""It was stored for sending."""
+MESSAGE_EVENT_KIND_ATTEMPT: MessageEventKind.ValueType  # 3
+"""A provider is about to be called."""
+MESSAGE_EVENT_KIND_OUTCOME: MessageEventKind.ValueType  # 4
+"""How that attempt ended."""
+MESSAGE_EVENT_KIND_STATUS: MessageEventKind.ValueType  # 5
+"""A provider reported on it."""
+Global___MessageEventKind: _TypeAlias = MessageEventKind  # noqa: Y015
+
 @_typing.final
 class SourcedTime(_message.Message):
     """A moment and whose clock measured it."""
@@ -135,27 +169,90 @@ Global___SourcedTime: _TypeAlias = SourcedTime  # noqa: Y015
 
 @_typing.final
 class Media(_message.Message):
-    """A file that came with a message."""
+    """A file that came with a message, or goes out with one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     URL_FIELD_NUMBER: _builtins.int
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     url: _builtins.str
+    """Where the provider has it, or where it takes it from."""
     content_type: _builtins.str
+    id: _builtins.str
+    """Names the stored copy for `GetMedia`. Empty until it was fetched, and for
+    what goes out.
+    """
+    size_bytes: _builtins.int
+    """Of the stored copy."""
+    problem: _builtins.str
+    """Why there is no stored copy, when there will be none."""
     def __init__(
         self,
         *,
         url: _builtins.str = ...,
         content_type: _builtins.str = ...,
+        id: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "id", b"id", "problem", b"problem", "size_bytes", b"size_bytes", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Media: _TypeAlias = Media  # noqa: Y015
+
+@_typing.final
+class Template(_message.Message):
+    """A message approved beforehand, the only kind that may be sent outside the
+    24-hour window.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class VariablesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ID_FIELD_NUMBER: _builtins.int
+    VARIABLES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The provider's id, for Twilio a ContentSid."""
+    @_builtins.property
+    def variables(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        variables: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "variables", b"variables"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Template: _TypeAlias = Template  # noqa: Y015
 
 @_typing.final
 class Message(_message.Message):
@@ -182,6 +279,8 @@ class Message(_message.Message):
     DELIVERED_AT_FIELD_NUMBER: _builtins.int
     READ_AT_FIELD_NUMBER: _builtins.int
     FAILED_AT_FIELD_NUMBER: _builtins.int
+    TEMPLATE_FIELD_NUMBER: _builtins.int
+    REPLY_TO_MESSAGE_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Ours, whatever the provider."""
     conversation_id: _builtins.str
@@ -193,7 +292,7 @@ class Message(_message.Message):
     """Our own address on the channel."""
     body: _builtins.str
     author: _builtins.str
-    """Who wrote it: "contact", "assistant" or "api"."""
+    """Who wrote it: "contact", "assistant", "person" or "api"."""
     provider: _builtins.str
     provider_message_id: _builtins.str
     """The provider's id. Empty until the provider has accepted the message."""
@@ -202,6 +301,8 @@ class Message(_message.Message):
     error_code: _builtins.str
     """The provider's code and words when the message failed."""
     error_message: _builtins.str
+    reply_to_message_id: _builtins.str
+    """The message of this conversation that it replies to, if any."""
     @_builtins.property
     def media(self) -> _containers.RepeatedCompositeFieldContainer[Global___Media]: ...
     @_builtins.property
@@ -214,6 +315,8 @@ class Message(_message.Message):
     def read_at(self) -> Global___SourcedTime: ...
     @_builtins.property
     def failed_at(self) -> Global___SourcedTime: ...
+    @_builtins.property
+    def template(self) -> Global___Template: ...
     def __init__(
         self,
         *,
@@ -236,11 +339,70 @@ class Message(_message.Message):
         delivered_at: Global___SourcedTime | None = ...,
         read_at: Global___SourcedTime | None = ...,
         failed_at: Global___SourcedTime | None = ...,
+        template: Global___Template | None = ...,
+        reply_to_message_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delivered_at", b"delivered_at", "failed_at", b"failed_at", "read_at", b"read_at", "sent_at", b"sent_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "delivered_at", b"delivered_at", "failed_at", b"failed_at", "read_at", b"read_at", "sent_at", b"sent_at", "template", b"template"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers_message_id", b"answers_message_id", "author", b"author", "body", b"body", "contact_address", b"contact_address", "conversation_id", b"conversation_id", "created_at", b"created_at", "delivered_at", b"delivered_at", "direction", b"direction", "error_code", b"error_code", "error_message", b"error_message", "failed_at", b"failed_at", "id", b"id", "media", b"media", "own_address", b"own_address", "provider", b"provider", "provider_message_id", b"provider_message_id", "read_at", b"read_at", "sent_at", b"sent_at", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers_message_id", b"answers_message_id", "author", b"author", "body", b"body", "contact_address", b"contact_address", "conversation_id", b"conversation_id", "created_at", b"created_at", "delivered_at", b"delivered_at", "direction", b"direction", "error_code", b"error_code", "error_message", b"error_message", "failed_at", b"failed_at", "id", b"id", "media", b"media", "own_address", b"own_address", "provider", b"provider", "provider_message_id", b"provider_message_id", "read_at", b"read_at", "reply_to_message_id", b"reply_to_message_id", "sent_at", b"sent_at", "status", b"status", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Message: _TypeAlias = Message  # noqa: Y015
+
+@_typing.final
+class MessageEvent(_message.Message):
+    """Something that happened to a message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURSOR_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    ERROR_CODE_FIELD_NUMBER: _builtins.int
+    ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """Position for `WatchMessages`."""
+    message_id: _builtins.str
+    kind: Global___MessageEventKind.ValueType
+    status: Global___MessageStatus.ValueType
+    """Unspecified when the event says nothing about it, or in a word that we
+    don't know.
+    """
+    provider: _builtins.str
+    error_code: _builtins.str
+    error_message: _builtins.str
+    outcome: _builtins.str
+    """For outcomes: "accepted", "rejected", "retry" or "unknown"."""
+    origin: _builtins.str
+    """For events that were not made by a webhook but found by asking the
+    provider: "reconciler".
+    """
+    @_builtins.property
+    def occurred_at(self) -> Global___SourcedTime: ...
+    def __init__(
+        self,
+        *,
+        cursor: _builtins.str = ...,
+        message_id: _builtins.str = ...,
+        kind: Global___MessageEventKind.ValueType = ...,
+        status: Global___MessageStatus.ValueType = ...,
+        occurred_at: Global___SourcedTime | None = ...,
+        provider: _builtins.str = ...,
+        error_code: _builtins.str = ...,
+        error_message: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        origin: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "error_code", b"error_code", "error_message", b"error_message", "kind", b"kind", "message_id", b"message_id", "occurred_at", b"occurred_at", "origin", b"origin", "outcome", b"outcome", "provider", b"provider", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageEvent: _TypeAlias = MessageEvent  # noqa: Y015

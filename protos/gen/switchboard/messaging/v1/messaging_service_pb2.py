@@ -22,28 +22,63 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from switchboard.messaging.v1 import conversation_pb2 as switchboard_dot_messaging_dot_v1_dot_conversation__pb2
 from switchboard.messaging.v1 import message_pb2 as switchboard_dot_messaging_dot_v1_dot_message__pb2
+from switchboard.messaging.v1 import provider_pb2 as switchboard_dot_messaging_dot_v1_dot_provider__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0switchboard/messaging/v1/messaging_service.proto\x12\x18switchboard.messaging.v1\x1a&switchboard/messaging/v1/message.proto\"B\n\x12SendMessageRequest\x12\n\n\x02to\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"I\n\x13SendMessageResponse\x12\x32\n\x07message\x18\x01 \x01(\x0b\x32!.switchboard.messaging.v1.Message\"\x1f\n\x11GetMessageRequest\x12\n\n\x02id\x18\x01 \x01(\t\"H\n\x12GetMessageResponse\x12\x32\n\x07message\x18\x01 \x01(\x0b\x32!.switchboard.messaging.v1.Message\"U\n\x13ListMessagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x17\n\x0f\x63ontact_address\x18\x03 \x01(\t\"d\n\x14ListMessagesResponse\x12\x33\n\x08messages\x18\x01 \x03(\x0b\x32!.switchboard.messaging.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xd6\x02\n\x10MessagingService\x12j\n\x0bSendMessage\x12,.switchboard.messaging.v1.SendMessageRequest\x1a-.switchboard.messaging.v1.SendMessageResponse\x12g\n\nGetMessage\x12+.switchboard.messaging.v1.GetMessageRequest\x1a,.switchboard.messaging.v1.GetMessageResponse\x12m\n\x0cListMessages\x12-.switchboard.messaging.v1.ListMessagesRequest\x1a..switchboard.messaging.v1.ListMessagesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0switchboard/messaging/v1/messaging_service.proto\x12\x18switchboard.messaging.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a+switchboard/messaging/v1/conversation.proto\x1a&switchboard/messaging/v1/message.proto\x1a\'switchboard/messaging/v1/provider.proto\"\xbd\x01\n\x12SendMessageRequest\x12\n\n\x02to\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x11\n\tmedia_url\x18\x04 \x01(\t\x12\x34\n\x08template\x18\x05 \x01(\x0b\x32\".switchboard.messaging.v1.Template\x12\x1b\n\x13reply_to_message_id\x18\x06 \x01(\t\x12\x13\n\x0b\x66rom_person\x18\x07 \x01(\x08\"I\n\x13SendMessageResponse\x12\x32\n\x07message\x18\x01 \x01(\x0b\x32!.switchboard.messaging.v1.Message\"7\n\x11GetMessageRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x16\n\x0einclude_events\x18\x02 \x01(\x08\"\x80\x01\n\x12GetMessageResponse\x12\x32\n\x07message\x18\x01 \x01(\x0b\x32!.switchboard.messaging.v1.Message\x12\x36\n\x06\x65vents\x18\x02 \x03(\x0b\x32&.switchboard.messaging.v1.MessageEvent\"\xb5\x02\n\x13ListMessagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x17\n\x0f\x63ontact_address\x18\x03 \x01(\t\x12\x37\n\x06status\x18\x04 \x01(\x0e\x32\'.switchboard.messaging.v1.MessageStatus\x12\x36\n\tdirection\x18\x05 \x01(\x0e\x32#.switchboard.messaging.v1.Direction\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x63onversation_id\x18\x08 \x01(\t\"d\n\x14ListMessagesResponse\x12\x33\n\x08messages\x18\x01 \x03(\x0b\x32!.switchboard.messaging.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"?\n\x14WatchMessagesRequest\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\x17\n\x0f\x63ontact_address\x18\x02 \x01(\t\"\x92\x01\n\x15WatchMessagesResponse\x12\x35\n\x05\x65vent\x18\x01 \x01(\x0b\x32&.switchboard.messaging.v1.MessageEvent\x12\x32\n\x07message\x18\x02 \x01(\x0b\x32!.switchboard.messaging.v1.Message\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"\x1d\n\x0fGetMediaRequest\x12\n\n\x02id\x18\x01 \x01(\t\"J\n\x10GetMediaResponse\x12\x14\n\x0c\x63ontent_type\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"A\n\x18ListConversationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"s\n\x19ListConversationsResponse\x12=\n\rconversations\x18\x01 \x03(\x0b\x32&.switchboard.messaging.v1.Conversation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"H\n\x16GetConversationRequest\x12\x0c\n\x02id\x18\x01 \x01(\tH\x00\x12\x19\n\x0f\x63ontact_address\x18\x02 \x01(\tH\x00\x42\x05\n\x03key\"W\n\x17GetConversationResponse\x12<\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32&.switchboard.messaging.v1.Conversation\"P\n\x1bMarkConversationReadRequest\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12\x18\n\x10up_to_message_id\x18\x02 \x01(\t\"\\\n\x1cMarkConversationReadResponse\x12<\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32&.switchboard.messaging.v1.Conversation\"0\n\x15PauseAssistantRequest\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\"V\n\x16PauseAssistantResponse\x12<\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32&.switchboard.messaging.v1.Conversation\"1\n\x16ResumeAssistantRequest\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\"W\n\x17ResumeAssistantResponse\x12<\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32&.switchboard.messaging.v1.Conversation\"\x12\n\x10GetStatusRequest\"\xc1\x01\n\x11GetStatusResponse\x12:\n\x08provider\x18\x01 \x01(\x0b\x32(.switchboard.messaging.v1.ProviderStatus\x12:\n\x08\x66\x61llback\x18\x02 \x01(\x0b\x32(.switchboard.messaging.v1.ProviderStatus\x12\x34\n\x06queues\x18\x03 \x01(\x0b\x32$.switchboard.messaging.v1.QueueSizes2\x80\n\n\x10MessagingService\x12j\n\x0bSendMessage\x12,.switchboard.messaging.v1.SendMessageRequest\x1a-.switchboard.messaging.v1.SendMessageResponse\x12g\n\nGetMessage\x12+.switchboard.messaging.v1.GetMessageRequest\x1a,.switchboard.messaging.v1.GetMessageResponse\x12m\n\x0cListMessages\x12-.switchboard.messaging.v1.ListMessagesRequest\x1a..switchboard.messaging.v1.ListMessagesResponse\x12r\n\rWatchMessages\x12..switchboard.messaging.v1.WatchMessagesRequest\x1a/.switchboard.messaging.v1.WatchMessagesResponse0\x01\x12\x63\n\x08GetMedia\x12).switchboard.messaging.v1.GetMediaRequest\x1a*.switchboard.messaging.v1.GetMediaResponse0\x01\x12|\n\x11ListConversations\x12\x32.switchboard.messaging.v1.ListConversationsRequest\x1a\x33.switchboard.messaging.v1.ListConversationsResponse\x12v\n\x0fGetConversation\x12\x30.switchboard.messaging.v1.GetConversationRequest\x1a\x31.switchboard.messaging.v1.GetConversationResponse\x12\x85\x01\n\x14MarkConversationRead\x12\x35.switchboard.messaging.v1.MarkConversationReadRequest\x1a\x36.switchboard.messaging.v1.MarkConversationReadResponse\x12s\n\x0ePauseAssistant\x12/.switchboard.messaging.v1.PauseAssistantRequest\x1a\x30.switchboard.messaging.v1.PauseAssistantResponse\x12v\n\x0fResumeAssistant\x12\x30.switchboard.messaging.v1.ResumeAssistantRequest\x1a\x31.switchboard.messaging.v1.ResumeAssistantResponse\x12\x64\n\tGetStatus\x12*.switchboard.messaging.v1.GetStatusRequest\x1a+.switchboard.messaging.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'switchboard.messaging.v1.messaging_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SENDMESSAGEREQUEST']._serialized_start=118
-  _globals['_SENDMESSAGEREQUEST']._serialized_end=184
-  _globals['_SENDMESSAGERESPONSE']._serialized_start=186
-  _globals['_SENDMESSAGERESPONSE']._serialized_end=259
-  _globals['_GETMESSAGEREQUEST']._serialized_start=261
-  _globals['_GETMESSAGEREQUEST']._serialized_end=292
-  _globals['_GETMESSAGERESPONSE']._serialized_start=294
-  _globals['_GETMESSAGERESPONSE']._serialized_end=366
-  _globals['_LISTMESSAGESREQUEST']._serialized_start=368
-  _globals['_LISTMESSAGESREQUEST']._serialized_end=453
-  _globals['_LISTMESSAGESRESPONSE']._serialized_start=455
-  _globals['_LISTMESSAGESRESPONSE']._serialized_end=555
-  _globals['_MESSAGINGSERVICE']._serialized_start=558
-  _globals['_MESSAGINGSERVICE']._serialized_end=900
+  _globals['_SENDMESSAGEREQUEST']._serialized_start=238
+  _globals['_SENDMESSAGEREQUEST']._serialized_end=427
+  _globals['_SENDMESSAGERESPONSE']._serialized_start=429
+  _globals['_SENDMESSAGERESPONSE']._serialized_end=502
+  _globals['_GETMESSAGEREQUEST']._serialized_start=504
+  _globals['_GETMESSAGEREQUEST']._serialized_end=559
+  _globals['_GETMESSAGERESPONSE']._serialized_start=562
+  _globals['_GETMESSAGERESPONSE']._serialized_end=690
+  _globals['_LISTMESSAGESREQUEST']._serialized_start=693
+  _globals['_LISTMESSAGESREQUEST']._serialized_end=1002
+  _globals['_LISTMESSAGESRESPONSE']._serialized_start=1004
+  _globals['_LISTMESSAGESRESPONSE']._serialized_end=1104
+  _globals['_WATCHMESSAGESREQUEST']._serialized_start=1106
+  _globals['_WATCHMESSAGESREQUEST']._serialized_end=1169
+  _globals['_WATCHMESSAGESRESPONSE']._serialized_start=1172
+  _globals['_WATCHMESSAGESRESPONSE']._serialized_end=1318
+  _globals['_GETMEDIAREQUEST']._serialized_start=1320
+  _globals['_GETMEDIAREQUEST']._serialized_end=1349
+  _globals['_GETMEDIARESPONSE']._serialized_start=1351
+  _globals['_GETMEDIARESPONSE']._serialized_end=1425
+  _globals['_LISTCONVERSATIONSREQUEST']._serialized_start=1427
+  _globals['_LISTCONVERSATIONSREQUEST']._serialized_end=1492
+  _globals['_LISTCONVERSATIONSRESPONSE']._serialized_start=1494
+  _globals['_LISTCONVERSATIONSRESPONSE']._serialized_end=1609
+  _globals['_GETCONVERSATIONREQUEST']._serialized_start=1611
+  _globals['_GETCONVERSATIONREQUEST']._serialized_end=1683
+  _globals['_GETCONVERSATIONRESPONSE']._serialized_start=1685
+  _globals['_GETCONVERSATIONRESPONSE']._serialized_end=1772
+  _globals['_MARKCONVERSATIONREADREQUEST']._serialized_start=1774
+  _globals['_MARKCONVERSATIONREADREQUEST']._serialized_end=1854
+  _globals['_MARKCONVERSATIONREADRESPONSE']._serialized_start=1856
+  _globals['_MARKCONVERSATIONREADRESPONSE']._serialized_end=1948
+  _globals['_PAUSEASSISTANTREQUEST']._serialized_start=1950
+  _globals['_PAUSEASSISTANTREQUEST']._serialized_end=1998
+  _globals['_PAUSEASSISTANTRESPONSE']._serialized_start=2000
+  _globals['_PAUSEASSISTANTRESPONSE']._serialized_end=2086
+  _globals['_RESUMEASSISTANTREQUEST']._serialized_start=2088
+  _globals['_RESUMEASSISTANTREQUEST']._serialized_end=2137
+  _globals['_RESUMEASSISTANTRESPONSE']._serialized_start=2139
+  _globals['_RESUMEASSISTANTRESPONSE']._serialized_end=2226
+  _globals['_GETSTATUSREQUEST']._serialized_start=2228
+  _globals['_GETSTATUSREQUEST']._serialized_end=2246
+  _globals['_GETSTATUSRESPONSE']._serialized_start=2249
+  _globals['_GETSTATUSRESPONSE']._serialized_end=2442
+  _globals['_MESSAGINGSERVICE']._serialized_start=2445
+  _globals['_MESSAGINGSERVICE']._serialized_end=3725
 # @@protoc_insertion_point(module_scope)

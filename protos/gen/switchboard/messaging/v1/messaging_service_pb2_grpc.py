@@ -52,6 +52,46 @@ class MessagingServiceStub:
                 request_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ListMessagesRequest.SerializeToString,
                 response_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ListMessagesResponse.FromString,
                 _registered_method=True)
+        self.WatchMessages = channel.unary_stream(
+                '/switchboard.messaging.v1.MessagingService/WatchMessages',
+                request_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.WatchMessagesRequest.SerializeToString,
+                response_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.WatchMessagesResponse.FromString,
+                _registered_method=True)
+        self.GetMedia = channel.unary_stream(
+                '/switchboard.messaging.v1.MessagingService/GetMedia',
+                request_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetMediaRequest.SerializeToString,
+                response_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetMediaResponse.FromString,
+                _registered_method=True)
+        self.ListConversations = channel.unary_unary(
+                '/switchboard.messaging.v1.MessagingService/ListConversations',
+                request_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ListConversationsRequest.SerializeToString,
+                response_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ListConversationsResponse.FromString,
+                _registered_method=True)
+        self.GetConversation = channel.unary_unary(
+                '/switchboard.messaging.v1.MessagingService/GetConversation',
+                request_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetConversationRequest.SerializeToString,
+                response_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetConversationResponse.FromString,
+                _registered_method=True)
+        self.MarkConversationRead = channel.unary_unary(
+                '/switchboard.messaging.v1.MessagingService/MarkConversationRead',
+                request_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.MarkConversationReadRequest.SerializeToString,
+                response_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.MarkConversationReadResponse.FromString,
+                _registered_method=True)
+        self.PauseAssistant = channel.unary_unary(
+                '/switchboard.messaging.v1.MessagingService/PauseAssistant',
+                request_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.PauseAssistantRequest.SerializeToString,
+                response_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.PauseAssistantResponse.FromString,
+                _registered_method=True)
+        self.ResumeAssistant = channel.unary_unary(
+                '/switchboard.messaging.v1.MessagingService/ResumeAssistant',
+                request_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ResumeAssistantRequest.SerializeToString,
+                response_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ResumeAssistantResponse.FromString,
+                _registered_method=True)
+        self.GetStatus = channel.unary_unary(
+                '/switchboard.messaging.v1.MessagingService/GetStatus',
+                request_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetStatusResponse.FromString,
+                _registered_method=True)
 
 
 class MessagingServiceServicer:
@@ -69,7 +109,7 @@ class MessagingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetMessage(self, request, context):
-        """One message by its id.
+        """One message by its id, with its history where that is asked for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -78,6 +118,63 @@ class MessagingServiceServicer:
     def ListMessages(self, request, context):
         """Messages, newest first. No message is skipped or repeated between pages
         while new ones arrive.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchMessages(self, request, context):
+        """What happens to messages, from a cursor on and then as it happens. Whoever
+        comes back with the last cursor seen misses nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMedia(self, request, context):
+        """A stored file that came with a message.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListConversations(self, request, context):
+        """Conversations, the one with the newest message first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConversation(self, request, context):
+        """One conversation, by its id or by the contact's address.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MarkConversationRead(self, request, context):
+        """Marks what the contact wrote as read by the business.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseAssistant(self, request, context):
+        """Silences the assistant in one conversation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeAssistant(self, request, context):
+        """Lets the assistant answer again, from the contact's next message on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatus(self, request, context):
+        """The providers and the queues.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,6 +197,46 @@ def add_MessagingServiceServicer_to_server(servicer, server):
                     servicer.ListMessages,
                     request_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ListMessagesRequest.FromString,
                     response_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ListMessagesResponse.SerializeToString,
+            ),
+            'WatchMessages': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchMessages,
+                    request_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.WatchMessagesRequest.FromString,
+                    response_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.WatchMessagesResponse.SerializeToString,
+            ),
+            'GetMedia': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetMedia,
+                    request_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetMediaRequest.FromString,
+                    response_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetMediaResponse.SerializeToString,
+            ),
+            'ListConversations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListConversations,
+                    request_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ListConversationsRequest.FromString,
+                    response_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ListConversationsResponse.SerializeToString,
+            ),
+            'GetConversation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConversation,
+                    request_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetConversationRequest.FromString,
+                    response_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetConversationResponse.SerializeToString,
+            ),
+            'MarkConversationRead': grpc.unary_unary_rpc_method_handler(
+                    servicer.MarkConversationRead,
+                    request_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.MarkConversationReadRequest.FromString,
+                    response_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.MarkConversationReadResponse.SerializeToString,
+            ),
+            'PauseAssistant': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseAssistant,
+                    request_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.PauseAssistantRequest.FromString,
+                    response_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.PauseAssistantResponse.SerializeToString,
+            ),
+            'ResumeAssistant': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeAssistant,
+                    request_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ResumeAssistantRequest.FromString,
+                    response_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ResumeAssistantResponse.SerializeToString,
+            ),
+            'GetStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatus,
+                    request_deserializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetStatusRequest.FromString,
+                    response_serializer=switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -186,6 +323,222 @@ class MessagingService:
             '/switchboard.messaging.v1.MessagingService/ListMessages',
             switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ListMessagesRequest.SerializeToString,
             switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ListMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/switchboard.messaging.v1.MessagingService/WatchMessages',
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.WatchMessagesRequest.SerializeToString,
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.WatchMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMedia(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/switchboard.messaging.v1.MessagingService/GetMedia',
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetMediaRequest.SerializeToString,
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetMediaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListConversations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/switchboard.messaging.v1.MessagingService/ListConversations',
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ListConversationsRequest.SerializeToString,
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ListConversationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConversation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/switchboard.messaging.v1.MessagingService/GetConversation',
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetConversationRequest.SerializeToString,
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetConversationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MarkConversationRead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/switchboard.messaging.v1.MessagingService/MarkConversationRead',
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.MarkConversationReadRequest.SerializeToString,
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.MarkConversationReadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseAssistant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/switchboard.messaging.v1.MessagingService/PauseAssistant',
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.PauseAssistantRequest.SerializeToString,
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.PauseAssistantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeAssistant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/switchboard.messaging.v1.MessagingService/ResumeAssistant',
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ResumeAssistantRequest.SerializeToString,
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.ResumeAssistantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/switchboard.messaging.v1.MessagingService/GetStatus',
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetStatusRequest.SerializeToString,
+            switchboard_dot_messaging_dot_v1_dot_messaging__service__pb2.GetStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

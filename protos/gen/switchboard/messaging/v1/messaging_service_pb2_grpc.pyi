@@ -41,11 +41,29 @@ class MessagingServiceStub:
     background: follow `status`.
     """
     GetMessage: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.GetMessageRequest, _messaging_service_pb2.GetMessageResponse]
-    """One message by its id."""
+    """One message by its id, with its history where that is asked for."""
     ListMessages: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.ListMessagesRequest, _messaging_service_pb2.ListMessagesResponse]
     """Messages, newest first. No message is skipped or repeated between pages
     while new ones arrive.
     """
+    WatchMessages: _grpc.UnaryStreamMultiCallable[_messaging_service_pb2.WatchMessagesRequest, _messaging_service_pb2.WatchMessagesResponse]
+    """What happens to messages, from a cursor on and then as it happens. Whoever
+    comes back with the last cursor seen misses nothing.
+    """
+    GetMedia: _grpc.UnaryStreamMultiCallable[_messaging_service_pb2.GetMediaRequest, _messaging_service_pb2.GetMediaResponse]
+    """A stored file that came with a message."""
+    ListConversations: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.ListConversationsRequest, _messaging_service_pb2.ListConversationsResponse]
+    """Conversations, the one with the newest message first."""
+    GetConversation: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.GetConversationRequest, _messaging_service_pb2.GetConversationResponse]
+    """One conversation, by its id or by the contact's address."""
+    MarkConversationRead: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.MarkConversationReadRequest, _messaging_service_pb2.MarkConversationReadResponse]
+    """Marks what the contact wrote as read by the business."""
+    PauseAssistant: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.PauseAssistantRequest, _messaging_service_pb2.PauseAssistantResponse]
+    """Silences the assistant in one conversation."""
+    ResumeAssistant: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.ResumeAssistantRequest, _messaging_service_pb2.ResumeAssistantResponse]
+    """Lets the assistant answer again, from the contact's next message on."""
+    GetStatus: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.GetStatusRequest, _messaging_service_pb2.GetStatusResponse]
+    """The providers and the queues."""
 
 @_typing.type_check_only
 class MessagingServiceAsyncStub(MessagingServiceStub):
@@ -60,11 +78,29 @@ class MessagingServiceAsyncStub(MessagingServiceStub):
     background: follow `status`.
     """
     GetMessage: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.GetMessageRequest, _messaging_service_pb2.GetMessageResponse]  # type: ignore[assignment]
-    """One message by its id."""
+    """One message by its id, with its history where that is asked for."""
     ListMessages: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.ListMessagesRequest, _messaging_service_pb2.ListMessagesResponse]  # type: ignore[assignment]
     """Messages, newest first. No message is skipped or repeated between pages
     while new ones arrive.
     """
+    WatchMessages: _aio.UnaryStreamMultiCallable[_messaging_service_pb2.WatchMessagesRequest, _messaging_service_pb2.WatchMessagesResponse]  # type: ignore[assignment]
+    """What happens to messages, from a cursor on and then as it happens. Whoever
+    comes back with the last cursor seen misses nothing.
+    """
+    GetMedia: _aio.UnaryStreamMultiCallable[_messaging_service_pb2.GetMediaRequest, _messaging_service_pb2.GetMediaResponse]  # type: ignore[assignment]
+    """A stored file that came with a message."""
+    ListConversations: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.ListConversationsRequest, _messaging_service_pb2.ListConversationsResponse]  # type: ignore[assignment]
+    """Conversations, the one with the newest message first."""
+    GetConversation: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.GetConversationRequest, _messaging_service_pb2.GetConversationResponse]  # type: ignore[assignment]
+    """One conversation, by its id or by the contact's address."""
+    MarkConversationRead: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.MarkConversationReadRequest, _messaging_service_pb2.MarkConversationReadResponse]  # type: ignore[assignment]
+    """Marks what the contact wrote as read by the business."""
+    PauseAssistant: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.PauseAssistantRequest, _messaging_service_pb2.PauseAssistantResponse]  # type: ignore[assignment]
+    """Silences the assistant in one conversation."""
+    ResumeAssistant: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.ResumeAssistantRequest, _messaging_service_pb2.ResumeAssistantResponse]  # type: ignore[assignment]
+    """Lets the assistant answer again, from the contact's next message on."""
+    GetStatus: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.GetStatusRequest, _messaging_service_pb2.GetStatusResponse]  # type: ignore[assignment]
+    """The providers and the queues."""
 
 class MessagingServiceServicer(metaclass=_abc_1.ABCMeta):
     """The one owner of messages. Calls need the metadata `authorization: Bearer
@@ -88,7 +124,7 @@ class MessagingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _messaging_service_pb2.GetMessageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_messaging_service_pb2.GetMessageResponse, _abc.Awaitable[_messaging_service_pb2.GetMessageResponse]]:
-        """One message by its id."""
+        """One message by its id, with its history where that is asked for."""
 
     @_abc_1.abstractmethod
     def ListMessages(
@@ -99,5 +135,71 @@ class MessagingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Messages, newest first. No message is skipped or repeated between pages
         while new ones arrive.
         """
+
+    @_abc_1.abstractmethod
+    def WatchMessages(
+        self,
+        request: _messaging_service_pb2.WatchMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_messaging_service_pb2.WatchMessagesResponse], _abc.AsyncIterator[_messaging_service_pb2.WatchMessagesResponse]]:
+        """What happens to messages, from a cursor on and then as it happens. Whoever
+        comes back with the last cursor seen misses nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def GetMedia(
+        self,
+        request: _messaging_service_pb2.GetMediaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_messaging_service_pb2.GetMediaResponse], _abc.AsyncIterator[_messaging_service_pb2.GetMediaResponse]]:
+        """A stored file that came with a message."""
+
+    @_abc_1.abstractmethod
+    def ListConversations(
+        self,
+        request: _messaging_service_pb2.ListConversationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_messaging_service_pb2.ListConversationsResponse, _abc.Awaitable[_messaging_service_pb2.ListConversationsResponse]]:
+        """Conversations, the one with the newest message first."""
+
+    @_abc_1.abstractmethod
+    def GetConversation(
+        self,
+        request: _messaging_service_pb2.GetConversationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_messaging_service_pb2.GetConversationResponse, _abc.Awaitable[_messaging_service_pb2.GetConversationResponse]]:
+        """One conversation, by its id or by the contact's address."""
+
+    @_abc_1.abstractmethod
+    def MarkConversationRead(
+        self,
+        request: _messaging_service_pb2.MarkConversationReadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_messaging_service_pb2.MarkConversationReadResponse, _abc.Awaitable[_messaging_service_pb2.MarkConversationReadResponse]]:
+        """Marks what the contact wrote as read by the business."""
+
+    @_abc_1.abstractmethod
+    def PauseAssistant(
+        self,
+        request: _messaging_service_pb2.PauseAssistantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_messaging_service_pb2.PauseAssistantResponse, _abc.Awaitable[_messaging_service_pb2.PauseAssistantResponse]]:
+        """Silences the assistant in one conversation."""
+
+    @_abc_1.abstractmethod
+    def ResumeAssistant(
+        self,
+        request: _messaging_service_pb2.ResumeAssistantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_messaging_service_pb2.ResumeAssistantResponse, _abc.Awaitable[_messaging_service_pb2.ResumeAssistantResponse]]:
+        """Lets the assistant answer again, from the contact's next message on."""
+
+    @_abc_1.abstractmethod
+    def GetStatus(
+        self,
+        request: _messaging_service_pb2.GetStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_messaging_service_pb2.GetStatusResponse, _abc.Awaitable[_messaging_service_pb2.GetStatusResponse]]:
+        """The providers and the queues."""
 
 def add_MessagingServiceServicer_to_server(servicer: MessagingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
