@@ -148,7 +148,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--seconds", type=float, default=4.0)
-    arguments.add_argument("--connections", type=int, nargs="+", default=[64, 256])
+    arguments.add_argument("--connections", type=int, nargs="+", default=[64, 256, 512])
     arguments.add_argument("--servers", nargs="+", choices=_SERVERS, default=_SERVERS)
     options = arguments.parse_args()
     os.sched_setaffinity(0, _CORES[1:2] or _CORES)
