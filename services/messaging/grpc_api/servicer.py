@@ -1,5 +1,6 @@
 """`switchboard.messaging.v1.MessagingService`."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
@@ -68,3 +69,45 @@ class MessagingServicer(rpc.MessagingServiceServicer):
             messages=[message_to_proto(message) for message in page.messages],
             next_page_token="" if following is None else encode_page_token(following, question),
         )
+
+    async def ListConversations(  # noqa: N802 - The name is the contract's.
+        self, request: pb.ListConversationsRequest, context: Context
+    ) -> pb.ListConversationsResponse:
+        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
+
+    async def GetConversation(  # noqa: N802 - The name is the contract's.
+        self, request: pb.GetConversationRequest, context: Context
+    ) -> pb.GetConversationResponse:
+        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
+
+    async def MarkConversationRead(  # noqa: N802 - The name is the contract's.
+        self, request: pb.MarkConversationReadRequest, context: Context
+    ) -> pb.MarkConversationReadResponse:
+        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
+
+    async def PauseAssistant(  # noqa: N802 - The name is the contract's.
+        self, request: pb.PauseAssistantRequest, context: Context
+    ) -> pb.PauseAssistantResponse:
+        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
+
+    async def ResumeAssistant(  # noqa: N802 - The name is the contract's.
+        self, request: pb.ResumeAssistantRequest, context: Context
+    ) -> pb.ResumeAssistantResponse:
+        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
+
+    async def GetStatus(  # noqa: N802 - The name is the contract's.
+        self, request: pb.GetStatusRequest, context: Context
+    ) -> pb.GetStatusResponse:
+        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
+
+    async def WatchMessages(  # noqa: N802 - The name is the contract's.
+        self, request: pb.WatchMessagesRequest, context: Context
+    ) -> AsyncIterator[pb.WatchMessagesResponse]:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
+        yield pb.WatchMessagesResponse()
+
+    async def GetMedia(  # noqa: N802 - The name is the contract's.
+        self, request: pb.GetMediaRequest, context: Context
+    ) -> AsyncIterator[pb.GetMediaResponse]:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
+        yield pb.GetMediaResponse()
