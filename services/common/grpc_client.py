@@ -7,14 +7,14 @@ import grpc
 import grpc.aio
 
 
-class _CallDefaults(grpc.aio.UnaryUnaryClientInterceptor):
+class _UnaryDefaults(grpc.aio.UnaryUnaryClientInterceptor):
     """Adds the token, and a deadline where the caller gave none.
 
     A call without a deadline may hang for ever.
     """
 
     def __init__(self, token: str, default_seconds: float) -> None:
-        self._authorization = ("authorization", f"Bearer {token}")
+        self._token = token
         self._default_seconds = default_seconds
 
     async def intercept_unary_unary(
@@ -23,23 +23,45 @@ class _CallDefaults(grpc.aio.UnaryUnaryClientInterceptor):
         client_call_details: grpc.aio.ClientCallDetails,
         request: Any,
     ) -> Any:
-        metadata = grpc.aio.Metadata(*(client_call_details.metadata or ()))
-        metadata.add(*self._authorization)
-        details = grpc.aio.ClientCallDetails(
-            method=client_call_details.method,
-            timeout=client_call_details.timeout or self._default_seconds,
-            metadata=metadata,
-            credentials=client_call_details.credentials,
-            wait_for_ready=client_call_details.wait_for_ready,
-        )
-        return await continuation(details, request)
+        timeout = client_call_details.timeout or self._default_seconds
+        return await continuation(_with_token(client_call_details, self._token, timeout), request)
+
+
+class _StreamDefaults(grpc.aio.UnaryStreamClientInterceptor):
+    """Adds the token. A stream may last, so its deadline is the caller's matter."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def intercept_unary_stream(
+        self,
+        continuation: Callable[[grpc.aio.ClientCallDetails, Any], Any],
+        client_call_details: grpc.aio.ClientCallDetails,
+        request: Any,
+    ) -> Any:
+        timeout = client_call_details.timeout
+        return await continuation(_with_token(client_call_details, self._token, timeout), request)
+
+
+def _with_token(
+    details: grpc.aio.ClientCallDetails, token: str, timeout: float | None
+) -> grpc.aio.ClientCallDetails:
+    metadata = grpc.aio.Metadata(*(details.metadata or ()))
+    metadata.add("authorization", f"Bearer {token}")
+    return grpc.aio.ClientCallDetails(
+        method=details.method,
+        timeout=timeout,
+        metadata=metadata,
+        credentials=details.credentials,
+        wait_for_ready=details.wait_for_ready,
+    )
 
 
 def open_channel(address: str, token: str, default_seconds: float = 10.0) -> grpc.aio.Channel:
     """A channel to `host:port` of one of our services."""
     return grpc.aio.insecure_channel(
         address,
-        interceptors=[_CallDefaults(token, default_seconds)],
+        interceptors=[_UnaryDefaults(token, default_seconds), _StreamDefaults(token)],
         # Our services are reached directly, whatever proxy leads outside.
         options=[("grpc.enable_http_proxy", 0)],
     )
