@@ -81,6 +81,15 @@ class PolicyRefusedError(SwitchboardError):
         return {"rule": self.rule, **until}
 
 
+class PaceExceededError(PolicyRefusedError):
+    """Too much is sent at once; `until` says when it may go on."""
+
+    reason = "PACE_EXCEEDED"
+    grpc_code = "RESOURCE_EXHAUSTED"
+    http_status = 429
+    retryable = True
+
+
 class OverloadedError(SwitchboardError):
     """Too many requests at once."""
 

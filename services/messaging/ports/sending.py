@@ -1,22 +1,30 @@
 """What sending needs from the store and from providers, and the values that cross."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from services.messaging.domain.contact import Identity
 from services.messaging.domain.message import (
     Author,
+    Media,
     Message,
     MessageStatus,
+    Template,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message to be stored for sending."""
+    """A message to be stored for sending.
+
+    Attributes:
+        body: "" for a template, whose text only the provider knows, and for media alone.
+        provider: What sends it, unless that is unavailable and another one takes over.
+        reply_to_message_id: Our id of the message of the same conversation that it replies to.
+    """
 
     recipient: Identity
     contact_address: str
@@ -24,6 +32,9 @@ class NewMessage:
     provider: str
     author: Author
     body: str
+    media: tuple[Media, ...] = ()
+    template: Template | None = None
+    reply_to_message_id: str | None = None
     request_id: str | None = None
     request_hash: str | None = None
 
@@ -48,6 +59,8 @@ class ClaimedSend:
     first_attempt_at: datetime
     last_attempt_at: datetime
     lease_until: datetime
+    media_urls: tuple[str, ...] = ()
+    template: Template | None = None
 
 
 class OutcomeKind(Enum):
@@ -78,6 +91,38 @@ class SendOutcome:
     error_code: str | None = None
     error_message: str | None = None
     retry_after: timedelta | None = None
+
+
+class ProviderState(Enum):
+    """How a provider is doing."""
+
+    HEALTHY = "healthy"
+    """Its last calls succeeded."""
+    DEGRADED = "degraded"
+    """It failed of late, and is still tried."""
+    UNAVAILABLE = "unavailable"
+    """It failed so often, or asked us so, that it is left alone for a while."""
+    UNTRIED = "untried"
+    """Nothing was sent by it since the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderStatus:
+    """A provider as this process sees it.
+
+    Attributes:
+        reason: The state in words.
+        last_error: The provider's code and words of the last failure.
+        retry_at: While unavailable: when it is tried again.
+    """
+
+    name: str
+    state: ProviderState
+    reason: str
+    last_success_at: datetime | None = None
+    last_failure_at: datetime | None = None
+    last_error: str | None = None
+    retry_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +157,23 @@ class Provider(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Which providers take messages now.
+
+    Attributes:
+        closed: These get none.
+        instead: What is due for one of them goes to another, by names. Only messages that were
+            certainly never sent go elsewhere; one whose outcome was ever unknown stays.
+    """
+
+    closed: frozenset[str] = frozenset()
+    instead: Mapping[str, str] = field(default_factory=dict)
+
+
+ALL_OPEN: Final = Routes()
+
+
 class OutboxStore(Protocol):
     """The table of unsettled sends. At most one of a conversation is under way at a time."""
 
@@ -123,19 +185,43 @@ class OutboxStore(Protocol):
 
         Raises:
             IdempotencyConflictError: The `request_id` stands for another request.
-            PolicyRefusedError: The contact has opted out.
+            InvalidInputError: `reply_to_message_id` is no message of the conversation.
+            PolicyRefusedError: A rule forbids the message.
         """
         ...
 
-    async def claim(self, *, limit: int, lease: timedelta) -> Sequence[ClaimedSend]:
-        """Take messages that are due, the oldest of each conversation, and record the attempt."""
+    async def claim(
+        self, *, limit: int, lease: timedelta, routes: Routes = ALL_OPEN
+    ) -> Sequence[ClaimedSend]:
+        """Take messages that are due, the oldest of each conversation, and record the attempt.
+
+        A message that a rule has come to forbid meanwhile is failed instead.
+        """
         ...
 
-    async def settle(self, message: ClaimedSend, outcome: SendOutcome, retry_at: datetime) -> None:
+    async def settle(
+        self,
+        message: ClaimedSend,
+        outcome: SendOutcome,
+        retry_at: datetime,
+        *,
+        move_to: str | None = None,
+    ) -> None:
         """Record how an attempt ended. `retry_at` is used by RETRY and UNKNOWN.
 
         ACCEPTED always counts. REJECTED and RETRY count only while this claim holds, for
         afterwards someone else may have sent the message.
+
+        Args:
+            move_to: The provider that is to try again after a RETRY, unless the outcome of an
+                earlier attempt was unknown.
+        """
+        ...
+
+    async def release_stranded(self) -> int:
+        """Make due what waits behind nothing any more; returns how many.
+
+        Nothing should: settling a message releases the next of its conversation.
         """
         ...
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.dialects import postgresql
@@ -127,6 +128,8 @@ class ConversationRow(Base):
     # Inbound messages beyond the newest one that the business has read.
     unread_count: Mapped[int] = mapped_column(default=0, server_default="0")
     read_up_to_id: Mapped[int | None] = mapped_column(BigInteger)
+    # The recipient's pace: until then its share of messages is used up.
+    paced_until: Mapped[datetime | None]
     assistant_paused_at: Mapped[datetime | None]
     # person or api
     assistant_paused_by: Mapped[str | None] = mapped_column(String(16))
@@ -150,12 +153,14 @@ class MessageRow(Base):
     __tablename__ = "messages"
     __table_args__ = (
         UniqueConstraint("provider", "provider_message_id"),
-        Index("ix_messages_conversation_id_id", "conversation_id", "id"),
-        Index("ix_messages_status_id", "status", "id"),
+        # The order of lists, for each of the filters.
         Index("ix_messages_created_at_id", "created_at", "id"),
+        Index(
+            "ix_messages_conversation_id_created_at_id", "conversation_id", "created_at", "id"
+        ),
+        Index("ix_messages_status_created_at_id", "status", "created_at", "id"),
     )
 
-    # Grows with every message stored: the order of lists and the position of their pages.
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     public_id: Mapped[str] = mapped_column(String(32), unique=True)
     conversation_id: Mapped[int] = mapped_column(ForeignKey("conversations.id"))
@@ -263,8 +268,10 @@ class OutboxRow(Base):
         ForeignKey("messages.id"), primary_key=True, autoincrement=False
     )
     conversation_id: Mapped[int] = mapped_column(ForeignKey("conversations.id"))
-    # due, sending or unknown
+    # due, sending or unknown; waiting behind an older message of the conversation
     state: Mapped[str] = mapped_column(String(8))
+    # Its outcome was unknown once: no other provider may ever send it.
+    pinned: Mapped[bool] = mapped_column(default=False, server_default=false())
     attempts: Mapped[int]
     due_at: Mapped[datetime]
     # While sending, or while its outcome is looked up: when another process may take over.

@@ -12,6 +12,11 @@ depends_on = None
 ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 TIME = sa.DateTime(timezone=True)
+LISTS = [
+    ["created_at", "id"],
+    ["conversation_id", "created_at", "id"],
+    ["status", "created_at", "id"],
+]
 
 
 def upgrade() -> None:
@@ -65,10 +70,23 @@ def upgrade() -> None:
             sa.Column("unread_count", sa.Integer(), nullable=False, server_default="0")
         )
         conversations.add_column(sa.Column("read_up_to_id", sa.BigInteger(), nullable=True))
+        conversations.add_column(sa.Column("paced_until", TIME, nullable=True))
         conversations.add_column(sa.Column("assistant_paused_at", TIME, nullable=True))
         conversations.add_column(sa.Column("assistant_paused_by", sa.String(16), nullable=True))
         conversations.drop_index("ix_conversations_last_message_at")
         conversations.create_index("ix_conversations_last_message_at_id", ["last_message_at", "id"])
+
+    with op.batch_alter_table("outbox") as outbox:
+        outbox.add_column(
+            sa.Column("pinned", sa.Boolean(), nullable=False, server_default=sa.false())
+        )
+    # Nobody knows which of them were unknown before.
+    op.execute("UPDATE outbox SET pinned = true WHERE attempts > 0")
+    op.execute(
+        "UPDATE outbox SET state = 'waiting' WHERE state = 'due' AND EXISTS"
+        " (SELECT 1 FROM outbox AS older WHERE older.conversation_id = outbox.conversation_id"
+        " AND older.message_id < outbox.message_id)"
+    )
 
     with op.batch_alter_table("message_events") as events:
         events.add_column(sa.Column("error_message", sa.Text(), nullable=True))
@@ -89,8 +107,9 @@ def upgrade() -> None:
     with op.batch_alter_table("messages") as messages:
         messages.add_column(sa.Column("template", DOCUMENT, nullable=True))
         messages.add_column(sa.Column("reply_to_id", ROW_ID, nullable=True))
-        messages.create_index("ix_messages_created_at_id", ["created_at", "id"])
-        messages.create_index("ix_messages_status_id", ["status", "id"])
+        messages.drop_index("ix_messages_conversation_id_id")
+        for columns in LISTS:
+            messages.create_index(f"ix_messages_{'_'.join(columns)}", columns)
         messages.create_foreign_key(
             "fk_messages_reply_to_id_messages", "messages", ["reply_to_id"], ["id"]
         )
@@ -99,8 +118,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     with op.batch_alter_table("messages") as messages:
         messages.drop_constraint("fk_messages_reply_to_id_messages", type_="foreignkey")
-        messages.drop_index("ix_messages_status_id")
-        messages.drop_index("ix_messages_created_at_id")
+        for columns in LISTS:
+            messages.drop_index(f"ix_messages_{'_'.join(columns)}")
+        messages.create_index("ix_messages_conversation_id_id", ["conversation_id", "id"])
         messages.drop_column("reply_to_id")
         messages.drop_column("template")
     with op.batch_alter_table("message_events") as events:
@@ -110,8 +130,17 @@ def downgrade() -> None:
     with op.batch_alter_table("conversations") as conversations:
         conversations.drop_index("ix_conversations_last_message_at_id")
         conversations.create_index("ix_conversations_last_message_at", ["last_message_at"])
-        for name in ("assistant_paused_by", "assistant_paused_at", "read_up_to_id", "unread_count"):
+        for name in (
+            "assistant_paused_by",
+            "assistant_paused_at",
+            "paced_until",
+            "read_up_to_id",
+            "unread_count",
+        ):
             conversations.drop_column(name)
+    with op.batch_alter_table("outbox") as outbox:
+        outbox.drop_column("pinned")
+    op.execute("UPDATE outbox SET state = 'due' WHERE state = 'waiting'")
     with op.batch_alter_table("contacts") as contacts:
         contacts.drop_constraint("uq_contacts_public_id", type_="unique")
         contacts.drop_column("public_id")
