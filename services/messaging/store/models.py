@@ -2,7 +2,8 @@
 
 A transaction that locks rows of several tables locks pending replies first, then contacts,
 conversations, outbox, messages, and within a table by ascending id: so two of them can't wait for
-each other.
+each other. Before all of these, whoever finds a conversation by its contact holds the contact
+`FOR KEY SHARE`; whoever merges contacts holds them `FOR UPDATE`, so nobody else adds to them.
 """
 
 from datetime import UTC, datetime
@@ -101,6 +102,8 @@ class IdentityRow(Base):
     contact_id: Mapped[int] = mapped_column(ForeignKey("contacts.id"), index=True)
     kind: Mapped[str] = mapped_column(String(32))
     value: Mapped[str] = mapped_column(String(255))
+    # Of a user name: time of the newest message that bore it. It passes from person to person.
+    named_at: Mapped[datetime | None]
 
     contact: Mapped[ContactRow] = relationship(back_populates="identities")
 
@@ -250,6 +253,7 @@ class ParkedStatusRow(Base):
     status: Mapped[str | None] = mapped_column(String(16))
     error_code: Mapped[str | None] = mapped_column(String(32))
     error_message: Mapped[str | None] = mapped_column(Text)
+    origin: Mapped[str | None] = mapped_column(String(16))
     occurred_at: Mapped[datetime]
     source: Mapped[str] = mapped_column(String(16))
     payload: Mapped[dict[str, Any]]

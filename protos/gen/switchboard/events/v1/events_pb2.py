@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"switchboard/events/v1/events.proto\x12\x15switchboard.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x01\n\x0fWebhookReceived\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x34\n\nparameters\x18\x02 \x03(\x0b\x32 .switchboard.events.v1.Parameter\x12:\n\x10query_parameters\x18\x03 \x03(\x0b\x32 .switchboard.events.v1.Parameter\x12/\n\x0breceived_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11idempotency_token\x18\x05 \x01(\t\"(\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"switchboard/events/v1/events.proto\x12\x15switchboard.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\x01\n\x0fWebhookReceived\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x34\n\nparameters\x18\x02 \x03(\x0b\x32 .switchboard.events.v1.Parameter\x12:\n\x10query_parameters\x18\x03 \x03(\x0b\x32 .switchboard.events.v1.Parameter\x12/\n\x0breceived_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11idempotency_token\x18\x05 \x01(\t\x12\x0e\n\x06origin\x18\x06 \x01(\t\"(\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'switchboard.events.v1.event
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WEBHOOKRECEIVED']._serialized_start=95
-  _globals['_WEBHOOKRECEIVED']._serialized_end=320
-  _globals['_PARAMETER']._serialized_start=322
-  _globals['_PARAMETER']._serialized_end=362
+  _globals['_WEBHOOKRECEIVED']._serialized_end=336
+  _globals['_PARAMETER']._serialized_start=338
+  _globals['_PARAMETER']._serialized_end=378
 # @@protoc_insertion_point(module_scope)

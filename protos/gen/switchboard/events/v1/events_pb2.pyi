@@ -33,10 +33,16 @@ class WebhookReceived(_message.Message):
     QUERY_PARAMETERS_FIELD_NUMBER: _builtins.int
     RECEIVED_AT_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_TOKEN_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """The provider that signed the request, for example "twilio"."""
     idempotency_token: _builtins.str
     """The provider's own retry token. It is outside the signature: a hint only."""
+    origin: _builtins.str
+    """Where it comes from when no webhook brought it: "reconciler" when the
+    provider's list showed an event whose webhook was lost. The parameters are
+    then those of the list, under the webhook's names.
+    """
     @_builtins.property
     def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
         """Every parameter of the body in the order received, unknown and repeated
@@ -61,10 +67,11 @@ class WebhookReceived(_message.Message):
         query_parameters: _abc.Iterable[Global___Parameter] | None = ...,
         received_at: _timestamp_pb2.Timestamp | None = ...,
         idempotency_token: _builtins.str = ...,
+        origin: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["received_at", b"received_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_token", b"idempotency_token", "parameters", b"parameters", "provider", b"provider", "query_parameters", b"query_parameters", "received_at", b"received_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_token", b"idempotency_token", "origin", b"origin", "parameters", b"parameters", "provider", b"provider", "query_parameters", b"query_parameters", "received_at", b"received_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

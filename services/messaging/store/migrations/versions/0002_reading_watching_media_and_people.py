@@ -64,6 +64,11 @@ def upgrade() -> None:
         contacts.alter_column("public_id", existing_type=sa.String(32), nullable=False)
         contacts.create_unique_constraint("uq_contacts_public_id", ["public_id"])
 
+    with op.batch_alter_table("contact_identities") as identities:
+        identities.add_column(sa.Column("named_at", TIME, nullable=True))
+    with op.batch_alter_table("parked_statuses") as parked:
+        parked.add_column(sa.Column("origin", sa.String(16), nullable=True))
+
     with op.batch_alter_table("conversations") as conversations:
         # The default stays for programs that don't know the column yet.
         conversations.add_column(
@@ -141,6 +146,10 @@ def downgrade() -> None:
     with op.batch_alter_table("outbox") as outbox:
         outbox.drop_column("pinned")
     op.execute("UPDATE outbox SET state = 'due' WHERE state = 'waiting'")
+    with op.batch_alter_table("parked_statuses") as parked:
+        parked.drop_column("origin")
+    with op.batch_alter_table("contact_identities") as identities:
+        identities.drop_column("named_at")
     with op.batch_alter_table("contacts") as contacts:
         contacts.drop_constraint("uq_contacts_public_id", type_="unique")
         contacts.drop_column("public_id")
