@@ -18,8 +18,9 @@ from services.common.lifecycle import run_service, run_until_stopped
 from services.common.metrics import serving_metrics
 from services.common.settings import secret_list, split_list
 from services.messaging.assistant.openai_assistant import OpenAIAssistant
-from services.messaging.consumers.ingest import IngestConsumer
+from services.messaging.consumers.ingest import DURABLE, IngestConsumer
 from services.messaging.consumers.parked import sweep_parked
+from services.messaging.consumers.retention import keep_journal_short
 from services.messaging.domain.opt_out import OptOutWords
 from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
 from services.messaging.providers.twilio import webhooks as twilio_webhooks
@@ -132,6 +133,13 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 ready=streams_ready,
             ),
             _consume(consumer, streams_ready),
+            keep_journal_short(
+                client,
+                durable=DURABLE,
+                max_age=timedelta(days=settings.journal_retention_days),
+                clock=_now,
+                ready=streams_ready,
+            ),
             dispatcher.run(),
             reconciler.run(),
             sweep_parked(ingest),

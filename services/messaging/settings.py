@@ -213,6 +213,12 @@ class MessagingSettings(CommonSettings):
         description="size at which the journal refuses more events",
         examples=["10737418240"],
     )
+    journal_retention_days: Annotated[float, Field(gt=0)] = Field(
+        30.0,
+        description="age at which events that were handled leave the journal; how far a replay "
+        "can go back",
+        examples=["30"],
+    )
     send_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
         16, description="messages being handed to the provider at once", examples=["16"]
     )

@@ -1,0 +1,84 @@
+"""Removing old events from the journal, and never one that hasn't been handled.
+
+JetStream's own limits by age or size don't ask whether a consumer has seen a message, so the
+journal has none but the size at which it refuses more. Without this it would fill up.
+"""
+
+import asyncio
+from datetime import datetime, timedelta
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+
+from services.common.journal.streams import INGEST_STREAM, INGEST_SUBJECTS
+from services.messaging.ports.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+
+async def keep_journal_short(
+    client: Client,
+    *,
+    durable: str,
+    max_age: timedelta,
+    clock: Clock,
+    ready: asyncio.Event,
+    every_seconds: float = 3600.0,
+) -> None:
+    """Remove what is older than `max_age` and acknowledged by `durable`, for ever.
+
+    Args:
+        ready: Set when the streams are there.
+    """
+    await ready.wait()
+    while True:
+        try:
+            removed = await remove_old_events(
+                client.jetstream(), durable=durable, before=clock() - max_age
+            )
+        except NotFoundError:
+            # The consumer makes its durable with its first fetch: nothing was handled yet.
+            pass
+        except (nats.errors.Error, OSError) as error:
+            log.warning("old events stay in the journal for now", error=repr(error))
+        else:
+            if removed:
+                log.info("old events were removed from the journal", events=removed)
+        await asyncio.sleep(every_seconds)
+
+
+async def remove_old_events(js: JetStreamContext, *, durable: str, before: datetime) -> int:
+    """Remove acknowledged events that were journaled before a time; returns how many.
+
+    Raises:
+        nats.errors.Error: The broker didn't answer.
+    """
+    state = (await js.stream_info(INGEST_STREAM)).state
+    consumer = await js.consumer_info(INGEST_STREAM, durable)
+    handled = consumer.ack_floor.stream_seq if consumer.ack_floor else 0
+    end = min(await _first_since(js, state.first_seq, state.last_seq, before), handled + 1)
+    if state.messages == 0 or end <= state.first_seq:
+        return 0
+    await js.purge_stream(INGEST_STREAM, seq=end)
+    return state.messages - (await js.stream_info(INGEST_STREAM)).state.messages
+
+
+async def _first_since(js: JetStreamContext, low: int, high: int, time: datetime) -> int:
+    """The first sequence journaled at `time` or later; `high + 1` when there is none."""
+    high += 1
+    while low < high:
+        middle = (low + high) // 2
+        try:
+            # The next one that is left, for sequences may be missing.
+            found = await js.get_msg(INGEST_STREAM, seq=middle, subject=INGEST_SUBJECTS, next=True)
+        except NotFoundError:
+            high = middle
+            continue
+        if found.time is not None and found.time < time:
+            low = (found.seq or middle) + 1
+        else:
+            high = middle
+    return low
