@@ -18,9 +18,10 @@ from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.outbox import SqlOutboxStore
 from tests.support.receiving import at, clear, inbound, phone, receive, report, state
-from tests.support.sending import ManualClock, new_message, open_database
+from tests.support.sending import ANY_TIME, ManualClock, new_message, open_database
 
 SENDS = 3
+USER_IDS = ["US.13491208655400", "US.13491208655401", "IL.ENT.13491208655402"]
 REPORTED = [status for status in MessageStatus if status is not MessageStatus.RECEIVED]
 
 
@@ -57,18 +58,22 @@ def histories(draw: st.DrawFn) -> list[Event]:
             seconds=number * 7 % 31,
             body=body,
             name=name,
-            others=["US.1349120865540000"[: 12 + contact]] if named else [],
+            user_name=user_name,
+            # The number alone, the user id alone, or both: then they are one person's.
+            address=USER_IDS[contact] if shown == "user id" else None,
+            others=[USER_IDS[contact]] if shown == "both" else [],
         )
-        for number, (contact, body, name, named) in enumerate(
+        for number, (contact, body, name, user_name, shown) in enumerate(
             draw(
                 st.lists(
                     st.tuples(
                         st.integers(0, 2),
                         st.sampled_from(["Hello", "STOP", "START", "", "How much?"]),
                         st.sampled_from(["", "Dana", "Noa"]),
-                        st.booleans(),
+                        st.sampled_from(["", "", "dana", "noa"]),
+                        st.sampled_from(["number", "user id", "both"]),
                     ),
-                    max_size=7,
+                    max_size=8,
                 )
             )
         )
@@ -122,7 +127,7 @@ async def _outcome(
     await clear(database)
     clock = ManualClock()
     clock.time = at(0)
-    outbox, ingest = SqlOutboxStore(database, clock), SqlIngestStore(database)
+    outbox, ingest = SqlOutboxStore(database, clock, ANY_TIME), SqlIngestStore(database)
     # To contacts that don't write, so that every send can be claimed at once.
     for number in range(SENDS):
         await outbox.enqueue(new_message(f"send {number}", to=phone(10 + number)))

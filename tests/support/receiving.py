@@ -9,7 +9,11 @@ from sqlalchemy import delete, select
 from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
 
 from services.common.journal.events import EventKind, JournalEvent
-from services.messaging.domain.contact import InboundMessage, whatsapp_identity
+from services.messaging.domain.contact import (
+    InboundMessage,
+    whatsapp_identity,
+    whatsapp_username,
+)
 from services.messaging.domain.message import MessageStatus, Moment, StatusReport, TimeSource
 from services.messaging.domain.opt_out import OptOutWords
 from services.messaging.ports.clock import Clock
@@ -42,11 +46,21 @@ def inbound(
     seconds: float = 0,
     body: str = "Hello",
     name: str = "",
+    address: str | None = None,
     others: Sequence[str] = (),
+    user_name: str = "",
 ) -> InboundMessage:
-    """A message from a contact, `seconds` after `START`."""
-    address = f"whatsapp:{phone(contact)}"
-    identities = [whatsapp_identity(one) for one in (address, *others)]
+    """A message from a contact, `seconds` after `START`.
+
+    Args:
+        address: A WhatsApp user id, when the contact shows no number.
+        others: Further identities.
+    """
+    address = f"whatsapp:{address or phone(contact)}"
+    identities = [
+        *(whatsapp_identity(one) for one in (address, *others)),
+        whatsapp_username(user_name),
+    ]
     return InboundMessage(
         event_key=f"message:{sid}",
         provider="twilio",
@@ -176,8 +190,12 @@ async def state(database: Database) -> dict[str, Any]:
     }
     ids = {row["id"]: row["public_id"] for row in await rows(database, "messages")}
     return {
+        "identities": sorted(
+            (row["kind"], row["value"], str(row["named_at"]), contacts[row["contact_id"]])
+            for row in await rows(database, "contact_identities")
+        ),
         "contacts": {
-            contacts[row["id"]]: _without(row, "id", "created_at")
+            contacts[row["id"]]: _without(row, "id", "public_id", "created_at")
             for row in await rows(database, "contacts")
         },
         "conversations": {

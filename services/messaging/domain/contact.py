@@ -11,6 +11,7 @@ from services.messaging.domain.message import Media
 _PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
 # Twilio, "WhatsApp business-scoped user ids": a country, optionally ENT for a parent account.
 _BSUID = re.compile(r"[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]{1,128}")
+_USERNAME = re.compile(r"[a-z0-9._]{1,64}")
 
 
 class IdentityKind(StrEnum):
@@ -18,6 +19,8 @@ class IdentityKind(StrEnum):
 
     PHONE = "phone"
     WHATSAPP_BSUID = "whatsapp_bsuid"
+    WHATSAPP_LID = "whatsapp_lid"
+    WHATSAPP_USERNAME = "whatsapp_username"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,15 @@ class Identity:
 
     kind: IdentityKind
     value: str
+
+    @property
+    def proves(self) -> bool:
+        """Whether two contacts that bear it are one person.
+
+        A user name is given up and taken by somebody else: it belongs to whoever bore it last,
+        and joins nobody.
+        """
+        return self.kind is not IdentityKind.WHATSAPP_USERNAME
 
 
 def whatsapp_identity(address: str) -> Identity | None:
@@ -41,6 +53,14 @@ def whatsapp_identity(address: str) -> Identity | None:
     return None
 
 
+def whatsapp_username(name: str) -> Identity | None:
+    """The identity in a user name, with or without "@"; None when it can't be one."""
+    plain = name.strip().removeprefix("@").lower()
+    if not _USERNAME.fullmatch(plain):
+        return None
+    return Identity(IdentityKind.WHATSAPP_USERNAME, plain)
+
+
 def whatsapp_address(identity: Identity) -> str:
     """The address at which WhatsApp reaches an identity."""
     return f"whatsapp:{identity.value}"
@@ -53,8 +73,10 @@ class InboundMessage:
     Attributes:
         event_key: The event's natural key; the same message always has the same.
         identities: Every identity the provider named for the sender, the address's own first.
-        received_at: When it reached us; aware, UTC.
+        received_at: When it reached us, or, when its webhook was lost, when it reached the
+            provider; aware, UTC.
         payload: The provider's parameters as they came.
+        origin: "" when a webhook brought it, "reconciler" when the provider's list did.
     """
 
     event_key: str
@@ -68,3 +90,4 @@ class InboundMessage:
     profile_name: str = ""
     media: tuple[Media, ...] = ()
     payload: Mapping[str, object] = field(default_factory=dict)
+    origin: str = ""

@@ -72,3 +72,11 @@ class IngestStore(Protocol):
             UnavailableError: The database can't be reached.
         """
         ...
+
+    async def drop_parked(self, before: datetime) -> int:
+        """Forget parked reports from before a time; returns how many.
+
+        Raises:
+            UnavailableError: The database can't be reached.
+        """
+        ...

@@ -116,14 +116,18 @@ def _contact(row: AnyRow, messages: Sequence[StoredMessage]) -> dict[str, Any]:
     )
     out_at = _latest(row.last_opt_out_at, (m.at for m in messages if m.received.opted_out))
     in_at = _latest(row.last_opt_in_at, (m.at for m in messages if m.received.opted_out is False))
-    is_out = out_at is not None and (in_at is None or out_at >= in_at)
     return {
         "display_name": name,
         "named_at": named_at,
-        "opted_out_at": out_at if is_out else None,
+        "opted_out_at": opted_out_since(out_at, in_at),
         "last_opt_out_at": out_at,
         "last_opt_in_at": in_at,
     }
+
+
+def opted_out_since(out_at: datetime | None, in_at: datetime | None) -> datetime | None:
+    """What the last opt-out and the last opt-in together mean; None when messages are welcome."""
+    return out_at if out_at is not None and (in_at is None or out_at >= in_at) else None
 
 
 def _conversation(row: AnyRow, messages: Sequence[StoredMessage]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Storing what arrived, a batch in one transaction, so that order and repetition don't matter."""
 
 from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, and_, delete, select
@@ -17,14 +18,27 @@ from services.messaging.domain.message import (
 )
 from services.messaging.ports.receiving import IngestResult, ReceivedMessage
 from services.messaging.store.bulk import insert_many
-from services.messaging.store.contacts import Party, new_public_id, resolve_conversations
+from services.messaging.store.contacts import (
+    Party,
+    SplitContactsError,
+    new_public_id,
+    resolve_conversations,
+)
 from services.messaging.store.database import Database
 from services.messaging.store.followup import StoredMessage, follow_up
-from services.messaging.store.models import MessageEventRow, MessageRow, ParkedStatusRow
+from services.messaging.store.merging import merge_contacts
+from services.messaging.store.models import (
+    MediaFetchRow,
+    MessageEventRow,
+    MessageRow,
+    ParkedStatusRow,
+)
 from services.messaging.store.outbox import cancel_automatic
 from services.messaging.store.reports import apply_reports, park, parked_report
 
 _PARKED_AT_ONCE = 500
+_MERGES_AT_MOST = 5
+"""One is enough, unless others find new names of the same people at that very moment."""
 
 
 class SqlIngestStore:
@@ -39,14 +53,22 @@ class SqlIngestStore:
         """Store a batch. What is known already is left as it is."""
         if not messages and not reports:
             return IngestResult(stored=0, applied=0, parked=0)
-        try:
-            async with self._database.write() as connection:
-                stored = await _store_messages(connection, messages)
-                unmatched = await apply_reports(connection, reports)
-                await park(connection, unmatched)
-        except IntegrityError as error:
-            # Every expected conflict is handled, so another transaction was in the way.
-            raise UnavailableError("two transactions met, try again") from error
+        for _ in range(_MERGES_AT_MOST):
+            try:
+                async with self._database.write() as connection:
+                    stored = await _store_messages(connection, messages)
+                    unmatched = await apply_reports(connection, reports)
+                    await park(connection, unmatched)
+                break
+            except SplitContactsError as split:
+                for contact_ids in split.groups:
+                    async with self._database.write() as connection:
+                        await merge_contacts(connection, contact_ids)
+            except IntegrityError as error:
+                # Every expected conflict is handled, so another transaction was in the way.
+                raise UnavailableError("two transactions met, try again") from error
+        else:
+            raise UnavailableError("contacts go on turning out to be one person, try again")
         distinct = len({report.event_key for report in reports})
         return IngestResult(stored=stored, applied=distinct - len(unmatched), parked=len(unmatched))
 
@@ -72,6 +94,18 @@ class SqlIngestStore:
             total += len(rows)
             if len(rows) < _PARKED_AT_ONCE:
                 return total
+
+    async def drop_parked(self, before: datetime) -> int:
+        """Forget parked reports from before a time; returns how many."""
+        old = ParkedStatusRow.occurred_at < before
+        async with self._database.read() as connection:
+            if await connection.scalar(select(ParkedStatusRow.id).where(old).limit(1)) is None:
+                return 0
+        async with self._database.write() as connection:
+            dropped = await connection.execute(
+                delete(ParkedStatusRow).where(old).returning(ParkedStatusRow.id)
+            )
+            return len(dropped.all())
 
 
 def _applicable(provider_message_ids: Collection[str] | None) -> Select[*tuple[Any, ...]]:
@@ -102,7 +136,10 @@ async def _store_messages(connection: AsyncConnection, received: Iterable[Receiv
     messages = [one.message for _, one in ordered]
     conversations = await resolve_conversations(
         connection,
-        [Party(one.identities, one.contact_address, one.own_address) for one in messages],
+        [
+            Party(one.identities, one.contact_address, one.own_address, one.received_at)
+            for one in messages
+        ],
         min(one.received_at for one in messages),
     )
     inserted = await insert_many(
@@ -139,6 +176,7 @@ async def _store_messages(connection: AsyncConnection, received: Iterable[Receiv
     ]
     if new:
         await _add_events(connection, new)
+        await _queue_media(connection, new)
         opted_out = await follow_up(connection, new)
         if opted_out:
             await cancel_automatic(connection, opted_out, max(one.at for one in new))
@@ -155,10 +193,24 @@ async def _add_events(connection: AsyncConnection, new: Sequence[StoredMessage])
                 "event_key": one.received.message.event_key,
                 "kind": "received",
                 "status": MessageStatus.RECEIVED.value,
+                "provider": one.received.message.provider,
+                "origin": one.received.message.origin or None,
                 "occurred_at": one.at,
                 "source": TimeSource.RECEIVED.value,
                 "payload": dict(one.received.message.payload),
             }
             for one in new
+        ],
+    )
+
+
+async def _queue_media(connection: AsyncConnection, new: Sequence[StoredMessage]) -> None:
+    await insert_many(
+        connection,
+        MediaFetchRow,
+        [
+            {"message_id": one.id, "attempts": 0, "due_at": one.at}
+            for one in new
+            if one.received.message.media
         ],
     )

@@ -11,7 +11,12 @@ from datetime import datetime
 from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
 
 from services.common.errors import InvalidInputError
-from services.messaging.domain.contact import Identity, InboundMessage, whatsapp_identity
+from services.messaging.domain.contact import (
+    Identity,
+    InboundMessage,
+    whatsapp_identity,
+    whatsapp_username,
+)
 from services.messaging.domain.message import (
     Media,
     MessageStatus,
@@ -43,6 +48,7 @@ _MAX_ID = 128
 _MAX_KEY = 255
 _MAX_ADDRESS = 255
 _MAX_NAME = 255
+_MAX_ORIGIN = 16
 _MAX_ERROR_CODE = 32
 _MAX_ERROR_MESSAGE = 1000
 
@@ -93,7 +99,7 @@ def inbound_message(key: str, webhook: WebhookReceived, received_at: datetime) -
     parameters = _Parameters(webhook.parameters)
     address = parameters.required("From", at_most=_MAX_ADDRESS)
     identities = tuple(dict.fromkeys(_identities(address, parameters)))
-    if not identities:
+    if not any(one.proves for one in identities):
         raise InvalidInputError("From", "is neither a phone number nor a WhatsApp user id")
     return InboundMessage(
         event_key=_event_key(key),
@@ -107,6 +113,7 @@ def inbound_message(key: str, webhook: WebhookReceived, received_at: datetime) -
         profile_name=parameters.first("ProfileName")[:_MAX_NAME],
         media=tuple(_media(parameters)),
         payload=parameters.payload(),
+        origin=webhook.origin[:_MAX_ORIGIN],
     )
 
 
@@ -135,6 +142,7 @@ def status_report(key: str, webhook: WebhookReceived, received_at: datetime) -> 
         error_message=parameters.first("ErrorMessage", "ChannelStatusMessage")[:_MAX_ERROR_MESSAGE]
         or None,
         payload=parameters.payload(),
+        origin=webhook.origin[:_MAX_ORIGIN],
     )
 
 
@@ -149,6 +157,9 @@ def _identities(address: str, parameters: _Parameters) -> Iterator[Identity]:
         identity = whatsapp_identity(value)
         if identity is not None:
             yield identity
+    user_name = whatsapp_username(parameters.first("ProfileUsername"))
+    if user_name is not None:
+        yield user_name
 
 
 def _media(parameters: _Parameters) -> Iterator[Media]:
