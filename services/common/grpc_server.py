@@ -1,8 +1,9 @@
 """One way to build a gRPC server: authentication, errors, health and reflection included."""
 
 import asyncio
+import contextlib
 import hmac
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -26,6 +27,7 @@ ERROR_DOMAIN = "switchboard"
 _REFUSAL = "the metadata 'authorization' has no valid token"
 _HEALTH_PREFIX = f"/{health.SERVICE_NAME}/"
 
+StreamHandler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], AsyncGenerator[Any, None]]
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Coroutine[Any, Any, Any]]
 
 
@@ -40,6 +42,7 @@ class _Guard(grpc.aio.ServerInterceptor):
         self._expected = [f"Bearer {token}".encode() for token in tokens]
         self._max_concurrent = max_concurrent
         self._running: set[asyncio.Task[Any]] = set()
+        self._streams = 0
         self._max_seconds = max_seconds
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
@@ -56,6 +59,12 @@ class _Guard(grpc.aio.ServerInterceptor):
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(
+                self._guarded_stream(method, allowed, handler.unary_stream),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
         return handler if allowed else _refuse_stream(handler)
 
     def _is_known(self, shown: bytes) -> bool:
@@ -66,17 +75,31 @@ class _Guard(grpc.aio.ServerInterceptor):
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
                 return await self._answer(allowed, call(request, context))
-            except SwitchboardError as error:
-                await abort(context, error)
             except TimeoutError:
                 await context.abort(
                     grpc.StatusCode.DEADLINE_EXCEEDED, f"not done within {self._max_seconds:g} s"
                 )
-            except Exception as error:
-                if isinstance(error, grpc.aio.AbortError):
-                    raise
-                log.exception("unhandled error", method=method)
-                await context.abort(grpc.StatusCode.INTERNAL, "internal error, see the log")
+            except Exception as error:  # noqa: BLE001 - It is turned into a status, and logged.
+                await _fail(context, error, method)
+
+        return guarded
+
+    def _guarded_stream(self, method: str, allowed: bool, call: StreamHandler) -> StreamHandler:
+        """As for other calls, but a stream may last: how long is the caller's matter."""
+
+        async def guarded(
+            request: Any, context: grpc.aio.ServicerContext[Any, Any]
+        ) -> AsyncGenerator[Any, None]:
+            self._streams += 1
+            try:
+                self._admit(allowed, self._streams - 1)
+                async with contextlib.aclosing(call(request, context)) as responses:
+                    async for response in responses:
+                        yield response
+            except Exception as error:  # noqa: BLE001 - It is turned into a status, and logged.
+                await _fail(context, error, method)
+            finally:
+                self._streams -= 1
 
         return guarded
 
@@ -85,16 +108,22 @@ class _Guard(grpc.aio.ServerInterceptor):
 
         A transaction broken off in the middle would cost a connection, on SQLite even more.
         """
-        if not allowed or len(self._running) >= self._max_concurrent:
+        try:
+            self._admit(allowed, len(self._running))
+        except SwitchboardError:
             answer.close()
-            if not allowed:
-                raise UnauthenticatedError(_REFUSAL)
-            raise OverloadedError("too many calls at once, try again shortly")
+            raise
         task = asyncio.create_task(answer)
         self._running.add(task)
         task.add_done_callback(self._ended)
         async with asyncio.timeout(self._max_seconds):
             return await asyncio.shield(task)
+
+    def _admit(self, allowed: bool, running: int) -> None:
+        if not allowed:
+            raise UnauthenticatedError(_REFUSAL)
+        if running >= self._max_concurrent:
+            raise OverloadedError("too many calls at once, try again shortly")
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
@@ -103,15 +132,22 @@ class _Guard(grpc.aio.ServerInterceptor):
             task.exception()
 
 
+async def _fail(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, SwitchboardError):
+        await abort(context, error)
+    log.error("unhandled error", method=method, exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, "internal error, see the log")
+
+
 def _refuse_stream(handler: Any) -> Any:
     async def refuse(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         await abort(context, UnauthenticatedError(_REFUSAL))
 
-    if handler.request_streaming and handler.response_streaming:
+    if handler.response_streaming:
         return grpc.stream_stream_rpc_method_handler(refuse)
-    if handler.request_streaming:
-        return grpc.stream_unary_rpc_method_handler(refuse)
-    return grpc.unary_stream_rpc_method_handler(refuse)
+    return grpc.stream_unary_rpc_method_handler(refuse)
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: SwitchboardError) -> None:

@@ -18,14 +18,19 @@ from services.common.lifecycle import run_service, run_until_stopped
 from services.common.metrics import serving_metrics
 from services.common.settings import secret_list, split_list
 from services.messaging.assistant.openai_assistant import OpenAIAssistant
+from services.messaging.consumers.changes import ChangeSignal
 from services.messaging.consumers.ingest import DURABLE, IngestConsumer
 from services.messaging.consumers.parked import sweep_parked
 from services.messaging.consumers.retention import keep_journal_short
 from services.messaging.domain.opt_out import OptOutWords
+from services.messaging.domain.phone import ContactAddresses
 from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
+from services.messaging.ports.sending import ProviderState, ProviderStatus
 from services.messaging.providers.twilio import webhooks as twilio_webhooks
 from services.messaging.providers.twilio.client import TwilioProvider
 from services.messaging.settings import MessagingSettings
+from services.messaging.store.changes import SqlChangeReader
+from services.messaging.store.conversations import SqlConversationStore
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.migrate import needs_upgrade
@@ -37,6 +42,7 @@ from services.messaging.usecases.receive import Receive, ReplyPolicy
 from services.messaging.usecases.reconcile import Reconciler
 from services.messaging.usecases.reply import Replies
 from services.messaging.usecases.send import SendMessage
+from services.messaging.usecases.watch import Watch
 
 log = structlog.get_logger(__name__)
 
@@ -49,12 +55,15 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
     if not await _database_is_ready(settings, stop):
         return
     registry = CollectorRegistry()
+    client = Client()
+    changes = ChangeSignal(client)
     database = Database(
         settings.database_url.get_secret_value(),
         pool_size=settings.database_pool_size,
         max_overflow=settings.database_max_overflow,
         pool_timeout_seconds=settings.database_pool_timeout_seconds,
         slow_query_seconds=settings.slow_query_ms / 1000,
+        on_events=changes.announce,
     )
     async with contextlib.AsyncExitStack() as closing:
         closing.push_async_callback(database.close)
@@ -67,7 +76,6 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 timeout=timedelta(seconds=settings.twilio_timeout_seconds),
             )
         )
-        client = Client()
         closing.push_async_callback(_disconnect, client)
         closing.enter_context(serving_metrics(settings.metrics_port, registry))
 
@@ -112,14 +120,23 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             provider=settings.whatsapp_provider,
             on_queued=dispatcher.wake,
         )
+        watch = Watch(SqlChangeReader(database))
+        servicer = MessagingServicer(
+            send,
+            reader=SqlMessageReader(database),
+            conversations=SqlConversationStore(database, _now),
+            watch=watch,
+            addresses=ContactAddresses(settings.default_region),
+            providers=lambda: [
+                ProviderStatus(settings.whatsapp_provider, ProviderState.UNTRIED, "not yet watched")
+            ],
+        )
         server = GrpcServer(
             address=settings.messaging_grpc_bind,
             tokens=secret_list(settings.grpc_token),
             service_names=[SERVICE_NAME],
             add_services=lambda server: (
-                messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(
-                    MessagingServicer(send, SqlMessageReader(database)), server
-                )
+                messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(servicer, server)
             ),
         )
         streams_ready = asyncio.Event()
@@ -143,6 +160,8 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             dispatcher.run(),
             reconciler.run(),
             sweep_parked(ingest),
+            changes.run(watch.wake),
+            watch.run(),
             _serve_grpc(server, database),
         ]
         if settings.openai_api_key is None:

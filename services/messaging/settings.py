@@ -5,6 +5,7 @@ import re
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import phonenumbers
 from pydantic import AfterValidator, Field, SecretStr
 
 from services.common.settings import CommonSettings, HttpOrigin
@@ -37,6 +38,13 @@ def _provider(value: str) -> str:
     if value != "twilio":
         raise ValueError("must be twilio, the only provider of this version")
     return value
+
+
+def _region(value: str) -> str:
+    region = value.upper()
+    if region not in phonenumbers.SUPPORTED_REGIONS:
+        raise ValueError("must be a country's two letters, such as IL")
+    return region
 
 
 def _json_object(value: SecretStr) -> SecretStr:
@@ -91,6 +99,11 @@ class MessagingSettings(CommonSettings):
         "twilio",
         description="what sends and receives WhatsApp messages",
         examples=["twilio"],
+    )
+    default_region: Annotated[str, AfterValidator(_region)] | None = Field(
+        None,
+        description="country whose phone numbers callers may write without its code, as ISO 3166",
+        examples=["IL"],
     )
     twilio_account_sid: Annotated[str, AfterValidator(_account_sid)] = Field(
         description="the account, from the Twilio console",

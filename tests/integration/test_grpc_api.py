@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import pytest
 from google.protobuf import descriptor_pb2
-from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from switchboard.messaging.v1 import message_pb2
@@ -19,12 +17,10 @@ from switchboard.messaging.v1 import messaging_service_pb2_grpc as rpc
 from services.common.grpc_client import open_channel
 from services.common.grpc_server import GrpcServer
 from services.messaging.domain.message import MessageStatus
-from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
+from services.messaging.grpc_api.servicer import SERVICE_NAME
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
-from services.messaging.store.outbox import SqlOutboxStore
-from services.messaging.store.queries import SqlMessageReader
-from services.messaging.usecases.send import SendMessage
+from tests.support.grpc_api import TOKEN, called, details, served
 from tests.support.receiving import inbound, phone, receive, report
 from tests.support.sandbox import OUR_NUMBER
 from tests.support.sending import now, open_database
@@ -34,43 +30,11 @@ if TYPE_CHECKING:
         MessagingServiceAsyncStub as Api,
     )
 
-TOKEN = "test-token"
-
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     async with open_database(database_url) as database:
         yield database
-
-
-@asynccontextmanager
-async def served(database: Database, **options: Any) -> AsyncIterator[GrpcServer]:
-    send = SendMessage(
-        SqlOutboxStore(database, now),
-        own_address=OUR_NUMBER,
-        provider="twilio",
-        on_queued=lambda: None,
-    )
-    server = GrpcServer(
-        address="127.0.0.1:0",
-        tokens=["old-token", TOKEN],
-        service_names=[SERVICE_NAME],
-        add_services=lambda server: rpc.add_MessagingServiceServicer_to_server(
-            MessagingServicer(send, SqlMessageReader(database)), server
-        ),
-        **options,
-    )
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.stop(1)
-
-
-@asynccontextmanager
-async def called(server: GrpcServer, token: str = TOKEN) -> AsyncIterator[Api]:
-    async with open_channel(f"127.0.0.1:{server.port}", token) as channel:
-        yield rpc.MessagingServiceStub(channel)
 
 
 @pytest.fixture
@@ -88,19 +52,6 @@ async def channel(server: GrpcServer) -> AsyncIterator[grpc.aio.Channel]:
 @pytest.fixture
 def api(channel: grpc.aio.Channel) -> Api:
     return rpc.MessagingServiceStub(channel)
-
-
-def details(error: grpc.aio.AioRpcError) -> dict[str, Any]:
-    """The `google.rpc` details of an error, by the name of their type."""
-    trailers = dict(error.trailing_metadata() or ())
-    status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
-    unpacked = {}
-    for packed in status.details:
-        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest):
-            message = kind()
-            if packed.Unpack(message):
-                unpacked[kind.DESCRIPTOR.name] = message
-    return unpacked
 
 
 async def test_a_message_sent_can_be_read_back(api: Api) -> None:

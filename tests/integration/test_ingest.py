@@ -7,6 +7,7 @@ import pytest
 
 from services.messaging.domain.contact import Identity, IdentityKind, InboundMessage
 from services.messaging.domain.message import Author, MessageStatus
+from services.messaging.ports.reading import MessageFilter
 from services.messaging.ports.receiving import IngestResult, ReceivedMessage
 from services.messaging.ports.sending import OutcomeKind, SendOutcome
 from services.messaging.store.ingest import SqlIngestStore
@@ -223,18 +224,17 @@ async def test_pages_hold_every_message_once(database_url: str) -> None:
         for number in range(10):
             await take([inbound(f"SM{number}", contact=number % 2, seconds=number)], [])
         reader = SqlMessageReader(database)
-        contact = Identity(IdentityKind.PHONE, phone(1))
+        wanted = MessageFilter(contact=Identity(IdentityKind.PHONE, phone(1)))
         seen: list[str | None] = []
-        before: int | None = None
+        page = await reader.messages(wanted, limit=2, after=None)
         while True:
-            page = await reader.messages(limit=2, before=before, contact=contact)
             seen += [message.provider_message_id for message in page.messages]
-            await take([inbound(f"new{len(seen)}", contact=1)], [])
-            before = page.next_before
-            if before is None:
+            await take([inbound(f"new{len(seen)}", contact=1, seconds=100)], [])
+            if page.following is None:
                 break
+            page = await reader.messages(wanted, limit=2, after=page.following)
         assert seen == ["SM9", "SM7", "SM5", "SM3", "SM1"]
-        everything = await reader.messages(limit=100, before=None, contact=None)
+        everything = await reader.messages(MessageFilter(), limit=100, after=None)
         first = everything.messages[-1]
         assert await reader.message(first.id) == first
         assert await reader.message("unknown") is None

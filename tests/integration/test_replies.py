@@ -13,6 +13,7 @@ from services.messaging.assistant.openai_assistant import OpenAIAssistant
 from services.messaging.domain.contact import InboundMessage
 from services.messaging.domain.message import Author, Direction, Message
 from services.messaging.ports.answering import ReplyTask
+from services.messaging.ports.reading import MessageFilter
 from services.messaging.ports.sending import NewMessage
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
@@ -70,7 +71,7 @@ def answer_to(task: ReplyTask, body: str = "Yes") -> NewMessage:
 
 
 async def outbound(database: Database) -> list[Message]:
-    page = await SqlMessageReader(database).messages(limit=100, before=None, contact=None)
+    page = await SqlMessageReader(database).messages(MessageFilter(), limit=100, after=None)
     return [one for one in page.messages if one.direction is Direction.OUTBOUND]
 
 
@@ -257,7 +258,7 @@ async def test_after_many_failures_a_person_takes_over(
             clock.forward(5)
         assert not queued.is_set()
     assert await due(store) == []
-    page = await SqlMessageReader(database).messages(limit=10, before=None, contact=None)
+    page = await SqlMessageReader(database).messages(MessageFilter(), limit=10, after=None)
     assert [one.body for one in page.messages] == ["Hello"]
 
 

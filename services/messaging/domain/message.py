@@ -55,6 +55,7 @@ class Author(StrEnum):
 
     CONTACT = "contact"
     ASSISTANT = "assistant"
+    PERSON = "person"
     API = "api"
 
 
@@ -72,10 +73,28 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """A file that came with a message, by its address at the provider."""
+    """A file of a message.
+
+    Attributes:
+        url: Where the provider has it, or where it takes it from.
+        id: Names the stored copy; None until it was fetched, and for what goes out.
+        size_bytes: Of the stored copy.
+        problem: Why there is no stored copy, when there will be none.
+    """
 
     url: str
     content_type: str
+    id: str | None = None
+    size_bytes: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A message approved beforehand, by the provider's id, with what goes into its gaps."""
+
+    id: str
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +120,7 @@ class StatusReport:
         message_id: Our own id, where the provider hands it back. It lets a report find its
             message even when the call that sent it never returned.
         payload: The provider's parameters as they came.
+        origin: "" when a webhook brought it, "reconciler" when the provider's list did.
     """
 
     event_key: str
@@ -112,6 +132,7 @@ class StatusReport:
     error_code: str | None = None
     error_message: str | None = None
     payload: Mapping[str, object] = field(default_factory=dict)
+    origin: str = ""
 
 
 def fold(delivery: Delivery, report: StatusReport) -> Delivery:
@@ -162,3 +183,38 @@ class Message:
     answers_message_id: str | None
     delivery: Delivery
     created_at: datetime
+    template: Template | None = None
+    reply_to_message_id: str | None = None
+
+
+class EventKind(StrEnum):
+    """What may happen to a message."""
+
+    RECEIVED = "received"
+    QUEUED = "queued"
+    ATTEMPT = "attempt"
+    OUTCOME = "outcome"
+    STATUS = "status"
+
+
+@dataclass(frozen=True, slots=True)
+class MessageEvent:
+    """Something that happened to a message.
+
+    Attributes:
+        position: Its place among all events, in the order in which they became visible.
+        status: None when the event says nothing about it, or in a word that we don't know.
+        outcome: For outcomes: accepted, rejected, retry or unknown.
+        origin: "reconciler" when no webhook brought it and the provider's list did.
+    """
+
+    position: tuple[int, int]
+    message_id: str
+    kind: EventKind
+    status: MessageStatus | None
+    moment: Moment
+    provider: str
+    error_code: str | None = None
+    error_message: str | None = None
+    outcome: str | None = None
+    origin: str | None = None

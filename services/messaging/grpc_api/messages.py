@@ -7,11 +7,15 @@ from switchboard.messaging.v1 import message_pb2 as pb
 
 from services.messaging.domain.message import (
     Direction,
+    EventKind,
     Message,
+    MessageEvent,
     MessageStatus,
     Moment,
+    Template,
     TimeSource,
 )
+from services.messaging.grpc_api.tokens import encode_cursor
 
 _DIRECTIONS = {
     Direction.INBOUND: pb.DIRECTION_INBOUND,
@@ -26,6 +30,13 @@ _STATUSES = {
     MessageStatus.FAILED: pb.MESSAGE_STATUS_FAILED,
     MessageStatus.DELIVERED: pb.MESSAGE_STATUS_DELIVERED,
     MessageStatus.READ: pb.MESSAGE_STATUS_READ,
+}
+_KINDS = {
+    EventKind.RECEIVED: pb.MESSAGE_EVENT_KIND_RECEIVED,
+    EventKind.QUEUED: pb.MESSAGE_EVENT_KIND_QUEUED,
+    EventKind.ATTEMPT: pb.MESSAGE_EVENT_KIND_ATTEMPT,
+    EventKind.OUTCOME: pb.MESSAGE_EVENT_KIND_OUTCOME,
+    EventKind.STATUS: pb.MESSAGE_EVENT_KIND_STATUS,
 }
 _SOURCES = {
     TimeSource.PROVIDER: pb.TIME_SOURCE_PROVIDER,
@@ -44,28 +55,62 @@ def message_to_proto(message: Message) -> pb.Message:
         contact_address=message.contact_address,
         own_address=message.own_address,
         body=message.body,
-        media=[pb.Media(url=one.url, content_type=one.content_type) for one in message.media],
+        media=[
+            pb.Media(
+                url=one.url,
+                content_type=one.content_type,
+                id=one.id or "",
+                size_bytes=one.size_bytes or 0,
+                problem=one.problem or "",
+            )
+            for one in message.media
+        ],
         author=message.author,
         provider=message.provider,
         provider_message_id=message.provider_message_id or "",
         answers_message_id=message.answers_message_id or "",
         error_code=delivery.error_code or "",
         error_message=delivery.error_message or "",
-        created_at=_timestamp(message.created_at),
+        created_at=timestamp(message.created_at),
         sent_at=_sourced(delivery.sent),
         delivered_at=_sourced(delivery.delivered),
         read_at=_sourced(delivery.read),
         failed_at=_sourced(delivery.failed),
+        template=_template(message.template),
+        reply_to_message_id=message.reply_to_message_id or "",
     )
+
+
+def event_to_proto(event: MessageEvent) -> pb.MessageEvent:
+    """The event as it goes over the wire."""
+    return pb.MessageEvent(
+        cursor=encode_cursor(event.position),
+        message_id=event.message_id,
+        kind=_KINDS[event.kind],
+        status=_STATUSES[event.status] if event.status else pb.MESSAGE_STATUS_UNSPECIFIED,
+        occurred_at=_sourced(event.moment),
+        provider=event.provider,
+        error_code=event.error_code or "",
+        error_message=event.error_message or "",
+        outcome=event.outcome or "",
+        origin=event.origin or "",
+    )
+
+
+def _template(template: Template | None) -> pb.Template | None:
+    if template is None:
+        return None
+    return pb.Template(id=template.id, variables=dict(template.variables))
 
 
 def _sourced(moment: Moment | None) -> pb.SourcedTime | None:
     if moment is None:
         return None
-    return pb.SourcedTime(time=_timestamp(moment.at), source=_SOURCES[moment.source])
+    return pb.SourcedTime(time=timestamp(moment.at), source=_SOURCES[moment.source])
 
 
-def _timestamp(time: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(time)
-    return timestamp
+def timestamp(time: datetime) -> Timestamp:
+    """The time as it goes over the wire."""
+    stamp = Timestamp()
+    stamp.FromDatetime(time)
+    return stamp

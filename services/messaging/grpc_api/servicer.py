@@ -1,6 +1,7 @@
 """`switchboard.messaging.v1.MessagingService`."""
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc.aio
@@ -8,106 +9,188 @@ from switchboard.messaging.v1 import messaging_service_pb2 as pb
 from switchboard.messaging.v1 import messaging_service_pb2_grpc as rpc
 
 from services.common.errors import InvalidInputError, NotFoundError
-from services.messaging.domain.contact import whatsapp_identity
-from services.messaging.grpc_api.messages import message_to_proto
-from services.messaging.grpc_api.page_tokens import decode_page_token, encode_page_token
-from services.messaging.ports.reading import MessageReader
+from services.messaging.domain.message import Template
+from services.messaging.domain.phone import ContactAddresses
+from services.messaging.grpc_api.conversations import conversation_to_proto
+from services.messaging.grpc_api.messages import event_to_proto, message_to_proto
+from services.messaging.grpc_api.requests import message_filter, page_limit, question, required_id
+from services.messaging.grpc_api.status import provider_to_proto, queues_to_proto
+from services.messaging.grpc_api.tokens import (
+    decode_cursor,
+    decode_page_token,
+    encode_cursor,
+    encode_page_token,
+)
+from services.messaging.ports.media import MediaStore
+from services.messaging.ports.reading import ConversationStore, MessageReader
+from services.messaging.ports.sending import ProviderStatus
 from services.messaging.usecases.send import SendMessage
+from services.messaging.usecases.watch import Watch
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["MessagingService"].full_name
-_DEFAULT_PAGE = 50
-_MAX_PAGE = 200
+_CHUNK_BYTES = 64 * 1024
 
 
 class MessagingServicer(rpc.MessagingServiceServicer):
-    """Turns calls into use cases; errors are the interceptor's."""
+    """Turns calls into use cases; errors are the interceptor's.
 
-    def __init__(self, send: SendMessage, reader: MessageReader) -> None:
+    Args:
+        providers: The status of the provider in use, and then of its fallback, if there is one.
+    """
+
+    def __init__(
+        self,
+        send: SendMessage,
+        *,
+        reader: MessageReader,
+        conversations: ConversationStore,
+        watch: Watch,
+        addresses: ContactAddresses,
+        providers: Callable[[], Sequence[ProviderStatus]],
+        media: MediaStore | None = None,
+    ) -> None:
         self._send = send
         self._reader = reader
+        self._conversations = conversations
+        self._watch = watch
+        self._media = media
+        self._addresses = addresses
+        self._providers = providers
 
     async def SendMessage(  # noqa: N802 - The name is the contract's.
         self, request: pb.SendMessageRequest, context: Context
     ) -> pb.SendMessageResponse:
+        template = None
+        if request.HasField("template"):
+            template = Template(request.template.id, dict(request.template.variables))
         message = await self._send(
-            to=request.to, body=request.body, request_id=request.request_id or None
+            to=request.to,
+            body=request.body,
+            media_url=request.media_url or None,
+            template=template,
+            reply_to_message_id=request.reply_to_message_id or None,
+            from_person=request.from_person,
+            request_id=request.request_id or None,
         )
         return pb.SendMessageResponse(message=message_to_proto(message))
 
     async def GetMessage(  # noqa: N802 - The name is the contract's.
         self, request: pb.GetMessageRequest, context: Context
     ) -> pb.GetMessageResponse:
-        if not request.id:
-            raise InvalidInputError("id", "is empty; it is the `id` of a message")
-        message = None if "\0" in request.id else await self._reader.message(request.id)
+        message = await self._reader.message(required_id(request.id, "id"))
         if message is None:
             raise NotFoundError("id: there is no message with this id")
-        return pb.GetMessageResponse(message=message_to_proto(message))
+        events = await self._reader.history(message.id) if request.include_events else ()
+        return pb.GetMessageResponse(
+            message=message_to_proto(message), events=[event_to_proto(event) for event in events]
+        )
 
     async def ListMessages(  # noqa: N802 - The name is the contract's.
         self, request: pb.ListMessagesRequest, context: Context
     ) -> pb.ListMessagesResponse:
-        if request.page_size < 0:
-            raise InvalidInputError("page_size", "is negative")
-        contact = None
-        if request.contact_address:
-            contact = whatsapp_identity(request.contact_address)
-            if contact is None:
-                raise InvalidInputError(
-                    "contact_address", "must be a number in E.164, such as whatsapp:+15551234567"
-                )
-        question = contact.value if contact else ""
+        wanted = message_filter(request, self._addresses)
+        binding = question(wanted)
         page = await self._reader.messages(
-            limit=min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE),
-            before=decode_page_token(request.page_token, question),
-            contact=contact,
+            wanted,
+            limit=page_limit(request.page_size),
+            after=decode_page_token(request.page_token, *binding),
         )
-        following = page.next_before
+        following = page.following
         return pb.ListMessagesResponse(
             messages=[message_to_proto(message) for message in page.messages],
-            next_page_token="" if following is None else encode_page_token(following, question),
+            next_page_token=encode_page_token(following, *binding) if following else "",
         )
-
-    async def ListConversations(  # noqa: N802 - The name is the contract's.
-        self, request: pb.ListConversationsRequest, context: Context
-    ) -> pb.ListConversationsResponse:
-        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
-
-    async def GetConversation(  # noqa: N802 - The name is the contract's.
-        self, request: pb.GetConversationRequest, context: Context
-    ) -> pb.GetConversationResponse:
-        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
-
-    async def MarkConversationRead(  # noqa: N802 - The name is the contract's.
-        self, request: pb.MarkConversationReadRequest, context: Context
-    ) -> pb.MarkConversationReadResponse:
-        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
-
-    async def PauseAssistant(  # noqa: N802 - The name is the contract's.
-        self, request: pb.PauseAssistantRequest, context: Context
-    ) -> pb.PauseAssistantResponse:
-        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
-
-    async def ResumeAssistant(  # noqa: N802 - The name is the contract's.
-        self, request: pb.ResumeAssistantRequest, context: Context
-    ) -> pb.ResumeAssistantResponse:
-        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
-
-    async def GetStatus(  # noqa: N802 - The name is the contract's.
-        self, request: pb.GetStatusRequest, context: Context
-    ) -> pb.GetStatusResponse:
-        return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
 
     async def WatchMessages(  # noqa: N802 - The name is the contract's.
         self, request: pb.WatchMessagesRequest, context: Context
     ) -> AsyncIterator[pb.WatchMessagesResponse]:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
-        yield pb.WatchMessagesResponse()
+        contact = None
+        if request.contact_address:
+            contact = self._addresses.identity(request.contact_address, field="contact_address")
+        events = self._watch.events(decode_cursor(request.cursor), contact)
+        async with contextlib.aclosing(events):
+            async for watched in events:
+                change = watched.change
+                yield pb.WatchMessagesResponse(
+                    event=event_to_proto(change.event) if change else None,
+                    message=message_to_proto(change.message) if change else None,
+                    cursor=encode_cursor(watched.position),
+                )
 
     async def GetMedia(  # noqa: N802 - The name is the contract's.
         self, request: pb.GetMediaRequest, context: Context
     ) -> AsyncIterator[pb.GetMediaResponse]:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not yet")
-        yield pb.GetMediaResponse()
+        file_id = required_id(request.id, "id")
+        file = await self._media.read(file_id) if self._media else None
+        if file is None:
+            raise NotFoundError("id: there is no stored file with this id")
+        size = len(file.content)
+        yield pb.GetMediaResponse(
+            content_type=file.content_type, size_bytes=size, data=file.content[:_CHUNK_BYTES]
+        )
+        for start in range(_CHUNK_BYTES, size, _CHUNK_BYTES):
+            yield pb.GetMediaResponse(data=file.content[start : start + _CHUNK_BYTES])
+
+    async def ListConversations(  # noqa: N802 - The name is the contract's.
+        self, request: pb.ListConversationsRequest, context: Context
+    ) -> pb.ListConversationsResponse:
+        page = await self._conversations.conversations(
+            limit=page_limit(request.page_size),
+            after=decode_page_token(request.page_token, "conversations"),
+        )
+        following = page.following
+        return pb.ListConversationsResponse(
+            conversations=[conversation_to_proto(one) for one in page.conversations],
+            next_page_token=encode_page_token(following, "conversations") if following else "",
+        )
+
+    async def GetConversation(  # noqa: N802 - The name is the contract's.
+        self, request: pb.GetConversationRequest, context: Context
+    ) -> pb.GetConversationResponse:
+        match request.WhichOneof("key"):
+            case "id":
+                conversation = await self._conversations.conversation(required_id(request.id, "id"))
+            case "contact_address":
+                conversation = await self._conversations.conversation_with(
+                    self._addresses.identity(request.contact_address, field="contact_address")
+                )
+            case None:
+                raise InvalidInputError("key", "is missing: give an id or a contact_address")
+        return pb.GetConversationResponse(conversation=conversation_to_proto(conversation))
+
+    async def MarkConversationRead(  # noqa: N802 - The name is the contract's.
+        self, request: pb.MarkConversationReadRequest, context: Context
+    ) -> pb.MarkConversationReadResponse:
+        conversation = await self._conversations.mark_read(
+            required_id(request.conversation_id, "conversation_id"),
+            request.up_to_message_id or None,
+        )
+        return pb.MarkConversationReadResponse(conversation=conversation_to_proto(conversation))
+
+    async def PauseAssistant(  # noqa: N802 - The name is the contract's.
+        self, request: pb.PauseAssistantRequest, context: Context
+    ) -> pb.PauseAssistantResponse:
+        conversation = await self._conversations.pause_assistant(
+            required_id(request.conversation_id, "conversation_id")
+        )
+        return pb.PauseAssistantResponse(conversation=conversation_to_proto(conversation))
+
+    async def ResumeAssistant(  # noqa: N802 - The name is the contract's.
+        self, request: pb.ResumeAssistantRequest, context: Context
+    ) -> pb.ResumeAssistantResponse:
+        conversation = await self._conversations.resume_assistant(
+            required_id(request.conversation_id, "conversation_id")
+        )
+        return pb.ResumeAssistantResponse(conversation=conversation_to_proto(conversation))
+
+    async def GetStatus(  # noqa: N802 - The name is the contract's.
+        self, request: pb.GetStatusRequest, context: Context
+    ) -> pb.GetStatusResponse:
+        provider, *fallbacks = self._providers()
+        return pb.GetStatusResponse(
+            provider=provider_to_proto(provider),
+            fallback=provider_to_proto(fallbacks[0]) if fallbacks else None,
+            queues=queues_to_proto(await self._reader.queue_sizes()),
+        )

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -32,6 +32,7 @@ _SQLITE_PRAGMAS: Mapping[str, str] = {
     "busy_timeout": "10000",
     "foreign_keys": "ON",
 }
+_EVENTS_ADDED = "events_added"
 
 
 def database_url(text: str, *, asynchronous: bool) -> URL:
@@ -57,6 +58,9 @@ class Database:
 
     SQLite allows one writer: writing transactions queue here in the process, and take the
     write lock at their beginning so that they can't fail in the middle.
+
+    Args:
+        on_events: Called after a commit that added message events.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Database:
         max_overflow: int,
         pool_timeout_seconds: float,
         slow_query_seconds: float,
+        on_events: Callable[[], None] = lambda: None,
     ) -> None:
         parsed = database_url(url, asynchronous=True)
         self.dialect = parsed.get_backend_name()
@@ -87,6 +92,8 @@ class Database:
             **options,
         )
         self._sqlite_writer = asyncio.Lock()
+        self._on_events = on_events
+        _note_events(self._engine.sync_engine)
         _log_slow_queries(self._engine.sync_engine, slow_query_seconds)
         if self.dialect == "sqlite":
             _prepare_sqlite(self._engine.sync_engine)
@@ -112,14 +119,23 @@ class Database:
             ValueError: A value doesn't fit the column.
         """
         with _translated_errors():
-            if self.dialect != "sqlite":
-                async with self._engine.begin() as connection:
-                    yield connection
-                return
-            async with self._sqlite_writer, self._engine.connect() as connection:
-                writing = await connection.execution_options(sqlite_begin="IMMEDIATE")
-                async with writing.begin():
-                    yield writing
+            async with self._writing() as connection:
+                connection.info.pop(_EVENTS_ADDED, None)
+                yield connection
+                added = connection.info.pop(_EVENTS_ADDED, False)
+        if added:
+            self._on_events()
+
+    @contextlib.asynccontextmanager
+    async def _writing(self) -> AsyncIterator[AsyncConnection]:
+        if self.dialect != "sqlite":
+            async with self._engine.begin() as connection:
+                yield connection
+            return
+        async with self._sqlite_writer, self._engine.connect() as connection:
+            writing = await connection.execution_options(sqlite_begin="IMMEDIATE")
+            async with writing.begin():
+                yield writing
 
     async def ping(self) -> None:
         """Return when the database answers.
@@ -165,6 +181,22 @@ def _prepare_sqlite(engine: Engine) -> None:
     def on_begin(connection: Connection) -> None:
         mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
         connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def _note_events(engine: Engine) -> None:
+    """Note on the connection that a transaction adds message events, whoever adds them."""
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def after(
+        connection: Connection,
+        cursor: DBAPICursor,
+        statement: str,
+        parameters: object,
+        context: ExecutionContext | None,
+        executemany: bool,
+    ) -> None:
+        if statement.startswith("INSERT INTO message_events "):
+            connection.info[_EVENTS_ADDED] = True
 
 
 def _log_slow_queries(engine: Engine, threshold_seconds: float) -> None:

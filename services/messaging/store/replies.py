@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+import structlog
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.common.errors import PolicyRefusedError
 from services.messaging.domain.contact import whatsapp_identity
 from services.messaging.domain.message import Direction, Message, MessageStatus
 from services.messaging.ports.answering import ReplyTask, Turn
@@ -13,12 +15,14 @@ from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import NewMessage
 from services.messaging.store.database import Database
 from services.messaging.store.models import (
-    ContactRow,
     ConversationRow,
     MessageRow,
     PendingReplyRow,
 )
 from services.messaging.store.queueing import insert_queued
+from services.messaging.usecases.policy import SendPolicy
+
+log = structlog.get_logger(__name__)
 
 _FAILED = (MessageStatus.FAILED, MessageStatus.UNDELIVERED)
 
@@ -26,9 +30,10 @@ _FAILED = (MessageStatus.FAILED, MessageStatus.UNDELIVERED)
 class SqlReplyStore:
     """`ReplyStore` on SQLite and PostgreSQL."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, policy: SendPolicy | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._policy = policy or SendPolicy()
 
     async def claim_replies(
         self, *, limit: int, lease: timedelta, context: int
@@ -78,15 +83,18 @@ class SqlReplyStore:
                 await _release(connection, task)
                 return None
             await _end(connection, task)
-            if await _opted_out(connection, task):
+            try:
+                return await insert_queued(
+                    connection,
+                    message,
+                    conversation_id=task.conversation_id,
+                    answers_id=task.up_to,
+                    policy=self._policy,
+                    now=now,
+                )
+            except PolicyRefusedError as refusal:
+                log.warning("an answer was not sent", rule=refusal.rule)
                 return None
-            return await insert_queued(
-                connection,
-                message,
-                conversation_id=task.conversation_id,
-                answers_id=task.up_to,
-                now=now,
-            )
 
     async def give_back(self, task: ReplyTask, due_at: datetime) -> None:
         """Try again at `due_at`, unless the contact's next message comes first."""
@@ -129,7 +137,7 @@ async def _task(connection: AsyncConnection, conversation_id: int, context: int)
             # What never arrived was not said.
             MessageRow.status.not_in(_FAILED),
         )
-        .order_by(MessageRow.id.desc())
+        .order_by(MessageRow.created_at.desc(), MessageRow.id.desc())
         .limit(context)
     )
     turns = [Turn(Direction(turn.direction), turn.body) for turn in newest_first]
@@ -145,15 +153,6 @@ async def _task(connection: AsyncConnection, conversation_id: int, context: int)
         own_address=row.own_address,
         attempt=row.attempts,
     )
-
-
-async def _opted_out(connection: AsyncConnection, task: ReplyTask) -> bool:
-    opted_out_at = await connection.scalar(
-        select(ContactRow.opted_out_at)
-        .join(ConversationRow, ConversationRow.contact_id == ContactRow.id)
-        .where(ConversationRow.id == task.conversation_id)
-    )
-    return opted_out_at is not None
 
 
 async def _release(connection: AsyncConnection, task: ReplyTask) -> None:

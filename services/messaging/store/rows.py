@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
@@ -11,13 +11,16 @@ from services.messaging.domain.message import (
     Author,
     Delivery,
     Direction,
+    EventKind,
     Media,
     Message,
+    MessageEvent,
     MessageStatus,
     Moment,
+    Template,
     TimeSource,
 )
-from services.messaging.store.models import Base, ConversationRow, MessageRow
+from services.messaging.store.models import Base, ConversationRow, MessageEventRow, MessageRow
 
 _MOMENTS = ("sent", "delivered", "read", "failed")
 
@@ -66,6 +69,7 @@ def delivery_values(delivery: Delivery) -> dict[str, Any]:
 def select_messages() -> Select[*tuple[Any, ...]]:
     """A query whose rows `message_of` reads; narrow and order it by columns of `MessageRow`."""
     answered = aliased(MessageRow)
+    replied_to = aliased(MessageRow)
     return (
         select(
             MessageRow.id,
@@ -81,11 +85,14 @@ def select_messages() -> Select[*tuple[Any, ...]]:
             MessageRow.provider_message_id,
             MessageRow.request_hash,
             answered.public_id.label("answers_public_id"),
+            replied_to.public_id.label("reply_to_public_id"),
+            MessageRow.template,
             MessageRow.created_at,
             *DELIVERY_COLUMNS,
         )
         .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
         .outerjoin(answered, answered.id == MessageRow.answers_id)
+        .outerjoin(replied_to, replied_to.id == MessageRow.reply_to_id)
     )
 
 
@@ -99,12 +106,52 @@ def message_of(row: Row[*tuple[Any, ...]]) -> Message:
         contact_address=row.contact_address,
         own_address=row.own_address,
         body=row.body,
-        media=tuple(Media(one["url"], one["content_type"]) for one in row.media),
+        media=tuple(Media(**one) for one in row.media),
         provider=row.provider,
         provider_message_id=row.provider_message_id,
         answers_message_id=row.answers_public_id,
         delivery=delivery_of(row),
         created_at=row.created_at,
+        template=None if row.template is None else Template(**row.template),
+        reply_to_message_id=row.reply_to_public_id,
+    )
+
+
+def select_events() -> Select[*tuple[Any, ...]]:
+    """A query whose rows `event_of` reads; narrow and order it by `MessageEventRow`."""
+    return select(
+        MessageEventRow.transaction_id,
+        MessageEventRow.id,
+        MessageEventRow.message_id.label("message_row_id"),
+        MessageRow.public_id,
+        MessageEventRow.kind,
+        MessageEventRow.status,
+        MessageEventRow.occurred_at,
+        MessageEventRow.source,
+        # Rows of the first version don't have these; the message and the payload do.
+        func.coalesce(MessageEventRow.provider, MessageRow.provider).label("provider"),
+        MessageEventRow.error_code,
+        MessageEventRow.error_message,
+        MessageEventRow.origin,
+        MessageEventRow.payload,
+    ).join(MessageRow, MessageRow.id == MessageEventRow.message_id)
+
+
+def event_of(row: Row[*tuple[Any, ...]]) -> MessageEvent:
+    """The event in a row of `select_events`."""
+    kind = EventKind(row.kind)
+    made_here = row.payload if kind is EventKind.OUTCOME else {}
+    return MessageEvent(
+        position=(row.transaction_id, row.id),
+        message_id=row.public_id,
+        kind=kind,
+        status=MessageStatus(row.status) if row.status else None,
+        moment=Moment(row.occurred_at, TimeSource(row.source)),
+        provider=row.provider,
+        error_code=row.error_code,
+        error_message=row.error_message or made_here.get("error_message"),
+        outcome=made_here.get("outcome"),
+        origin=row.origin,
     )
 
 

@@ -1,0 +1,98 @@
+"""The gRPC API of messaging over a real socket, and what its errors say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc.aio
+from google.rpc import error_details_pb2, status_pb2
+from switchboard.messaging.v1 import messaging_service_pb2_grpc as rpc
+
+from services.common.grpc_client import open_channel
+from services.common.grpc_server import GrpcServer
+from services.messaging.domain.phone import ContactAddresses
+from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
+from services.messaging.ports.media import MediaStore
+from services.messaging.ports.sending import ProviderState, ProviderStatus
+from services.messaging.store.changes import SqlChangeReader
+from services.messaging.store.conversations import SqlConversationStore
+from services.messaging.store.database import Database
+from services.messaging.store.outbox import SqlOutboxStore
+from services.messaging.store.queries import SqlMessageReader
+from services.messaging.usecases.send import SendMessage
+from services.messaging.usecases.watch import Watch
+from tests.support.sandbox import OUR_NUMBER
+from tests.support.sending import now
+
+if TYPE_CHECKING:
+    from switchboard.messaging.v1.messaging_service_pb2_grpc import (
+        MessagingServiceAsyncStub as Api,
+    )
+
+TOKEN = "test-token"
+ADDRESSES = ContactAddresses("IL")
+
+
+@asynccontextmanager
+async def served(
+    database: Database,
+    *,
+    media: MediaStore | None = None,
+    watch: Watch | None = None,
+    **options: Any,
+) -> AsyncIterator[GrpcServer]:
+    """A server as messaging wires it, without anything that sends."""
+    send = SendMessage(
+        SqlOutboxStore(database, now),
+        own_address=OUR_NUMBER,
+        provider="twilio",
+        on_queued=lambda: None,
+    )
+    watch = watch or Watch(SqlChangeReader(database), poll_seconds=0.05)
+    servicer = MessagingServicer(
+        send,
+        reader=SqlMessageReader(database),
+        conversations=SqlConversationStore(database, now),
+        watch=watch,
+        addresses=ADDRESSES,
+        providers=lambda: [ProviderStatus("twilio", ProviderState.UNTRIED, "nothing sent yet")],
+        media=media,
+    )
+    server = GrpcServer(
+        address="127.0.0.1:0",
+        tokens=["old-token", TOKEN],
+        service_names=[SERVICE_NAME],
+        add_services=lambda server: rpc.add_MessagingServiceServicer_to_server(servicer, server),
+        **options,
+    )
+    await server.start()
+    watching = asyncio.create_task(watch.run())
+    try:
+        yield server
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await server.stop(1)
+
+
+@asynccontextmanager
+async def called(server: GrpcServer, token: str = TOKEN) -> AsyncIterator[Api]:
+    """A client of the server."""
+    async with open_channel(f"127.0.0.1:{server.port}", token) as channel:
+        yield rpc.MessagingServiceStub(channel)
+
+
+def details(error: grpc.aio.AioRpcError) -> dict[str, Any]:
+    """The `google.rpc` details of an error, by the name of their type."""
+    trailers = dict(error.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+    unpacked = {}
+    for packed in status.details:
+        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest):
+            message = kind()
+            if packed.Unpack(message):
+                unpacked[kind.DESCRIPTOR.name] = message
+    return unpacked
