@@ -65,7 +65,12 @@ async def follow_up(connection: AsyncConnection, stored: Sequence[StoredMessage]
             for row in rows
         },
     )
-    await _request_replies(connection, by_conversation, contacts)
+    paused = {row.conversation_id for row in rows if row.assistant_paused_at is not None}
+    await _request_replies(
+        connection,
+        {key: value for key, value in by_conversation.items() if key not in paused},
+        contacts,
+    )
     opted_out = frozenset(
         contact_id
         for contact_id, messages in by_contact.items()
@@ -91,6 +96,8 @@ async def _lock(connection: AsyncConnection, conversation_ids: Iterable[int]) ->
             ConversationRow.contact_address,
             ConversationRow.last_message_at,
             ConversationRow.last_inbound_at,
+            ConversationRow.unread_count,
+            ConversationRow.assistant_paused_at,
             ContactRow.id.label("contact_id"),
             ContactRow.display_name,
             ContactRow.named_at,
@@ -136,6 +143,7 @@ def _conversation(row: AnyRow, messages: Sequence[StoredMessage]) -> dict[str, A
         "contact_address": address if newest >= row.last_message_at else row.contact_address,
         "last_message_at": max(row.last_message_at, newest),
         "last_inbound_at": _latest(row.last_inbound_at, [newest]),
+        "unread_count": row.unread_count + len(messages),
     }
 
 
