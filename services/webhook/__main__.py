@@ -1,17 +1,24 @@
 """`python -m services.webhook`: the edge."""
 
 import asyncio
+import contextlib
 import gc
 
 import structlog
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry, Gauge
 
+from services.common.grpc_client import open_channel
 from services.common.http_server import serving_http
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import keep_connected
 from services.common.lifecycle import run_service, run_until_stopped
 from services.common.metrics import serving_metrics
+from services.common.settings import split_list
+from services.webhook.api.app import build_api
+from services.webhook.api.keys import ApiKeys
+from services.webhook.api.limits import HeldRequests
+from services.webhook.api.messaging import Messaging
 from services.webhook.app import build_app
 from services.webhook.ingress import WebhookIngress
 from services.webhook.routes import WHATSAPP_ROUTES
@@ -42,7 +49,20 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
         registry=registry,
         failures_per_minute=settings.signature_failures_per_minute,
     )
-    app = build_app(ingress=ingress, journal=journal, spill=spill, signatures_bypassed=bypass)
+    channel = open_channel(settings.messaging_grpc_address, settings.messaging_token())
+    held = HeldRequests(settings.api_held_requests)
+    api = build_api(
+        messaging=Messaging(channel),
+        keys=ApiKeys(settings.named_api_keys()),
+        held=held,
+        registry=registry,
+        cors_origins=split_list(settings.cors_origins),
+        requests_per_minute=settings.api_requests_per_minute,
+        failures_per_minute=settings.api_key_failures_per_minute,
+    )
+    app = build_app(
+        ingress=ingress, journal=journal, spill=spill, signatures_bypassed=bypass, api=api
+    )
     loops = [
         keep_connected(
             client,
@@ -69,8 +89,11 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
                 # collector: it need not look often, nor at everything.
                 gc.freeze()
                 gc.set_threshold(10_000, 20, 20)
-                await run_until_stopped(stop, *loops)
+                # Streams end first: the server waits for every open request.
+                with contextlib.closing(held):
+                    await run_until_stopped(stop, *loops)
     finally:
+        await channel.close()
         await journal.close()
         await spill.close()
         if not client.is_closed:

@@ -1,4 +1,4 @@
-"""The edge's ASGI application: the webhooks, and FastAPI for everything else."""
+"""The edge's ASGI application: the webhooks, the API, and its own health."""
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -15,11 +15,16 @@ def build_app(
     journal: JournalPublisher,
     spill: Spill,
     signatures_bypassed: bool,
+    api: ASGIApp | None = None,
 ) -> ASGIApp:
-    """The whole edge. Webhooks don't pass through FastAPI, whose share would be the greatest."""
-    api = FastAPI(title="Switchboard", docs_url=None, redoc_url=None, openapi_url=None)
+    """The whole edge. Webhooks don't pass through FastAPI, whose share would be the greatest.
 
-    @api.get("/internal/health")
+    Args:
+        api: Everything under `/api/`.
+    """
+    internal = FastAPI(title="Switchboard", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @internal.get("/internal/health")
     async def health() -> JSONResponse:
         """200 while events can be stored somewhere, 503 when they would be refused."""
         can_store = journal.connected or spill.accepting
@@ -43,7 +48,9 @@ def build_app(
     async def edge(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and ingress.serves(scope["path"]):
             await ingress(scope, receive, send)
-        else:
+        elif api is not None and scope["type"] == "http" and scope["path"].startswith("/api/"):
             await api(scope, receive, send)
+        else:
+            await internal(scope, receive, send)
 
     return edge

@@ -4,7 +4,6 @@ A plain ASGI application, because a framework's request and response cost more t
 A 2xx means that the event is on disk: in the journal, or in the spill while the journal is away.
 """
 
-import ipaddress
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from services.common.errors import InvalidInputError
 from services.common.journal.events import JournalEvent
 from services.common.journal.publisher import JournalPublisher, JournalUnavailableError
 from services.webhook.deadline import Deadline
-from services.webhook.refusals import FailureLimiter, LogLimiter
+from services.webhook.refusals import FailureLimiter, LogLimiter, sender_of
 from services.webhook.routes import WebhookRoute, to_event
 from services.webhook.signature import (
     SIGNATURE_HEADER,
@@ -254,7 +253,7 @@ class WebhookIngress:
         return "journaled"
 
     async def _refuse(self, route: WebhookRoute, scope: Scope, answer: _Answer, send: Send) -> None:
-        sender = _sender(scope)
+        sender = sender_of(scope)
         if answer in (_MISSING, _INVALID) and (seconds := self._failures.failed(sender)):
             answer = _Answer(
                 "rate_limited",
@@ -297,17 +296,3 @@ async def _read(receive: Receive) -> bytes:
             raise _RefusedError(_TOO_LARGE)
         if not message.get("more_body", False):
             return body
-
-
-def _sender(scope: Scope) -> str:
-    """The sender's address; of IPv6 its /64, which is what one sender has."""
-    client = scope.get("client")
-    if client is None:
-        return "unknown"
-    try:
-        address = ipaddress.ip_address(client[0])
-    except ValueError:
-        return str(client[0])[:64]
-    if address.version == 6:
-        return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
-    return str(address)

@@ -1,7 +1,10 @@
-"""How often a sender may come with wrong signatures, and how often that is logged."""
+"""How often a sender may be refused, and how often that is logged."""
 
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
+
+from starlette.types import Scope
 
 
 class FailureLimiter:
@@ -60,3 +63,17 @@ class LogLimiter:
             return None
         self._last[kind] = (now, 0)
         return held_back
+
+
+def sender_of(scope: Scope) -> str:
+    """The sender's address; of IPv6 its /64, which is what one sender has."""
+    client = scope.get("client")
+    if client is None:
+        return "unknown"
+    try:
+        address = ipaddress.ip_address(client[0])
+    except ValueError:
+        return str(client[0])[:64]
+    if address.version == 6:
+        return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
+    return str(address)

@@ -1,5 +1,6 @@
 """What the edge reads from the environment."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -7,10 +8,15 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic.config import JsonDict
 
-from services.common.settings import CommonSettings, HttpOrigin, Port, secret_list
+from services.common.settings import CommonSettings, HttpOrigin, Port, secret_list, split_list
+from services.webhook.api.keys import parse_api_keys
 
 _CORE: JsonDict = {"group": "core"}
 _TWILIO: JsonDict = {"group": "twilio"}
+_API: JsonDict = {"group": "api"}
+
+# As browsers send it: no path, no user, the scheme and host in lower case.
+_BROWSER_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(?::[0-9]{1,5})?", re.ASCII)
 
 
 def _shared_keys(value: SecretStr) -> SecretStr:
@@ -18,6 +24,20 @@ def _shared_keys(value: SecretStr) -> SecretStr:
         key_id, _, secret = entry.partition(":")
         if not key_id or not secret:
             raise ValueError("must be id:secret pairs separated by commas")
+    return value
+
+
+def _api_keys(value: SecretStr) -> SecretStr:
+    parse_api_keys(value.get_secret_value())
+    return value
+
+
+def _browser_origins(value: str) -> str:
+    if not all(_BROWSER_ORIGIN.fullmatch(origin) for origin in split_list(value)):
+        raise ValueError(
+            "must be origins such as https://desk.example.com separated by commas, in lower case,"
+            " without a path; * is not allowed"
+        )
     return value
 
 
@@ -114,9 +134,57 @@ class WebhookSettings(CommonSettings):
         json_schema_extra=_CORE,
     )
 
+    api_keys: Annotated[SecretStr, AfterValidator(_api_keys)] | None = Field(
+        None,
+        description=(
+            "keys of the REST API as name:key, separated by commas; without any there is no API."
+            " A name may have two keys while one replaces the other"
+        ),
+        examples=["crm:a-long-random-string"],
+        json_schema_extra=_API,
+    )
+    messaging_grpc_address: str = Field(
+        "127.0.0.1:50051",
+        description="host:port of messaging's gRPC server",
+        examples=["messaging:50051"],
+    )
+    grpc_token: SecretStr | None = Field(
+        None,
+        description="token that gRPC callers must show; several, separated by commas, to rotate",
+        examples=["a-long-random-string"],
+    )
+    api_requests_per_minute: int = Field(
+        600,
+        ge=1,
+        le=1_000_000,
+        description="requests a minute that one API key may make before it gets 429",
+        examples=["600"],
+        json_schema_extra=_API,
+    )
+    api_key_failures_per_minute: int = Field(
+        30,
+        ge=1,
+        description="requests a minute without a good key after which one sender gets 429",
+        examples=["30"],
+        json_schema_extra=_API,
+    )
+    api_held_requests: int = Field(
+        20,
+        ge=1,
+        description="streams and waiting sends that one API key may hold open at once",
+        examples=["20"],
+        json_schema_extra=_API,
+    )
+    cors_origins: Annotated[str, AfterValidator(_browser_origins)] = Field(
+        "",
+        description="origins whose web pages may use the REST API, separated by commas",
+        examples=["https://desk.example.com"],
+        json_schema_extra=_API,
+    )
+
     @classmethod
     def cross_check(cls, values: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-        """The bypass needs development, and without it a key is needed."""
+        """The bypass needs development, no bypass a key, and the API a token for messaging."""
         bypass = values.get("bypass_twilio_signature", "").strip().lower() in (
             "1", "true", "t", "yes", "y", "on",
         )  # fmt: skip
@@ -128,6 +196,8 @@ class WebhookSettings(CommonSettings):
         keys = values.get("twilio_auth_token", "") + values.get("twilio_shared_keys", "")
         if not bypass and not keys.strip(", "):
             yield "twilio_auth_token", "is not set, so no webhook could be verified"
+        if values.get("api_keys") and not values.get("grpc_token", "").strip(", "):
+            yield "grpc_token", "is not set, but API_KEYS is: the API asks messaging, by this token"
 
     def auth_tokens(self) -> tuple[str, ...]:
         """The Auth Tokens that may sign."""
@@ -139,3 +209,11 @@ class WebhookSettings(CommonSettings):
             return {}
         entries = (entry.partition(":") for entry in secret_list(self.twilio_shared_keys))
         return {key_id: secret for key_id, _, secret in entries}
+
+    def named_api_keys(self) -> tuple[tuple[str, str], ...]:
+        """The API's keys after their names."""
+        return parse_api_keys(self.api_keys.get_secret_value()) if self.api_keys else ()
+
+    def messaging_token(self) -> str:
+        """What is shown to messaging."""
+        return secret_list(self.grpc_token)[0] if self.grpc_token else ""

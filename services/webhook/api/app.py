@@ -1,0 +1,85 @@
+"""The REST API as one ASGI application."""
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter, FastAPI, Security
+from fastapi.security import APIKeyHeader
+from prometheus_client import CollectorRegistry
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from services.webhook.api import problems
+from services.webhook.api.conversations import conversations_router
+from services.webhook.api.door import OPENAPI_PATH, Door
+from services.webhook.api.keys import ApiKeys
+from services.webhook.api.limits import HeldRequests
+from services.webhook.api.media import media_router
+from services.webhook.api.messages import messages_router
+from services.webhook.api.messaging import Messaging
+from services.webhook.api.openapi import document
+from services.webhook.api.status import status_router
+from services.webhook.api.stream import stream_router
+
+
+def build_api(
+    *,
+    messaging: Messaging,
+    keys: ApiKeys,
+    held: HeldRequests,
+    registry: CollectorRegistry,
+    cors_origins: Sequence[str] = (),
+    requests_per_minute: int = 600,
+    failures_per_minute: int = 30,
+    heartbeat_seconds: float = 15.0,
+) -> ASGIApp:
+    """Everything under `/api/`.
+
+    Args:
+        held: Close it when the edge stops, or open streams delay that.
+        cors_origins: Origins whose pages may use the API from a browser.
+        requests_per_minute: Of each API key.
+        failures_per_minute: Requests without a good key, of each sender.
+        heartbeat_seconds: Silence after which a stream says that it is still there.
+    """
+    # The door checks the key; this declares it.
+    declared = APIKeyHeader(name="X-API-Key", scheme_name="ApiKey", auto_error=False)
+    app = FastAPI(
+        title="Switchboard",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    problems.install(app)
+    routes = APIRouter(prefix="/api/whatsapp", dependencies=[Security(declared)])
+    routes.include_router(status_router(messaging))
+    routes.include_router(messages_router(messaging, held))
+    routes.include_router(conversations_router(messaging))
+    routes.include_router(media_router(messaging))
+    routes.include_router(stream_router(messaging, held, heartbeat_seconds=heartbeat_seconds))
+    app.include_router(routes)
+    described = document(app)
+
+    @app.get(OPENAPI_PATH, include_in_schema=False)
+    async def openapi() -> JSONResponse:
+        return JSONResponse(described)
+
+    door: ASGIApp = Door(
+        app,
+        keys=keys,
+        requests_per_minute=requests_per_minute,
+        failures_per_minute=failures_per_minute,
+        registry=registry,
+    )
+    if not cors_origins:
+        return door
+    return CORSMiddleware(
+        door,
+        allow_origins=cors_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["X-API-Key", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+        expose_headers=["Location", "ETag", "RateLimit", "RateLimit-Policy", "Retry-After"],
+    )

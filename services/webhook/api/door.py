@@ -1,0 +1,196 @@
+"""What every API request passes before anything else: key, quota, size."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.webhook.api.keys import ApiKeys
+from services.webhook.api.limits import RateLimiter
+from services.webhook.api.problems import ProblemError, internal_problem
+from services.webhook.refusals import FailureLimiter, LogLimiter, sender_of
+
+log = structlog.get_logger(__name__)
+
+KEY_HEADER = b"x-api-key"
+MAX_BODY_BYTES = 64 * 1024
+OPENAPI_PATH = "/api/openapi.json"
+"""The only address that needs no key."""
+
+_READ_SECONDS = 10.0
+_NOBODY = "none"
+
+
+class Door:
+    """ASGI middleware that lets in requests with a key, within its quota, of bounded size.
+
+    It puts the key's name and the request's URI into the scope's state. A request without a good
+    key is refused before its body is read.
+
+    Args:
+        failures_per_minute: Requests without a good key that a sender may make in a minute before
+            it gets 429. A good key always passes.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: ApiKeys,
+        requests_per_minute: int,
+        failures_per_minute: int,
+        registry: CollectorRegistry,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._limiter = RateLimiter(requests_per_minute, monotonic)
+        self._failures = FailureLimiter(failures_per_minute, monotonic)
+        self._log_limiter = LogLimiter(10.0, monotonic)
+        self._monotonic = monotonic
+        self._requests = Counter(
+            "switchboard_api_requests",
+            "API requests by operation, name of the key, and status",
+            ["operation", "key", "status"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "switchboard_api_request_seconds",
+            "Time until an API request's answer begins",
+            ["operation"],
+            registry=registry,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        instance = uuid.uuid4().urn
+        state = scope.setdefault("state", {})
+        state["instance"] = instance
+        began = self._monotonic()
+        more_headers: tuple[tuple[bytes, bytes], ...] = ()
+        started = False
+        name = _NOBODY
+
+        async def answer(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message = {**message, "headers": [*message["headers"], *more_headers]}
+                self._count(scope, name, message["status"], self._monotonic() - began)
+            await send(message)
+
+        try:
+            if scope["path"] != OPENAPI_PATH:
+                name = state["key"] = self._authenticated(scope)
+                quota = self._limiter.take(name)
+                more_headers = quota.headers
+                quota.check()
+                receive = await _with_whole_body(scope, receive)
+            await self._app(scope, receive, answer)
+        except ProblemError as problem:
+            await problem.response(instance)(scope, receive, answer)
+        except Exception:
+            log.exception("an API request failed", instance=instance, key=name)
+            if started:
+                raise
+            await internal_problem().response(instance)(scope, receive, answer)
+
+    def _authenticated(self, scope: Scope) -> str:
+        """The name of the request's key."""
+        if not self._keys:
+            raise ProblemError(
+                503, "API_DISABLED", "No API keys are configured here: set API_KEYS to use the API."
+            )
+        shown = [value for name, value in scope["headers"] if name == KEY_HEADER]
+        name = self._keys.name_of(shown[0]) if len(shown) == 1 else None
+        if name is not None:
+            return name
+        sender = sender_of(scope)
+        held_back = self._log_limiter.suppressed("unauthenticated")
+        if held_back is not None:
+            log.warning("API request without a good key", sender=sender, held_back=held_back)
+        if seconds := self._failures.failed(sender):
+            raise ProblemError(
+                429,
+                "RATE_LIMITED",
+                "Too many requests without a good API key.",
+                headers={"retry-after": str(int(seconds) + 1)},
+            )
+        raise ProblemError(
+            401,
+            "UNAUTHENTICATED",
+            "The header X-API-Key has no valid key." if shown else "Send your key as X-API-Key.",
+            headers={"www-authenticate": 'ApiKey realm="switchboard"'},
+        )
+
+    def _count(self, scope: Scope, name: str, status: int, seconds: float) -> None:
+        # The route's name is one of a fixed set; addresses hold phone numbers.
+        operation = getattr(scope.get("route"), "name", "none")
+        self._requests.labels(operation, name, str(status)).inc()
+        self._seconds.labels(operation).observe(seconds)
+        if status >= 500:
+            instance = scope["state"]["instance"]
+            log.warning(
+                "API request failed",
+                operation=operation,
+                key=name,
+                status=status,
+                instance=instance,
+            )
+
+
+async def _with_whole_body(scope: Scope, receive: Receive) -> Receive:
+    """Read the body, and give it out again.
+
+    Raises:
+        ProblemError: It is too large, too slow, or no JSON by its type.
+    """
+    headers = dict(scope["headers"])
+    too_large = ProblemError(
+        413,
+        "TOO_LARGE",
+        f"The body is larger than {MAX_BODY_BYTES} bytes.",
+        headers={"connection": "close"},
+    )
+    length = headers.get(b"content-length", b"0")
+    if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+        raise too_large
+    body = b""
+    try:
+        async with asyncio.timeout(_READ_SECONDS):
+            more = length != b"0" or b"transfer-encoding" in headers
+            while more:
+                message = await receive()
+                body += message.get("body", b"")
+                if len(body) > MAX_BODY_BYTES:
+                    raise too_large
+                more = message.get("more_body", False)
+    except TimeoutError:
+        raise ProblemError(
+            408,
+            "TOO_SLOW",
+            "The request took too long to arrive.",
+            headers={"connection": "close"},
+        ) from None
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if body and media_type != b"application/json":
+        raise ProblemError(415, "UNSUPPORTED_MEDIA_TYPE", "The body must be application/json.")
+    if not body:
+        return receive
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

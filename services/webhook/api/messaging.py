@@ -1,0 +1,91 @@
+"""Calls to messaging, with deadlines, whose errors are problem documents."""
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import grpc.aio
+from switchboard.messaging.v1.messaging_service_pb2_grpc import MessagingServiceStub
+
+from services.webhook.api.problems import ProblemError, internal_problem, raise_problem
+
+if TYPE_CHECKING:
+    from switchboard.messaging.v1.messaging_service_pb2_grpc import MessagingServiceAsyncStub
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
+# What the API calls fields of messaging's requests, where that differs.
+_NAMES = {
+    "from_person": "author",
+    "page_size": "limit",
+    "page_token": "cursor",
+    "reply_to_message_id": "reply_to",
+    "request_id": "Idempotency-Key",
+    "up_to_message_id": "up_to",
+}
+
+
+class Messaging:
+    """The service that owns all messages.
+
+    Args:
+        call_seconds: Deadline of a call, and of a stream's first response.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, *, call_seconds: float = 8.0) -> None:
+        self.stub: MessagingServiceAsyncStub = MessagingServiceStub(channel)
+        self._call_seconds = call_seconds
+
+    async def call(
+        self,
+        rpc: "grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT]",
+        request: RequestT,
+        **fields: str,
+    ) -> ResponseT:
+        """One response.
+
+        Args:
+            fields: What this operation calls fields of `request`.
+
+        Raises:
+            ProblemError: Messaging refused it, can't be reached or didn't answer in time.
+        """
+        try:
+            return await rpc(request, timeout=self._call_seconds)
+        except grpc.aio.AioRpcError as error:
+            raise_problem(error, {**_NAMES, **fields})
+
+    async def stream(
+        self,
+        rpc: "grpc.aio.UnaryStreamMultiCallable[RequestT, ResponseT]",
+        request: RequestT,
+        *,
+        seconds: float | None,
+        **fields: str,
+    ) -> "tuple[ResponseT, grpc.aio.UnaryStreamCall[RequestT, ResponseT]]":
+        """The first response, and the call to read on from; whoever gets it must cancel it.
+
+        Args:
+            seconds: Deadline of the whole stream; None when it has no end.
+            fields: What this operation calls fields of `request`.
+
+        Raises:
+            ProblemError: Messaging refused it, can't be reached or didn't begin in time.
+        """
+        call = rpc(request, timeout=seconds)
+        try:
+            async with asyncio.timeout(self._call_seconds):
+                first = await call.read()
+        except grpc.aio.AioRpcError as error:
+            raise_problem(error, {**_NAMES, **fields})
+        except TimeoutError:
+            call.cancel()
+            raise ProblemError(
+                504, "DEADLINE_EXCEEDED", "messaging didn't answer in time."
+            ) from None
+        except BaseException:
+            call.cancel()
+            raise
+        if first is grpc.aio.EOF:
+            raise internal_problem()
+        return cast(ResponseT, first), call

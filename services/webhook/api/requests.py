@@ -1,0 +1,188 @@
+"""The JSON and the query parameters that come in."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+from services.webhook.api.models import Direction, MessageStatus
+
+MAX_WAIT_SECONDS = 30
+
+_RFC_3339 = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+
+
+def _moment(value: object) -> datetime:
+    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
+        raise ValueError("must be a time such as 2026-05-01T09:30:00Z (RFC 3339)")
+    try:
+        return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("is no moment that exists between the years 1 and 9999") from None
+
+
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_moment),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+Number = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        description=(
+            "A number in any common spelling, `whatsapp:+15551234567`, or a WhatsApp user id such"
+            " as `whatsapp:US.13491208655302`."
+        ),
+        json_schema_extra={"format": "contact-address"},
+    ),
+]
+Limit = Annotated[int, Field(ge=1, le=200, description="At most this many.")]
+Cursor = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        description="`next_cursor` of the page before; the other parameters must be the same.",
+        json_schema_extra={"format": "cursor"},
+    ),
+]
+
+
+class Given(BaseModel):
+    """Base of what comes in: an unknown field is refused, and none is turned into another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class NewTemplate(Given):
+    """A message approved beforehand, the only kind allowed outside the 24-hour window."""
+
+    id: str = Field(
+        pattern=r"^HX[0-9a-fA-F]{32}$",
+        description="The provider's id, for Twilio a ContentSid.",
+        examples=["HX0123456789abcdef0123456789abcdef"],
+    )
+    variables: dict[str, str] = Field(
+        default_factory=dict, max_length=100, examples=[{"1": "Dana", "2": "9:00"}]
+    )
+
+
+_ONE_OF: dict[str, Any] = {
+    "oneOf": [
+        {
+            "anyOf": [{"required": ["body"]}, {"required": ["media_url"]}],
+            "not": {"required": ["template"]},
+        },
+        {
+            "required": ["template"],
+            "not": {"anyOf": [{"required": ["body"]}, {"required": ["media_url"]}]},
+        },
+    ]
+}
+
+
+class NewMessage(Given):
+    """What to send: `body`, `media_url` with or without `body` as its caption, or `template`."""
+
+    model_config = ConfigDict(json_schema_extra=_ONE_OF)
+
+    # Defaults made by a factory stay out of the schema, and null is no value of any field.
+    to: Number
+    body: str = Field(
+        default_factory=str,
+        min_length=1,
+        max_length=1600,
+        description="The text, or the file's caption.",
+        json_schema_extra={"pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"},
+    )
+    media_url: str = Field(
+        default_factory=str,
+        max_length=2000,
+        pattern=r"^https://[!-~]+$",
+        description="An https address from which the provider takes the file.",
+        json_schema_extra={"format": "uri"},
+    )
+    template: NewTemplate = Field(default_factory=lambda: NewTemplate.model_construct(id=""))
+    reply_to: str = Field(
+        default_factory=str,
+        min_length=1,
+        max_length=64,
+        description="Id of a message of the same conversation.",
+        json_schema_extra={"format": "message-id"},
+    )
+    author: Literal["person", "program"] = Field(
+        "program",
+        description="With `person` the assistant leaves the conversation to people.",
+    )
+
+    @property
+    def is_template(self) -> bool:
+        """Whether it is a template."""
+        return "template" in self.model_fields_set
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if bool(self.model_fields_set & {"body", "media_url"}) == self.is_template:
+            raise ValueError("needs either template, or body or media_url or both of them")
+        return self
+
+
+class ReadMark(Given):
+    """How far the business has read."""
+
+    up_to: str = Field(
+        default_factory=str,
+        min_length=1,
+        max_length=64,
+        description="Id of the newest message that was read; without it, all of them.",
+        json_schema_extra={"format": "message-id"},
+    )
+
+
+class Query(BaseModel):
+    """Base of query parameters, which are text until they are read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PageQuery(Query):
+    """Which page."""
+
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class MessagesQuery(PageQuery):
+    """Which messages."""
+
+    status: MessageStatus | None = None
+    direction: Direction | None = None
+    since: Moment | None = Field(None, description="Created at this time or later.")
+    until: Moment | None = Field(None, description="Created before this time.")
+    contact: Number | None = None
+
+
+class SendQuery(Query):
+    """How to answer."""
+
+    wait: float = Field(
+        0,
+        ge=0,
+        le=MAX_WAIT_SECONDS,
+        description="Seconds to hold the answer until the message is sent or failed.",
+    )
+
+
+class StreamQuery(Query):
+    """What to stream."""
+
+    contact: Number | None = None
+    cursor: Cursor | None = Field(
+        None,
+        description="Where to begin, for a first connection; `Last-Event-ID` goes before it.",
+    )
