@@ -16,12 +16,16 @@ class Addresses:
     Attributes:
         sandbox: Origin of the pretend Twilio; None with a real configuration.
         grpc_token: Token for messaging.
+        nats_url: The journal, its token included.
+        database_url: The database, its password included.
     """
 
     webhook: str
     health: str
     grpc: str
     grpc_token: str
+    nats_url: str
+    database_url: str
     sandbox: str | None
 
 

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 
@@ -35,9 +36,75 @@ def _parser() -> argparse.ArgumentParser:
     _add_env_file(say)
     say.set_defaults(command=_say)
 
+    _add_dead(commands)
+
+    replay = commands.add_parser("replay", help="store again what the journal holds")
+    replay.add_argument(
+        "--since", required=True, help="from when: a time, or a duration ago such as 36h or 7d"
+    )
+    replay.add_argument("--until", help="up to when, in the same forms; else to the end")
+    replay.add_argument("--kind", choices=("message", "status"), help="only events of this kind")
+    replay.add_argument("--database-url", help="another database than messaging's")
+    _add_env_file(replay)
+    replay.set_defaults(command=_replay)
+
     example = commands.add_parser("env-example", help="print .env.example")
     example.set_defaults(command=_env_example)
     return parser
+
+
+def _add_dead(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    dead = commands.add_parser("dead", help="events that could not be processed")
+    actions = dead.add_subparsers(metavar="action", required=True)
+
+    listing = actions.add_parser("list", help="list the newest letters, the newest last")
+    listing.add_argument("--limit", type=_positive, default=50, help="at most so many (50)")
+    _add_reason(listing)
+    listing.set_defaults(command=_dead_list)
+
+    show = actions.add_parser("show", help="print one letter, with what the contact wrote")
+    show.add_argument("number", type=_positive, help="its number in the list")
+    show.add_argument("--raw", action="store_true", help="the data alone, byte by byte")
+    show.set_defaults(command=_dead_show)
+
+    replay = actions.add_parser("replay", help="put letters back into the journal")
+    _add_letters(replay)
+    replay.set_defaults(command=_dead_replay)
+
+    drop = actions.add_parser("drop", help="remove letters for good")
+    _add_letters(drop)
+    drop.add_argument("--yes", action="store_true", help="don't ask")
+    drop.set_defaults(command=_dead_drop)
+
+    for action in (listing, show, replay, drop):
+        _add_env_file(action)
+
+
+def _add_letters(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "numbers", type=_positive, nargs="*", default=[], help="their numbers in the list"
+    )
+    which.add_argument("--all", action="store_true", help="all there are, or those of --reason")
+    _add_reason(parser)
+
+
+def _letters_ok(args: argparse.Namespace) -> bool:
+    if args.numbers and args.reason is not None:
+        print("--reason goes with --all, not with numbers.", file=sys.stderr)
+        return False
+    return True
+
+
+def _add_reason(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", help="only letters whose reason holds this text")
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not number:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
 
 
 def _add_env_file(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +130,55 @@ def _say(args: argparse.Namespace) -> int:
     from cli.say import say
 
     return say(args.text, contact=args.contact, timeout=args.timeout, env_file=args.env_file)
+
+
+def _dead_list(args: argparse.Namespace) -> int:
+    from cli.dead import list_letters
+
+    return list_letters(reason=args.reason, limit=args.limit, env_file=args.env_file)
+
+
+def _dead_show(args: argparse.Namespace) -> int:
+    from cli.dead import show_letter
+
+    return show_letter(args.number, raw=args.raw, env_file=args.env_file)
+
+
+def _dead_replay(args: argparse.Namespace) -> int:
+    from cli.dead import replay_letters
+
+    if not _letters_ok(args):
+        return 2
+    return replay_letters(args.numbers, every=args.all, reason=args.reason, env_file=args.env_file)
+
+
+def _dead_drop(args: argparse.Namespace) -> int:
+    from cli.dead import drop_letters
+
+    if not _letters_ok(args):
+        return 2
+    return drop_letters(
+        args.numbers, every=args.all, reason=args.reason, yes=args.yes, env_file=args.env_file
+    )
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from cli.replay import moment, replay
+
+    now = datetime.now(UTC)
+    try:
+        since = moment(args.since, now)
+        until = moment(args.until, now) if args.until else None
+    except ValueError as error:
+        print(f"{error}.", file=sys.stderr)
+        return 2
+    return replay(
+        since=since,
+        until=until,
+        kind=args.kind,
+        database_url=args.database_url,
+        env_file=args.env_file,
+    )
 
 
 def _env_example(args: argparse.Namespace) -> int:

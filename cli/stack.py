@@ -72,6 +72,8 @@ class Stack:
             health=f"http://{_HOST}:{settings.switchboard_health_port}",
             grpc=f"{_HOST}:{settings.switchboard_grpc_port}",
             grpc_token=split_list(self.variables["GRPC_TOKEN"])[0],
+            nats_url=self.variables["NATS_URL"],
+            database_url=self.variables["DATABASE_URL"],
             sandbox=f"http://{_HOST}:{settings.switchboard_sandbox_port}"
             if self._sandbox
             else None,

@@ -2,25 +2,23 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-import nats
 import pytest
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry
 
 from services.common.errors import UnavailableError
 from services.common.journal.events import EventKind, JournalEvent
-from services.common.journal.streams import DEAD_STREAM, INGEST_STREAM, connect, ensure_streams
-from services.messaging.consumers.ingest import DURABLE, Handler, IngestConsumer
+from services.common.journal.streams import connect
+from services.messaging.consumers.ingest import Handler, IngestConsumer
 from services.messaging.domain.contact import InboundMessage
 from services.messaging.domain.message import StatusReport
 from services.messaging.providers.twilio import webhooks
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.usecases.receive import Receive
+from tests.support.journal import closed, consuming, dead, journal, publish, settled
 from tests.support.nats import NatsServer
 from tests.support.receiving import (
     OWN,
@@ -30,95 +28,7 @@ from tests.support.receiving import (
     status_event,
     webhook_event,
 )
-from tests.support.sending import open_database
-
-JOURNAL_BYTES = 64 * 1024**2
-
-
-async def _closed() -> None:
-    pass
-
-
-@contextlib.asynccontextmanager
-async def journal(server: NatsServer) -> AsyncIterator[Client]:
-    """A connection, with the streams in place."""
-    client = await connect(server.url, name="test", on_closed=_closed)
-    await ensure_streams(client.jetstream(), replicas=1, max_bytes=JOURNAL_BYTES)
-    try:
-        yield client
-    finally:
-        await client.close()
-
-
-@contextlib.asynccontextmanager
-async def consuming(
-    client: Client,
-    handle: Handler,
-    *,
-    batch_size: int = 256,
-    ack_wait: float = 30,
-    max_attempts: int = 10,
-) -> AsyncIterator[None]:
-    """A consumer that runs while the context is open, and is then stopped in order."""
-    consumer = IngestConsumer(
-        client,
-        handle,
-        {webhooks.PROVIDER: webhooks},
-        registry=CollectorRegistry(),
-        batch_size=batch_size,
-        fetch_seconds=0.2,
-        ack_wait_seconds=ack_wait,
-        max_attempts=max_attempts,
-        first_delay_seconds=0.05,
-    )
-    task = asyncio.create_task(consumer.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def publish(client: Client, *events: JournalEvent, duplicates: int = 1) -> None:
-    """Put events into the journal, without its own deduplication."""
-    js = client.jetstream()
-    for event in events:
-        headers = event.headers()
-        del headers["Nats-Msg-Id"]
-        for _ in range(duplicates):
-            await js.publish(event.kind.subject, event.data, headers=headers)
-
-
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110 - The other side can't tell us.
-            await asyncio.sleep(0.05)
-
-
-def settled(client: Client) -> Callable[[], Awaitable[bool]]:
-    """Whether every event of the journal was delivered and acknowledged."""
-
-    async def nothing_left() -> bool:
-        try:
-            info = await client.jetstream().consumer_info(INGEST_STREAM, DURABLE)
-        except nats.errors.Error:
-            return False
-        return not info.num_pending and not info.num_ack_pending
-
-    return nothing_left
-
-
-async def dead(client: Client) -> list[Msg]:
-    """Everything in the stream `DEAD`."""
-    js = client.jetstream()
-    state = (await js.stream_info(DEAD_STREAM)).state
-    subscription = await js.subscribe("dead.>", stream=DEAD_STREAM, ordered_consumer=True)
-    try:
-        return [await subscription.next_msg(timeout=5) for _ in range(state.messages)]
-    finally:
-        await subscription.unsubscribe()
+from tests.support.sending import open_database, until
 
 
 def real(database: Database) -> Receive:
@@ -336,7 +246,7 @@ async def test_a_crash_between_commit_and_acknowledgement_loses_and_doubles_noth
             stored.set()
             await asyncio.Event().wait()
 
-        doomed = await connect(nats_server.url, name="doomed", on_closed=_closed)
+        doomed = await connect(nats_server.url, name="doomed", on_closed=closed)
         consumer = IngestConsumer(
             doomed,
             commit_then_hang,

@@ -6,6 +6,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from services.common.errors import UnavailableError
+from services.common.journal import dead
 from services.common.journal.streams import DEAD_STREAM
 
 log = structlog.get_logger(__name__)
@@ -38,17 +39,17 @@ class DeadLetters:
             # Headers that steer JetStream belong to the first publishing.
             **{name: text for name, text in original.items() if not _steers(name)},
             "Nats-Msg-Id": f"{metadata.stream}.{metadata.sequence.stream}",
-            "dead-reason": _one_line(reason),
-            "dead-subject": event.subject,
-            "dead-sequence": str(metadata.sequence.stream),
-            "dead-deliveries": str(metadata.num_delivered),
-            "dead-msg-id": original.get("Nats-Msg-Id", ""),
+            dead.REASON: _one_line(reason),
+            dead.SUBJECT: event.subject,
+            dead.SEQUENCE: str(metadata.sequence.stream),
+            dead.DELIVERIES: str(metadata.num_delivered),
+            dead.MESSAGE_ID: original.get("Nats-Msg-Id", ""),
         }
         data = event.data
         size = len(data) + sum(len(name) + len(text) + 4 for name, text in headers.items())
         if size + _HEADERS_LIMIT > self._client.max_payload:
             # The original stays in the journal under its sequence.
-            headers["dead-data"] = "omitted: too large with these headers"
+            headers[dead.OMITTED] = "omitted: too large with these headers"
             data = b""
         subject = f"dead.{event.subject.removeprefix('ingest.')}"
         try:

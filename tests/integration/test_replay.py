@@ -1,0 +1,251 @@
+"""`switchboard replay` as a process: the journal once more, on real servers and databases."""
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from services.common.journal.events import JournalEvent
+from services.common.journal.streams import INGEST_STREAM
+from services.messaging.domain.message import Template
+from services.messaging.store.database import Database
+from services.messaging.store.ingest import SqlIngestStore
+from services.messaging.store.outbox import SqlOutboxStore
+from services.messaging.usecases.receive import Receive
+from tests.support.cli import MESSAGING, Ended, ended, start
+from tests.support.databases import migrated
+from tests.support.journal import consuming, journal, publish, settled
+from tests.support.nats import NatsServer
+from tests.support.receiving import message_event, receive, rows, state, status_event
+from tests.support.sending import new_message, now, open_database, until
+
+EVER = "2000-01-01"
+
+
+@pytest.fixture
+def other_database_url(
+    request: pytest.FixtureRequest, empty_database_url: str, tmp_path: Path
+) -> Any:
+    """A second empty database of the same kind, without any tables yet."""
+    if empty_database_url.startswith("sqlite"):
+        yield f"sqlite:///{tmp_path}/other.db"
+    else:
+        with request.getfixturevalue("postgres").database() as url:
+            yield url
+
+
+class Setup:
+    """A journal, and a database that consumes it live."""
+
+    def __init__(self, server: NatsServer, client: Client, database: Database, folder: Path):
+        self.server = server
+        self.client = client
+        self.database = database
+        self._folder = folder
+
+    async def consume(self, *events: JournalEvent, duplicates: int = 1) -> None:
+        """Journal events and have them stored."""
+        await publish(self.client, *events, duplicates=duplicates)
+        async with consuming(self.client, live(self.database)):
+            await until(settled(self.client))
+
+    async def start(self, *options: str, into: str) -> asyncio.subprocess.Process:
+        """`switchboard replay` into a database."""
+        environ = {**MESSAGING, "NATS_URL": self.server.url, "DATABASE_URL": into}
+        return await start("replay", *options, folder=self._folder, environ=environ)
+
+    async def replay(self, *options: str, into: str) -> Ended:
+        """`switchboard replay` to its end."""
+        return await ended(await self.start(*options, into=into))
+
+
+@pytest.fixture
+async def setup(nats_server: NatsServer, database_url: str, tmp_path: Path) -> AsyncIterator[Setup]:
+    """A running journal and a migrated database."""
+    async with journal(nats_server) as client, open_database(database_url) as database:
+        yield Setup(nats_server, client, database, tmp_path)
+
+
+def live(database: Database) -> Receive:
+    """The use case as messaging runs it, but for the assistant."""
+    return receive(SqlIngestStore(database), clock=lambda: datetime.now(UTC), replies=None)
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    async with open_database(url) as database:
+        yield database
+
+
+async def send_template(database: Database) -> str:
+    """Store a message of ours to a contact who doesn't write; returns our id for it."""
+    template = replace(new_message("", to="+972509999999"), template=Template("HX1"))
+    message, _ = await SqlOutboxStore(database, now).enqueue(template)
+    return message.id
+
+
+def history(chance: random.Random) -> list[JournalEvent]:
+    """Messages, opt-outs and reports about messages that nobody knows, in no order."""
+    texts = ["Hello", "STOP", "START", "הסר", "How much?", ""]
+    events = [
+        message_event(number, contact=chance.randrange(12), body=chance.choice(texts))
+        for number in range(400)
+    ]
+    for sid in [f"SMgone{number}" for number in range(60)]:
+        events += [status_event(sid, status) for status in ("sent", "delivered", "read")]
+    chance.shuffle(events)
+    return events
+
+
+def inbound(stored: dict[str, Any]) -> dict[str, Any]:
+    """What came from contacts: that is all a journal can give back."""
+    sids = {key for key, row in stored["messages"].items() if row["direction"] == "inbound"}
+    written = {row["conversation_id"] for key, row in stored["messages"].items() if key in sids}
+    return {
+        "contacts": {key: stored["contacts"][key] for key, _ in written},
+        "conversations": {key: stored["conversations"][key] for key in written},
+        "messages": {key: stored["messages"][key] for key in sids},
+        "events": [one for one in stored["events"] if one[0] in sids],
+    }
+
+
+async def test_an_empty_database_gets_the_same_state(setup: Setup, other_database_url: str) -> None:
+    """Messages and statuses in any order, with repetitions, leave behind after a replay what they
+    left behind live; reports about messages that only the lost database knew are parked."""
+    sent = [await send_template(setup.database) for _ in range(3)]
+    hinted = [
+        status_event(f"SMours{number}", "delivered", message_id=message_id)
+        for number, message_id in enumerate(sent)
+    ]
+    events = history(random.Random(7))
+    await setup.consume(*events, *hinted, *random.Random(8).choices(events, k=200))
+
+    first = await setup.replay("--since", EVER, into=other_database_url)
+    assert first.code == 0, first.err
+    assert "creating its tables" in first.err
+    assert "messages  " in first.out
+    async with opened(other_database_url) as database:
+        expected, found = await state(setup.database), await state(database)
+        assert inbound(found) == inbound(expected)
+        assert len(found["messages"]) == 400
+        ours = [(f"status:SMours{number}:delivered", "delivered") for number in range(3)]
+        assert found["parked"] == sorted([*expected["parked"], *ours])
+        assert found["outbox"] == []
+        assert found["replies"] == {}
+
+        again = await setup.replay("--since", EVER, into=other_database_url)
+        assert again.code == 0, again.err
+        assert " 0 new" in again.out
+        assert await state(database) == found
+
+
+async def test_a_replay_into_the_live_database_changes_nothing(
+    setup: Setup, database_url: str
+) -> None:
+    """Into a database that has everything it adds nothing, sends nothing, and leaves the journal
+    and the place of its consumer alone."""
+    await send_template(setup.database)
+    await setup.consume(*history(random.Random(1)))
+    before = await state(setup.database)
+    js = setup.client.jetstream()
+    stream = await js.stream_info(INGEST_STREAM)
+    replayed = await setup.replay("--since", "1d", into=database_url)
+    assert replayed.code == 0, replayed.err
+    assert await state(setup.database) == before
+    after = await js.stream_info(INGEST_STREAM)
+    assert after.state.last_seq == stream.state.last_seq
+    assert after.state.consumer_count == stream.state.consumer_count
+    assert await settled(setup.client)()
+
+
+async def test_time_and_kind_choose_what_is_replayed(setup: Setup, other_database_url: str) -> None:
+    """Only what came into the journal in the time named, and is of the kind named, is stored."""
+    times = []
+    for batch in range(3):
+        await publish(setup.client, *(message_event(10 * batch + number) for number in range(5)))
+        await publish(setup.client, status_event(f"SMx{batch}", "sent"))
+        await asyncio.sleep(0.05)
+        times.append(datetime.now(UTC).isoformat())
+        await asyncio.sleep(0.05)
+
+    async def numbers(*options: str) -> list[list[int]]:
+        replayed = await setup.replay(*options, into=other_database_url)
+        assert replayed.code == 0, replayed.err
+        async with opened(other_database_url) as database:
+            sids = [row["provider_message_id"] for row in await rows(database, "messages")]
+            parked = await rows(database, "parked_statuses")
+        return [sorted({int(sid[2:]) // 10 for sid in sids}), [len(sids), len(parked)]]
+
+    assert await numbers("--since", times[0], "--until", times[1], "--kind", "message") == [
+        [1],
+        [5, 0],
+    ]
+    assert await numbers("--since", times[1], "--kind", "status") == [[1], [5, 1]]
+    assert await numbers("--since", times[2]) == [[1], [5, 1]]
+    assert await numbers("--since", "1h", "--until", times[0]) == [[0, 1], [10, 2]]
+
+
+async def test_a_stopped_replay_can_be_gone_on_with(setup: Setup, other_database_url: str) -> None:
+    """Ctrl-C ends it after a batch with the place to go on from, and nothing is missing then."""
+    await publish(setup.client, *map(message_event, range(6000)))
+    migrated(other_database_url)
+    process = await setup.start("--since", EVER, into=other_database_url)
+    async with opened(other_database_url) as database:
+
+        async def begun() -> bool:
+            return bool(await rows(database, "contacts"))
+
+        await until(begun)
+        process.send_signal(signal.SIGINT)
+        stopped = await ended(process)
+        assert stopped.code == 130, stopped.err
+        assert "Traceback" not in stopped.err
+        assert len(await rows(database, "messages")) < 6000
+        place = stopped.out.rpartition("Go on with --since ")[2].strip()
+        finished = await setup.replay("--since", place, into=other_database_url)
+        assert finished.code == 0, finished.err
+        assert len(await rows(database, "messages")) == 6000
+
+
+async def test_what_cannot_be_stored_is_skipped_with_its_reason(
+    setup: Setup, other_database_url: str
+) -> None:
+    """Garbage in the journal is named by its sequence; everything else is stored."""
+    await publish(setup.client, message_event(1))
+    await setup.client.jetstream().publish("ingest.whatsapp.message", b"\xff\xfe")
+    await publish(setup.client, message_event(2))
+    replayed = await setup.replay("--since", EVER, into=other_database_url)
+    assert replayed.code == 0, replayed.err
+    assert "event 2 of the journal: no headers" in replayed.out
+    async with opened(other_database_url) as database:
+        assert len(await rows(database, "messages")) == 2
+
+
+async def test_an_unfit_database_or_journal_is_a_sentence(
+    setup: Setup, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    """What is in the way is named, with a code for programs."""
+    unreachable = await setup.replay(
+        "--since", "1d", into="postgresql://nobody@127.0.0.1:9/nothing"
+    )
+    assert unreachable.code == 1
+    assert "the database can't be used" in unreachable.err
+    assert "Traceback" not in unreachable.err
+    for options in (["--since", "yesterday"], ["--since", "1h", "--until", "2h"], []):
+        refused = await setup.replay(*options, into=f"sqlite:///{tmp_path}/none.db")
+        assert refused.code == 2
+    environ = {"NATS_URL": nats_server.url}
+    incomplete = await ended(
+        await start("replay", "--since", "1d", folder=tmp_path, environ={**environ, "HOME": "/"})
+    )
+    # The sandbox's variables stand in for messaging's, but for the database.
+    assert incomplete.code == 78
+    assert "DATABASE_URL" in incomplete.err

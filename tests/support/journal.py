@@ -1,0 +1,97 @@
+"""What tests of the journal's readers share: streams on a real server, and a running consumer."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from prometheus_client import CollectorRegistry
+
+from services.common.journal.events import JournalEvent
+from services.common.journal.streams import DEAD_STREAM, INGEST_STREAM, connect, ensure_streams
+from services.messaging.consumers.ingest import DURABLE, Handler, IngestConsumer
+from services.messaging.providers.twilio import webhooks
+from tests.support.nats import NatsServer
+
+JOURNAL_BYTES = 64 * 1024**2
+
+
+async def closed() -> None:
+    """For a connection whose end is no news."""
+
+
+@contextlib.asynccontextmanager
+async def journal(server: NatsServer) -> AsyncIterator[Client]:
+    """A connection, with the streams in place."""
+    client = await connect(server.url, name="test", on_closed=closed)
+    await ensure_streams(client.jetstream(), replicas=1, max_bytes=JOURNAL_BYTES)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@contextlib.asynccontextmanager
+async def consuming(
+    client: Client,
+    handle: Handler,
+    *,
+    batch_size: int = 256,
+    ack_wait: float = 30,
+    max_attempts: int = 10,
+) -> AsyncIterator[None]:
+    """A consumer that runs while the context is open, and is then stopped in order."""
+    consumer = IngestConsumer(
+        client,
+        handle,
+        {webhooks.PROVIDER: webhooks},
+        registry=CollectorRegistry(),
+        batch_size=batch_size,
+        fetch_seconds=0.2,
+        ack_wait_seconds=ack_wait,
+        max_attempts=max_attempts,
+        first_delay_seconds=0.05,
+    )
+    task = asyncio.create_task(consumer.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def publish(client: Client, *events: JournalEvent, duplicates: int = 1) -> None:
+    """Put events into the journal, without its own deduplication."""
+    js = client.jetstream()
+    for event in events:
+        headers = event.headers()
+        del headers["Nats-Msg-Id"]
+        for _ in range(duplicates):
+            await js.publish(event.kind.subject, event.data, headers=headers)
+
+
+def settled(client: Client) -> Callable[[], Awaitable[bool]]:
+    """Whether every event of the journal was delivered and acknowledged."""
+
+    async def nothing_left() -> bool:
+        try:
+            info = await client.jetstream().consumer_info(INGEST_STREAM, DURABLE)
+        except nats.errors.Error:
+            return False
+        return not info.num_pending and not info.num_ack_pending
+
+    return nothing_left
+
+
+async def dead(client: Client) -> list[Msg]:
+    """Everything in the stream `DEAD`."""
+    js = client.jetstream()
+    state = (await js.stream_info(DEAD_STREAM)).state
+    subscription = await js.subscribe("dead.>", stream=DEAD_STREAM, ordered_consumer=True)
+    try:
+        return [await subscription.next_msg(timeout=5) for _ in range(state.messages)]
+    finally:
+        await subscription.unsubscribe()
