@@ -15,6 +15,7 @@ from services.messaging.store.models import ContactRow, ConversationRow, Identit
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queueing import insert_queued
 from tests.support.sending import (
+    ANY_TIME,
     ManualClock,
     events,
     new_message,
@@ -40,7 +41,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def store(database: Database, clock: ManualClock) -> SqlOutboxStore:
-    return SqlOutboxStore(database, clock)
+    return SqlOutboxStore(database, clock, ANY_TIME)
 
 
 async def claim_one(store: SqlOutboxStore) -> ClaimedSend:
@@ -286,6 +287,7 @@ async def test_numbers_become_visible_in_their_order(
             new_message("older"),
             conversation_id=before.conversation_id,
             answers_id=None,
+            policy=ANY_TIME,
             now=clock(),
         )
         younger = asyncio.create_task(store.enqueue(new_message("younger")))

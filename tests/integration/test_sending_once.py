@@ -22,7 +22,7 @@ from sandbox.faults import (
 )
 from sandbox.server import RunningSandbox
 from services.common.errors import UnavailableError
-from services.messaging.ports.sending import ClaimedSend, SendOutcome
+from services.messaging.ports.sending import ALL_OPEN, ClaimedSend, Routes, SendOutcome
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.outbox import SqlOutboxStore
@@ -30,6 +30,7 @@ from services.messaging.usecases.dispatch import Dispatcher
 from services.messaging.usecases.retrying import RetryPolicy
 from tests.support.sandbox import running_receiver
 from tests.support.sending import (
+    ANY_TIME,
     events,
     ingesting,
     new_message,
@@ -54,7 +55,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def store(database: Database) -> SqlOutboxStore:
-    return SqlOutboxStore(database, now)
+    return SqlOutboxStore(database, now, ANY_TIME)
 
 
 @pytest.fixture
@@ -283,7 +284,7 @@ class _Interrupted(SqlOutboxStore):
     """A store whose database is away for the first few outcomes and claims."""
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database, now)
+        super().__init__(database, now, ANY_TIME)
         self.failures = Counter({"settle": 3, "claim": 3, "unknown": 3})
 
     def _fail(self, name: str) -> None:
@@ -291,13 +292,22 @@ class _Interrupted(SqlOutboxStore):
             self.failures[name] -= 1
             raise UnavailableError("the database is away")
 
-    async def claim(self, *, limit: int, lease: timedelta) -> list[ClaimedSend]:
+    async def claim(
+        self, *, limit: int, lease: timedelta, routes: Routes = ALL_OPEN
+    ) -> list[ClaimedSend]:
         self._fail("claim")
-        return list(await super().claim(limit=limit, lease=lease))
+        return list(await super().claim(limit=limit, lease=lease, routes=routes))
 
-    async def settle(self, message: ClaimedSend, outcome: SendOutcome, retry_at: datetime) -> None:
+    async def settle(
+        self,
+        message: ClaimedSend,
+        outcome: SendOutcome,
+        retry_at: datetime,
+        *,
+        move_to: str | None = None,
+    ) -> None:
         self._fail("settle")
-        await super().settle(message, outcome, retry_at)
+        await super().settle(message, outcome, retry_at, move_to=move_to)
 
     async def unknown(self, *, limit: int, lease: timedelta) -> list[ClaimedSend]:
         self._fail("unknown")
@@ -372,7 +382,7 @@ async def test_two_processes_share_the_work(
         for _ in range(2):
             own = await stack.enter_async_context(open_database(database_url))
             provider = await stack.enter_async_context(twilio(sandbox.base_url))
-            process = sender(SqlOutboxStore(own, now), provider)
+            process = sender(SqlOutboxStore(own, now, ANY_TIME), provider)
             loops += [process.dispatcher.run(), process.reconciler.run()]
         async with running(*loops):
             await until_settled(database, 90)

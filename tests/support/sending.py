@@ -22,13 +22,19 @@ from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.models import MessageEventRow, MessageRow
 from services.messaging.store.outbox import SqlOutboxStore
+from services.messaging.usecases.breaker import Breaker
 from services.messaging.usecases.dispatch import Dispatcher
+from services.messaging.usecases.pace import RecipientPace
+from services.messaging.usecases.policy import SendPolicy
 from services.messaging.usecases.reconcile import Reconciler
 from services.messaging.usecases.retrying import RetryPolicy
 from tests.support.sandbox import ACCOUNT_SID, AUTH_TOKEN, OUR_NUMBER, Receiver, sandbox_settings
 
 NOBODY = "http://127.0.0.1:9"
 PHONE = "+972501234567"
+
+ANY_TIME = SendPolicy(window=None, pace=RecipientPace(interval=timedelta()))
+"""The rules without the 24-hour window and a pace, for tests of other things."""
 
 
 def now() -> datetime:
@@ -118,7 +124,8 @@ class Sender:
 def sender(
     store: SqlOutboxStore,
     provider: Provider,
-    *,
+    *others: Provider,
+    breaker_failures: int = 5,
     concurrency: int = 8,
     grace: float = 0.5,
     lease: float = 4,
@@ -127,9 +134,10 @@ def sender(
 ) -> Sender:
     """The dispatcher and reconciler of one process; times in seconds."""
     retry = RetryPolicy(first_pause=timedelta(seconds=0.1), longest_pause=timedelta(seconds=0.5))
+    providers = {one.name: one for one in (provider, *others)}
     dispatcher = Dispatcher(
         store,
-        {provider.name: provider},
+        providers,
         clock=now,
         on_accepted=on_accepted,
         concurrency=concurrency,
@@ -138,10 +146,14 @@ def sender(
         poll=timedelta(seconds=0.1),
         first_look=timedelta(),
         retry=retry,
+        breakers={
+            name: Breaker(name, now, failures=breaker_failures, first_pause=timedelta(seconds=0.3))
+            for name in providers
+        },
     )
     reconciler = Reconciler(
         store,
-        {provider.name: provider},
+        providers,
         clock=now,
         on_accepted=on_accepted,
         on_due=dispatcher.wake,

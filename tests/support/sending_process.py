@@ -14,7 +14,7 @@ from datetime import datetime
 
 from services.messaging.ports.sending import ClaimedSend, Provider, ProviderMessage, SendOutcome
 from services.messaging.store.outbox import SqlOutboxStore
-from tests.support.sending import now, open_database, sender, twilio
+from tests.support.sending import ANY_TIME, now, open_database, sender, twilio
 
 
 def _die() -> None:
@@ -44,14 +44,21 @@ class _DyingProvider:
 
 
 class _DyingStore(SqlOutboxStore):
-    async def settle(self, message: ClaimedSend, outcome: SendOutcome, retry_at: datetime) -> None:
-        await super().settle(message, outcome, retry_at)
+    async def settle(
+        self,
+        message: ClaimedSend,
+        outcome: SendOutcome,
+        retry_at: datetime,
+        *,
+        move_to: str | None = None,
+    ) -> None:
+        await super().settle(message, outcome, retry_at, move_to=move_to)
         _die()
 
 
 async def _main(url: str, base_url: str, point: str) -> None:
     async with open_database(url) as database, twilio(base_url) as provider:
-        store = (_DyingStore if point == "settled" else SqlOutboxStore)(database, now)
+        store = (_DyingStore if point == "settled" else SqlOutboxStore)(database, now, ANY_TIME)
         dying = _DyingProvider(provider, point)
         await sender(store, dying, lease=1, send_timeout=0.5).dispatcher.run()
 

@@ -65,8 +65,8 @@ class ReplyStore(Protocol):
     async def answer(self, task: ReplyTask, message: NewMessage) -> Message | None:
         """Store the answer for sending and end the task, in one transaction.
 
-        Returns None, and stores nothing, when the contact has written again, has opted out, or
-        the message was answered before.
+        Returns None, and stores no message, when the contact has written again, the message was
+        answered before, or a rule forbids the answer.
         """
         ...
 

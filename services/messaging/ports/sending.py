@@ -180,6 +180,8 @@ class OutboxStore(Protocol):
     async def enqueue(self, message: NewMessage) -> tuple[Message, bool]:
         """Store a message and its place in the outbox in one transaction.
 
+        A person's message silences the assistant in the conversation.
+
         Returns the message and whether it is new; with a known `request_id` it is the one
         stored first.
 
@@ -213,7 +215,7 @@ class OutboxStore(Protocol):
         afterwards someone else may have sent the message.
 
         Args:
-            move_to: The provider that is to try again after a RETRY, unless the outcome of an
+            move_to: The provider that is to try at once after a RETRY, unless the outcome of an
                 earlier attempt was unknown.
         """
         ...

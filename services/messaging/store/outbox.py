@@ -5,26 +5,35 @@ change is committed before its effect outside: a process may die at any point, a
 behind says what may have happened.
 
 Only the oldest unsettled message of a conversation is claimed. `store.queueing` makes sure that
-no older one can appear while a younger one is being sent.
+no older one can appear while a younger one is being sent. The others are `waiting`, so that a
+claim needn't look at each of them; `store.outcomes` releases the next when one is settled.
 """
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
-from services.common.errors import PolicyRefusedError
+from services.messaging.domain.conversation import PausedBy
 from services.messaging.domain.message import (
     Author,
     Message,
     MessageStatus,
+    Template,
     TimeSource,
 )
 from services.messaging.ports.clock import Clock
-from services.messaging.ports.sending import ClaimedSend, NewMessage, OutcomeKind, SendOutcome
+from services.messaging.ports.sending import (
+    ALL_OPEN,
+    ClaimedSend,
+    NewMessage,
+    OutcomeKind,
+    Routes,
+    SendOutcome,
+)
 from services.messaging.store.contacts import Party, resolve_conversations
 from services.messaging.store.database import Database
 from services.messaging.store.models import (
@@ -34,24 +43,23 @@ from services.messaging.store.models import (
     MessageRow,
     OutboxRow,
 )
-from services.messaging.store.outcomes import accept, record_outcome, reject
+from services.messaging.store.outcomes import accept, move, record_outcome, reject
+from services.messaging.store.pausing import pause
 from services.messaging.store.queueing import insert_queued, requested_before
 from services.messaging.store.rows import (
     insert_ignoring,
 )
+from services.messaging.usecases.policy import OPTED_OUT, OUTSIDE_WINDOW, RecipientFacts, SendPolicy
 
 DUE: Final = "due"
 SENDING: Final = "sending"
 UNKNOWN: Final = "unknown"
+WAITING: Final = "waiting"
 
-OPTED_OUT: Final = "opted_out"
-"""Error code of a message whose contact opted out before it could be sent."""
-
-_OPTED_OUT_OUTCOME: Final = SendOutcome(
-    OutcomeKind.REJECTED,
-    error_code=OPTED_OUT,
-    error_message="not sent: the contact opted out first",
-)
+_TOO_LATE_FOR: Final = {
+    OPTED_OUT: "the contact opted out first",
+    OUTSIDE_WINDOW: "it waited until WhatsApp's 24-hour window had closed",
+}
 _LEASE_EXPIRED: Final = SendOutcome(
     OutcomeKind.UNKNOWN,
     error_code="lease_expired",
@@ -62,9 +70,10 @@ _LEASE_EXPIRED: Final = SendOutcome(
 class SqlOutboxStore:
     """`OutboxStore` on SQLite and PostgreSQL."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, policy: SendPolicy | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._policy = policy or SendPolicy()
 
     async def enqueue(self, message: NewMessage) -> tuple[Message, bool]:
         """Store a message and its place in the outbox in one transaction."""
@@ -76,15 +85,15 @@ class SqlOutboxStore:
                 return known, False
             party = Party((message.recipient,), message.contact_address, message.own_address)
             [conversation] = await resolve_conversations(connection, [party], now)
-            opted_out_at = await connection.scalar(
-                select(ContactRow.opted_out_at).where(ContactRow.id == conversation.contact_id)
-            )
-            if opted_out_at is not None:
-                raise PolicyRefusedError(
-                    OPTED_OUT, "to: this contact has opted out and must write first"
-                )
+            if message.author is Author.PERSON:
+                await pause(connection, conversation.id, PausedBy.PERSON, now)
             stored = await insert_queued(
-                connection, message, conversation_id=conversation.id, answers_id=None, now=now
+                connection,
+                message,
+                conversation_id=conversation.id,
+                answers_id=None,
+                policy=self._policy,
+                now=now,
             )
             if stored is not None:
                 return stored, True
@@ -94,7 +103,9 @@ class SqlOutboxStore:
                 raise RuntimeError("a message was neither stored nor found")
             return known, False
 
-    async def claim(self, *, limit: int, lease: timedelta) -> Sequence[ClaimedSend]:
+    async def claim(
+        self, *, limit: int, lease: timedelta, routes: Routes = ALL_OPEN
+    ) -> Sequence[ClaimedSend]:
         """Take messages that are due, the oldest of each conversation, and record the attempt."""
         now = self._clock()
         older = aliased(OutboxRow)
@@ -103,20 +114,31 @@ class SqlOutboxStore:
             .where(
                 OutboxRow.state == DUE,
                 OutboxRow.due_at <= now,
+                # Holds for all but what a merge of conversations has brought together.
                 ~exists().where(
                     older.conversation_id == OutboxRow.conversation_id,
                     older.message_id < OutboxRow.message_id,
                 ),
+                *_on(routes),
             )
             .limit(limit)
         )
         async with self._database.write() as connection:
             rows = (await connection.execute(due)).all()
-            await _fail_opted_out(connection, [row for row in rows if row.opted_out_at], now)
-            rows = [row for row in rows if not row.opted_out_at]
+            rows = [row for row in rows if not await self._refuse_forbidden(connection, row, now)]
             if not rows:
                 return ()
             ids = [row.message_id for row in rows]
+            providers = {
+                row.message_id: routes.instead.get(row.provider, row.provider) for row in rows
+            }
+            for provider in sorted(set(routes.instead.values())):
+                moved = [
+                    row.message_id
+                    for row in rows
+                    if providers[row.message_id] == provider != row.provider
+                ]
+                await move(connection, moved, provider)
             await connection.execute(
                 update(OutboxRow)
                 .where(OutboxRow.message_id.in_(ids))
@@ -141,6 +163,7 @@ class SqlOutboxStore:
                         "event_key": f"attempt:{row.public_id}:{row.attempts + 1}",
                         "kind": "attempt",
                         "status": MessageStatus.SENDING.value,
+                        "provider": providers[row.message_id],
                         "occurred_at": now,
                         "source": TimeSource.RECEIVED.value,
                         "payload": {"attempt": row.attempts + 1},
@@ -151,6 +174,7 @@ class SqlOutboxStore:
             return [
                 _claimed(
                     row,
+                    provider=providers[row.message_id],
                     attempt=row.attempts + 1,
                     first_attempt_at=row.first_attempt_at or now,
                     last_attempt_at=now,
@@ -159,7 +183,28 @@ class SqlOutboxStore:
                 for row in rows
             ]
 
-    async def settle(self, message: ClaimedSend, outcome: SendOutcome, retry_at: datetime) -> None:
+    async def _refuse_forbidden(
+        self, connection: AsyncConnection, row: Row[*tuple[Any, ...]], now: datetime
+    ) -> bool:
+        """Fail a message that a rule has come to forbid since it was stored."""
+        refusal = self._policy.refusal(
+            RecipientFacts(row.opted_out_at, row.last_inbound_at),
+            is_template=row.template is not None,
+            now=now,
+        )
+        if refusal is None:
+            return False
+        await _fail(connection, row, refusal.rule, now)
+        return True
+
+    async def settle(
+        self,
+        message: ClaimedSend,
+        outcome: SendOutcome,
+        retry_at: datetime,
+        *,
+        move_to: str | None = None,
+    ) -> None:
         """Record how an attempt ended. `retry_at` is used by RETRY and UNKNOWN."""
         now = self._clock()
         async with self._database.write() as connection:
@@ -170,7 +215,7 @@ class SqlOutboxStore:
                 raise LookupError("a claimed message is not in the database")
             unsettled = (
                 await connection.execute(
-                    select(OutboxRow.attempts, OutboxRow.lease_until)
+                    select(OutboxRow.attempts, OutboxRow.lease_until, OutboxRow.pinned)
                     .where(OutboxRow.message_id == row_id)
                     .with_for_update()
                 )
@@ -188,11 +233,14 @@ class SqlOutboxStore:
                 await connection.execute(
                     update(OutboxRow)
                     .where(place)
-                    .values(state=UNKNOWN, due_at=retry_at, lease_until=None)
+                    .values(state=UNKNOWN, pinned=True, due_at=retry_at, lease_until=None)
                 )
             elif unsettled.lease_until != message.lease_until:
                 return
             elif outcome.kind is OutcomeKind.RETRY:
+                if move_to is not None and not unsettled.pinned:
+                    await move(connection, [row_id], move_to)
+                    retry_at = now
                 await connection.execute(
                     update(OutboxRow)
                     .where(place)
@@ -200,6 +248,28 @@ class SqlOutboxStore:
                 )
             else:
                 await reject(connection, row_id, message, outcome, now)
+
+    async def release_stranded(self) -> int:
+        """Make due what waits behind nothing any more; returns how many."""
+        older = aliased(OutboxRow)
+        stranded = select(OutboxRow.message_id).where(
+            OutboxRow.state == WAITING,
+            ~exists().where(
+                older.conversation_id == OutboxRow.conversation_id,
+                older.message_id < OutboxRow.message_id,
+            ),
+        )
+        async with self._database.read() as connection:
+            ids = list(await connection.scalars(stranded))
+        if not ids:
+            return 0
+        async with self._database.write() as connection:
+            await connection.execute(
+                update(OutboxRow)
+                .where(OutboxRow.message_id.in_(ids), OutboxRow.state == WAITING)
+                .values(state=DUE)
+            )
+        return len(ids)
 
     async def expire_leases(self) -> int:
         """Make UNKNOWN what was being sent by a process that is gone; returns how many."""
@@ -215,7 +285,7 @@ class SqlOutboxStore:
             await connection.execute(
                 update(OutboxRow)
                 .where(OutboxRow.message_id.in_([row.message_id for row in rows]))
-                .values(state=UNKNOWN, due_at=now, lease_until=None)
+                .values(state=UNKNOWN, pinned=True, due_at=now, lease_until=None)
             )
             for row in rows:
                 message = _claimed(
@@ -282,12 +352,21 @@ async def cancel_automatic(
     """
     rows = await connection.execute(
         _unsettled().where(
-            OutboxRow.state == DUE,
+            OutboxRow.state.in_((DUE, WAITING)),
             MessageRow.author == Author.ASSISTANT.value,
             ContactRow.id.in_(contact_ids),
         )
     )
-    await _fail_opted_out(connection, rows.all(), now)
+    for row in rows.all():
+        await _fail(connection, row, OPTED_OUT, now)
+
+
+def _on(routes: Routes) -> list[ColumnElement[bool]]:
+    """What of the outbox may be claimed by these routes."""
+    if not routes.closed:
+        return []
+    goes_elsewhere = and_(MessageRow.provider.in_(routes.instead), OutboxRow.pinned.is_(False))
+    return [or_(MessageRow.provider.not_in(routes.closed), goes_elsewhere)]
 
 
 def _unsettled() -> Select[*tuple[Any, ...]]:
@@ -298,11 +377,15 @@ def _unsettled() -> Select[*tuple[Any, ...]]:
             OutboxRow.attempts,
             OutboxRow.first_attempt_at,
             OutboxRow.last_attempt_at,
+            OutboxRow.pinned,
             MessageRow.public_id,
             MessageRow.provider,
             MessageRow.contact_address,
             MessageRow.own_address,
             MessageRow.body,
+            MessageRow.media,
+            MessageRow.template,
+            ConversationRow.last_inbound_at,
             ContactRow.opted_out_at,
         )
         .join(MessageRow, MessageRow.id == OutboxRow.message_id)
@@ -313,24 +396,28 @@ def _unsettled() -> Select[*tuple[Any, ...]]:
     )
 
 
-def _claimed(row: Row[*tuple[Any, ...]], **values: Any) -> ClaimedSend:
+def _claimed(row: Row[*tuple[Any, ...]], provider: str | None = None, **values: Any) -> ClaimedSend:
     return ClaimedSend(
         message_id=row.public_id,
-        provider=row.provider,
+        provider=provider or row.provider,
         contact_address=row.contact_address,
         own_address=row.own_address,
         body=row.body,
+        media_urls=tuple(one["url"] for one in row.media),
+        template=Template(**row.template) if row.template else None,
         **values,
     )
 
 
-async def _fail_opted_out(
-    connection: AsyncConnection, rows: Sequence[Row[*tuple[Any, ...]]], now: datetime
+async def _fail(
+    connection: AsyncConnection, row: Row[*tuple[Any, ...]], rule: str, now: datetime
 ) -> None:
-    """Fail messages whose contact opted out after they were stored."""
-    for row in rows:
-        message = _claimed(
-            row, attempt=row.attempts, first_attempt_at=now, last_attempt_at=now, lease_until=now
-        )
-        await record_outcome(connection, row.message_id, message, _OPTED_OUT_OUTCOME, now)
-        await reject(connection, row.message_id, message, _OPTED_OUT_OUTCOME, now)
+    """Fail a message that a rule has come to forbid after it was stored."""
+    message = _claimed(
+        row, attempt=row.attempts, first_attempt_at=now, last_attempt_at=now, lease_until=now
+    )
+    outcome = SendOutcome(
+        OutcomeKind.REJECTED, error_code=rule, error_message=f"not sent: {_TOO_LATE_FOR[rule]}"
+    )
+    await record_outcome(connection, row.message_id, message, outcome, now)
+    await reject(connection, row.message_id, message, outcome, now)

@@ -1,9 +1,10 @@
 """Writing down how a try to send ended, within the caller's transaction."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 import structlog
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.domain.message import (
@@ -33,10 +34,6 @@ async def record_outcome(
     now: datetime,
 ) -> None:
     """Add the event of an outcome; looking for a message again and again adds it once."""
-    said = {
-        "provider_message_id": outcome.provider_message_id,
-        "error_message": outcome.error_message,
-    }
     status = MessageStatus.FAILED if outcome.kind is OutcomeKind.REJECTED else outcome.status
     await connection.execute(
         insert_ignoring(connection, MessageEventRow),
@@ -46,12 +43,18 @@ async def record_outcome(
             "kind": "outcome",
             "status": status.value if status else None,
             "error_code": outcome.error_code,
+            "error_message": outcome.error_message,
+            "provider": message.provider,
             "occurred_at": now,
             "source": TimeSource.RECEIVED.value,
             "payload": {
                 "attempt": message.attempt,
                 "outcome": outcome.kind.value,
-                **{name: value for name, value in said.items() if value is not None},
+                **(
+                    {"provider_message_id": outcome.provider_message_id}
+                    if outcome.provider_message_id
+                    else {}
+                ),
             },
         },
     )
@@ -78,7 +81,7 @@ async def accept(
         log.error("a message was sent twice", message_id=message.message_id)
     if outcome.status is not None:
         await _add_report(connection, row_id, _report(message, outcome, outcome.status, now))
-    await connection.execute(delete(OutboxRow).where(OutboxRow.message_id == row_id))
+    await leave_outbox(connection, [row_id])
 
 
 async def reject(
@@ -90,7 +93,42 @@ async def reject(
 ) -> None:
     """Fail a message for good and take it out of the outbox."""
     await _add_report(connection, row_id, _report(message, outcome, MessageStatus.FAILED, now))
-    await connection.execute(delete(OutboxRow).where(OutboxRow.message_id == row_id))
+    await leave_outbox(connection, [row_id])
+
+
+async def leave_outbox(connection: AsyncConnection, row_ids: Collection[int]) -> None:
+    """Take settled messages out of the outbox and release what waited behind them.
+
+    Lock the rows "for update" first: whoever stores a message waits for that, and either sees its
+    predecessor gone or has its message seen here.
+    """
+    left = set(
+        await connection.scalars(
+            delete(OutboxRow)
+            .where(OutboxRow.message_id.in_(row_ids))
+            .returning(OutboxRow.conversation_id)
+        )
+    )
+    if not left:
+        return
+    oldest = (
+        select(func.min(OutboxRow.message_id))
+        .where(OutboxRow.conversation_id.in_(left))
+        .group_by(OutboxRow.conversation_id)
+    )
+    await connection.execute(
+        update(OutboxRow)
+        .where(OutboxRow.message_id.in_(oldest), OutboxRow.state == "waiting")
+        .values(state="due")
+    )
+
+
+async def move(connection: AsyncConnection, row_ids: Collection[int], provider: str) -> None:
+    """Give messages that were certainly never sent to another provider."""
+    if row_ids:
+        await connection.execute(
+            update(MessageRow).where(MessageRow.id.in_(row_ids)).values(provider=provider)
+        )
 
 
 async def _add_report(connection: AsyncConnection, row_id: int, report: StatusReport) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, or_, select
+from sqlalchemy import ColumnElement, Row, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.domain.message import (
@@ -23,6 +23,7 @@ from services.messaging.store.models import (
     OutboxRow,
     ParkedStatusRow,
 )
+from services.messaging.store.outcomes import leave_outbox
 from services.messaging.store.rows import (
     DELIVERY_COLUMNS,
     delivery_of,
@@ -84,7 +85,7 @@ async def apply_reports(
     await update_many(connection, MessageRow, changes)
     settled = sorted(unsettled & {one.row.id for one in targets if one.reported})
     if settled:
-        await connection.execute(delete(OutboxRow).where(OutboxRow.message_id.in_(settled)))
+        await leave_outbox(connection, settled)
     return unmatched
 
 
@@ -101,6 +102,7 @@ async def park(connection: AsyncConnection, reports: Sequence[StatusReport]) -> 
                 "status": report.status.value if report.status else None,
                 "error_code": report.error_code,
                 "error_message": report.error_message,
+                "origin": report.origin or None,
                 "occurred_at": report.moment.at,
                 "source": report.moment.source.value,
                 "payload": dict(report.payload),
@@ -121,6 +123,7 @@ def parked_report(row: Row[*tuple[Any, ...]]) -> StatusReport:
         error_code=row.error_code,
         error_message=row.error_message,
         payload=row.payload,
+        origin=row.origin or "",
     )
 
 
@@ -207,6 +210,9 @@ def _event(target: _Target, report: StatusReport) -> dict[str, Any]:
         "kind": "status",
         "status": report.status.value if report.status else None,
         "error_code": report.error_code,
+        "error_message": report.error_message,
+        "provider": report.provider,
+        "origin": report.origin or None,
         "occurred_at": report.moment.at,
         "source": report.moment.source.value,
         "payload": dict(report.payload),

@@ -3,11 +3,15 @@
 Every claim has a lease. The provider is called only while enough of it is left for the call to
 end within it, so a message whose lease has run out is not being sent by a process that merely is
 slow; only one that stood still between that check and its next instruction could still send.
+
+While a provider's breaker is open, or it asked us to wait, nothing is claimed for it: no attempt is
+burnt. With several providers its messages go to the next that is open, as far as it is certain that
+they were never sent.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -20,14 +24,22 @@ from services.messaging.ports.sending import (
     OutboxStore,
     OutcomeKind,
     Provider,
+    Routes,
     SendOutcome,
 )
 from services.messaging.usecases.background import drained
+from services.messaging.usecases.breaker import Breaker
+from services.messaging.usecases.pace import SenderPace
 from services.messaging.usecases.retrying import RetryPolicy
 
 log = structlog.get_logger(__name__)
 
-_MAX_PAUSE_SECONDS = 60.0
+_NO_PROVIDER = "no_provider"
+_TOO_LATE = "too_late"
+_INTERNAL = "internal"
+# What these say is about us, not about the provider.
+_OUR_OWN = frozenset({_NO_PROVIDER, _TOO_LATE, _INTERNAL})
+
 _FIRST_SETTLE_PAUSE_SECONDS = 0.1
 _MAX_SETTLE_PAUSE_SECONDS = 2.0
 
@@ -36,7 +48,10 @@ class Dispatcher:
     """Hands messages that are due to their providers.
 
     Args:
-        providers: By the name that rows carry.
+        providers: By the name that rows carry. Where one is unavailable the first other one that
+            isn't takes over.
+        breakers: One for each provider.
+        pace: How many messages may go out a second.
         on_accepted: Awaited after a message was accepted, for reports that came before its id.
         lease: After this long another process may look what became of a message.
         send_timeout: How long one call to a provider may take; at most half the lease.
@@ -59,6 +74,8 @@ class Dispatcher:
         poll: timedelta = timedelta(seconds=1),
         first_look: timedelta = timedelta(seconds=2),
         retry: RetryPolicy | None = None,
+        breakers: Mapping[str, Breaker] | None = None,
+        pace: SenderPace | None = None,
         registry: CollectorRegistry | None = None,
     ) -> None:
         if 2 * send_timeout > lease:
@@ -73,6 +90,8 @@ class Dispatcher:
         self._poll_seconds = poll.total_seconds()
         self._first_look = first_look
         self._retry = retry or RetryPolicy()
+        self._breakers = breakers or {name: Breaker(name, clock) for name in providers}
+        self._pace = pace
         self._attempts_total = Counter(
             "switchboard_send_attempts_total",
             "Attempts to send a message by outcome: accepted, rejected, retry or unknown.",
@@ -81,7 +100,6 @@ class Dispatcher:
         )
         self._wake = asyncio.Event()
         self._stopping = False
-        self._paused_until = 0.0
         self._some_accepted = False
 
     def wake(self) -> None:
@@ -109,25 +127,58 @@ class Dispatcher:
             self._wake.clear()
             await self._tell_accepted()
             lease_ends = loop.time() + self._lease.total_seconds()
-            for message in await self._claim(self._concurrency - len(running)):
+            claimed = await self._claim(self._concurrency - len(running))
+            for message in claimed:
                 task = asyncio.create_task(self._deliver(message, lease_ends))
                 running.add(task)
                 task.add_done_callback(finished)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_seconds):
+                async with asyncio.timeout(self._seconds_to_look(running)):
                     await self._wake.wait()
         if running:
             await asyncio.wait(running)
         await self._tell_accepted()
 
+    def _seconds_to_look(self, running: Collection[object]) -> float:
+        if self._pace is None or len(running) >= self._concurrency:
+            return self._poll_seconds
+        # A message may be due and wait for nothing but the pace.
+        return min(self._poll_seconds, self._pace.seconds_to_next() or self._poll_seconds)
+
     async def _claim(self, free: int) -> Sequence[ClaimedSend]:
-        if free <= 0 or asyncio.get_running_loop().time() < self._paused_until:
-            return ()
+        if self._pace is not None:
+            free = min(free, self._pace.available())
+        claimed: list[ClaimedSend] = []
         try:
-            return await self._store.claim(limit=free, lease=self._lease)
+            for limit, routes in self._routes():
+                if free > len(claimed):
+                    most = min(limit or free, free - len(claimed))
+                    found = await self._store.claim(limit=most, lease=self._lease, routes=routes)
+                    self._begin(found)
+                    claimed += found
         except UnavailableError:
             log.warning("sending waits for the database")
-            return ()
+        return claimed
+
+    def _begin(self, messages: Sequence[ClaimedSend]) -> None:
+        for message in messages:
+            if message.provider in self._breakers:
+                self._breakers[message.provider].started()
+        if self._pace is not None:
+            self._pace.take(len(messages))
+
+    def _routes(self) -> Iterator[tuple[int | None, Routes]]:
+        """How many messages may be claimed by which routes: trials first, then all the rest."""
+        names = frozenset(self._providers)
+        free = {name: self._breakers[name].free() for name in self._providers}
+        for name, count in free.items():
+            if count:
+                yield count, Routes(closed=names - {name})
+        opened = [name for name, count in free.items() if count is None]
+        if not opened:
+            return
+        closed = names.difference(opened)
+        yield None, Routes(closed=closed, instead=dict.fromkeys(closed, opened[0]))
 
     async def _deliver(self, message: ClaimedSend, lease_ends: float) -> None:
         outcome = await self._send(message, lease_ends)
@@ -140,26 +191,46 @@ class Dispatcher:
                 error_code=outcome.error_code,
                 attempt=message.attempt,
             )
-        if outcome.kind is OutcomeKind.RETRY and outcome.retry_after is not None:
-            self._pause(outcome.retry_after)
         now = self._clock()
         outcome, retry_at = self._retry.apply(message, outcome, now)
+        move_to = None
         if outcome.kind is OutcomeKind.UNKNOWN:
             retry_at = now + self._first_look
-        await self._settle(message, outcome, retry_at, lease_ends)
+        elif outcome.kind is OutcomeKind.RETRY and outcome.error_code != _TOO_LATE:
+            move_to = self._next_provider(message.provider)
+        await self._settle(message, outcome, retry_at, move_to, lease_ends)
+
+    def _next_provider(self, failed: str) -> str | None:
+        """Who tries a message again that `failed` certainly didn't send.
+
+        Only ever the next in order, so that two that fail don't pass a message to and fro.
+        """
+        names = list(self._providers)
+        later = names[names.index(failed) + 1 :] if failed in names else names
+        return next((name for name in later if self._breakers[name].free() is None), None)
 
     async def _send(self, message: ClaimedSend, lease_ends: float) -> SendOutcome:
+        said: SendOutcome | None = None
+        try:
+            said = await self._call(message, lease_ends)
+            return said
+        finally:
+            if message.provider in self._breakers:
+                ours = said is None or said.error_code in _OUR_OWN
+                self._breakers[message.provider].ended(None if ours else said)
+
+    async def _call(self, message: ClaimedSend, lease_ends: float) -> SendOutcome:
         provider = self._providers.get(message.provider)
         if provider is None:
             return SendOutcome(
                 OutcomeKind.RETRY,
-                error_code="no_provider",
+                error_code=_NO_PROVIDER,
                 error_message=f"the provider {message.provider} is not configured",
             )
         if asyncio.get_running_loop().time() + self._send_seconds > lease_ends:
             return SendOutcome(
                 OutcomeKind.RETRY,
-                error_code="too_late",
+                error_code=_TOO_LATE,
                 error_message="the claim was about to end before the provider was called",
             )
         try:
@@ -174,22 +245,21 @@ class Dispatcher:
         except Exception as error:
             log.exception("a provider failed in an unforeseen way", message_id=message.message_id)
             return SendOutcome(
-                OutcomeKind.UNKNOWN, error_code="internal", error_message=type(error).__name__
+                OutcomeKind.UNKNOWN, error_code=_INTERNAL, error_message=type(error).__name__
             )
 
-    def _pause(self, wished: timedelta) -> None:
-        """Leave the provider alone for as long as it asked, for what holds one holds all."""
-        seconds = min(wished.total_seconds(), _MAX_PAUSE_SECONDS)
-        until = asyncio.get_running_loop().time() + seconds
-        self._paused_until = max(self._paused_until, until)
-
     async def _settle(
-        self, message: ClaimedSend, outcome: SendOutcome, retry_at: datetime, lease_ends: float
+        self,
+        message: ClaimedSend,
+        outcome: SendOutcome,
+        retry_at: datetime,
+        move_to: str | None,
+        lease_ends: float,
     ) -> None:
         pause = _FIRST_SETTLE_PAUSE_SECONDS
         while True:
             try:
-                await self._store.settle(message, outcome, retry_at)
+                await self._store.settle(message, outcome, retry_at, move_to=move_to)
             except UnavailableError:
                 if asyncio.get_running_loop().time() + pause > lease_ends:
                     log.warning(

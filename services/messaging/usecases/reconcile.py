@@ -3,13 +3,16 @@
 Such a message is never simply sent again. The provider is asked for what it has sent to that
 contact since the first attempt. Ours is the one with the same text that belongs to no other
 message: at most one message of a conversation is under way at a time, and all earlier ones have
-their provider's id, so there is nothing else that it could be.
+their provider's id, so there is nothing else that it could be. Of a message with a file the text
+is its caption. Of a template only the provider knows the text, so ours is whatever belongs to no
+other message.
 
 When the list doesn't show it, that proves little at first: the provider may still be working on a
 request whose connection broke. After a grace period counted from the last attempt the list is
-believed and the message is sent again. What remains is a provider that accepts a message and
-lists it only after the grace period; Twilio documents no bound for this. And another program that
-sends the same text from our number to the same contact at the same time can't be told from us. A
+believed and the message is sent again, by the same provider. What remains is a provider that
+accepts a message and lists it only after the grace period; Twilio documents no bound for this. And
+another program that sends the same text, or anything while our template is under way, from our
+number to the same contact at the same time can't be told from us. A
 status callback that carries our message id settles the message at any time, also while it waits to
 be sent again.
 """
@@ -38,6 +41,7 @@ from services.messaging.usecases.retrying import RetryPolicy
 log = structlog.get_logger(__name__)
 
 _CLOCK_SKEW = timedelta(minutes=2)
+_BETWEEN_RELEASES = timedelta(minutes=1)
 
 
 class Reconciler:
@@ -90,6 +94,7 @@ class Reconciler:
             registry=registry,
         )
         self._stop = asyncio.Event()
+        self._released_at: datetime | None = None
 
     async def run(self) -> None:
         """Look for ever. When cancelled, finish the looks under way."""
@@ -107,6 +112,7 @@ class Reconciler:
         try:
             if abandoned := await self._store.expire_leases():
                 log.warning("sends were abandoned; their outcome is looked up", count=abandoned)
+            await self._release_stranded()
             messages = await self._store.unknown(limit=self._concurrency, lease=self._lease)
             outcomes = await asyncio.gather(*map(self._look_safely, messages))
             if OutcomeKind.ACCEPTED in outcomes:
@@ -117,6 +123,15 @@ class Reconciler:
         if OutcomeKind.RETRY in outcomes:
             self._on_due()
         return len(messages)
+
+    async def _release_stranded(self) -> None:
+        now = self._clock()
+        if self._released_at is not None and now - self._released_at < _BETWEEN_RELEASES:
+            return
+        self._released_at = now
+        if count := await self._store.release_stranded():
+            log.error("messages waited behind nothing", count=count)
+            self._on_due()
 
     async def _look_safely(self, message: ClaimedSend) -> OutcomeKind:
         try:
@@ -158,8 +173,7 @@ class Reconciler:
             )
         except UnavailableError:
             return SendOutcome(OutcomeKind.UNKNOWN, error_code="provider_unavailable")
-        same = [one for one in listed if _plain(one.body) == _plain(message.body)]
-        found = await self._unclaimed(message, same)
+        found = await self._unclaimed(message, [one for one in listed if _may_be(message, one)])
         if found is not None:
             return SendOutcome(
                 OutcomeKind.ACCEPTED,
@@ -200,6 +214,10 @@ class Reconciler:
         if timedelta() < until_grace_is_over < pause:
             pause = until_grace_is_over
         return now + pause
+
+
+def _may_be(message: ClaimedSend, listed: ProviderMessage) -> bool:
+    return message.template is not None or _plain(listed.body) == _plain(message.body)
 
 
 def _plain(body: str) -> str:

@@ -3,19 +3,25 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from services.common.errors import InvalidInputError
-from services.messaging.domain.contact import whatsapp_address, whatsapp_identity
-from services.messaging.domain.message import Author, Message
+from services.messaging.domain.contact import whatsapp_address
+from services.messaging.domain.media_address import checked_media
+from services.messaging.domain.message import Author, Media, Message, Template
+from services.messaging.domain.phone import ContactAddresses
 from services.messaging.ports.sending import NewMessage, OutboxStore
 from services.messaging.usecases.background import drained
 
-MAX_BODY_CHARACTERS = 1600
+MAX_BODY_CHARACTERS: Final = 1600
 """Twilio refuses longer messages (error 21617)."""
 
-_MAX_REQUEST_ID = 255
-_PRINTABLE_ASCII = re.compile(r"[ -~]+")
+_MAX_REQUEST_ID: Final = 255
+_MAX_VARIABLES: Final = 100
+_PRINTABLE_ASCII: Final = re.compile(r"[ -~]+")
+_TEMPLATE_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_VARIABLE: Final = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
 class SendMessage:
@@ -25,6 +31,7 @@ class SendMessage:
         own_address: Our address, from which messages go out.
         provider: Name of the provider that sends from it.
         on_queued: Called when there is something new to send.
+        addresses: Reads the spellings of `to`.
     """
 
     def __init__(
@@ -34,34 +41,54 @@ class SendMessage:
         own_address: str,
         provider: str,
         on_queued: Callable[[], None],
+        addresses: ContactAddresses | None = None,
     ) -> None:
         self._store = store
         self._own_address = own_address
         self._provider = provider
         self._on_queued = on_queued
+        self._addresses = addresses or ContactAddresses(None)
 
-    async def __call__(self, *, to: str, body: str, request_id: str | None = None) -> Message:
+    async def __call__(
+        self,
+        *,
+        to: str,
+        body: str = "",
+        media_url: str | None = None,
+        template: Template | None = None,
+        reply_to_message_id: str | None = None,
+        from_person: bool = False,
+        request_id: str | None = None,
+    ) -> Message:
         """Store a message and return it; sending follows.
 
+        Exactly one of `body`, `media_url` and `template` says what is sent; `body` may stand
+        beside `media_url` as its caption.
+
         Args:
-            to: `whatsapp:+15551234567`, `whatsapp:US.1349…` or the bare forms.
-            request_id: Idempotency key. The same key with the same `to` and `body` gives the
-                message stored first, for ever.
+            to: The contact, in any common spelling.
+            media_url: Where the provider fetches a file.
+            reply_to_message_id: Our id of the message of this conversation that it replies to.
+                It is kept; Twilio can't show it to the contact.
+            from_person: A person wrote it: the assistant leaves the conversation to people.
+            request_id: Idempotency key. The same key with the same request gives the message
+                stored first, for ever.
 
         Raises:
             InvalidInputError: A field is malformed.
-            IdempotencyConflictError: The key was used for another `to` or `body`.
-            PolicyRefusedError: The contact has opted out.
+            IdempotencyConflictError: The key was used for another request.
+            PolicyRefusedError: A rule forbids the message; the error says which.
             UnavailableError: The database can't be reached.
         """
-        recipient = whatsapp_identity(to)
-        if recipient is None:
-            raise InvalidInputError(
-                "to",
-                "must be a number in E.164 such as +15551234567 or whatsapp:+15551234567, or a "
-                "WhatsApp user id such as whatsapp:US.13491208655302",
-            )
-        _check_body(body)
+        recipient = self._addresses.identity(to, field="to")
+        _check_content(body, media_url, template)
+        media = (
+            () if media_url is None else (Media(media_url, checked_media(media_url, "media_url")),)
+        )
+        if template is not None:
+            _check_template(template)
+        if reply_to_message_id is not None:
+            _check_text(reply_to_message_id, "reply_to_message_id", 255)
         if request_id is not None:
             _check_request_id(request_id)
         address = whatsapp_address(recipient)
@@ -70,10 +97,24 @@ class SendMessage:
             contact_address=address,
             own_address=self._own_address,
             provider=self._provider,
-            author=Author.API,
+            author=Author.PERSON if from_person else Author.API,
             body=body,
+            media=media,
+            template=template,
+            reply_to_message_id=reply_to_message_id,
             request_id=request_id,
-            request_hash=None if request_id is None else _request_hash(address, body),
+            request_hash=None
+            if request_id is None
+            else _request_hash(
+                address,
+                body,
+                {
+                    "media_url": media_url,
+                    "template": template and [template.id, dict(template.variables)],
+                    "reply_to_message_id": reply_to_message_id,
+                    "from_person": from_person,
+                },
+            ),
         )
         # A caller that gives up meanwhile cancels this.
         return await drained(self._enqueue(new))
@@ -85,20 +126,47 @@ class SendMessage:
         return message
 
 
-def _check_body(body: str) -> None:
-    if not body.strip():
-        raise InvalidInputError("body", "is blank; it is the text to send")
-    if len(body) > MAX_BODY_CHARACTERS:
+def _check_content(body: str, media_url: str | None, template: Template | None) -> None:
+    if template is not None:
+        if body:
+            raise InvalidInputError("body", "can't stand beside `template`, which has its own text")
+        if media_url is not None:
+            raise InvalidInputError("media_url", "can't stand beside `template`")
+        return
+    if media_url is None and not body.strip():
         raise InvalidInputError(
-            "body", f"has {len(body)} characters; at most {MAX_BODY_CHARACTERS} can be sent"
+            "body", "is blank; send a text, or `media_url` or `template` instead"
         )
-    if "\0" in body:
-        raise InvalidInputError("body", "contains a NUL character; remove it")
+    if body and not body.strip():
+        raise InvalidInputError("body", "is blank; leave it out or write a caption")
+    _check_text(body, "body", MAX_BODY_CHARACTERS)
+
+
+def _check_template(template: Template) -> None:
+    if not _TEMPLATE_ID.fullmatch(template.id):
+        raise InvalidInputError(
+            "template.id", "must be the provider's id of the template, for Twilio a ContentSid"
+        )
+    if len(template.variables) > _MAX_VARIABLES:
+        raise InvalidInputError("template.variables", f"has more than {_MAX_VARIABLES} entries")
+    for name, value in template.variables.items():
+        if not _VARIABLE.fullmatch(name):
+            raise InvalidInputError(
+                "template.variables", "has a name that isn't letters, digits and underscores"
+            )
+        _check_text(value, f"template.variables.{name}", MAX_BODY_CHARACTERS)
+
+
+def _check_text(text: str, field: str, most: int) -> None:
+    if len(text) > most:
+        raise InvalidInputError(field, f"has {len(text)} characters; at most {most} can be sent")
+    if "\0" in text:
+        raise InvalidInputError(field, "contains a NUL character; remove it")
     try:
-        body.encode()
+        text.encode()
     except UnicodeEncodeError:
         raise InvalidInputError(
-            "body", "contains half of a surrogate pair; send well-formed Unicode"
+            field, "contains half of a surrogate pair; send well-formed Unicode"
         ) from None
 
 
@@ -115,5 +183,11 @@ def _check_request_id(request_id: str) -> None:
         )
 
 
-def _request_hash(address: str, body: str) -> str:
-    return hashlib.sha256(json.dumps([address, body]).encode()).hexdigest()
+def _request_hash(address: str, body: str, others: Mapping[str, Any]) -> str:
+    """A hash of the whole request. What isn't used leaves no trace.
+
+    So a field that is added one day doesn't change the hashes of requests without it.
+    """
+    used = {name: value for name, value in others.items() if value}
+    request = [address, body, used] if used else [address, body]
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()

@@ -17,6 +17,7 @@ connection lost, an answer not Twilio's
 Creating a message is not idempotent at Twilio, so no layer below retries it.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -68,9 +69,8 @@ class TwilioProvider:
         base_url: `https://api.twilio.com`, or the sandbox.
         public_host: Our origin as Twilio reaches it, for status callbacks.
         timeout: For one request in all. Connecting has half of it, at most 5 s.
+        name: What rows call it.
     """
-
-    name = PROVIDER
 
     def __init__(
         self,
@@ -80,7 +80,9 @@ class TwilioProvider:
         base_url: str,
         public_host: str,
         timeout: timedelta,
+        name: str = PROVIDER,
     ) -> None:
+        self.name = name
         self._http = Transport(timeout.total_seconds())
         self._client = Client(
             account_sid,
@@ -112,8 +114,8 @@ class TwilioProvider:
             created = await self._client.messages.create_async(
                 to=message.contact_address,
                 from_=message.own_address,
-                body=message.body,
                 status_callback=f"{self._callback_url}?{query}",
+                **_content(message),
             )
         except NotSentError as error:
             return SendOutcome(
@@ -173,6 +175,18 @@ class TwilioProvider:
         ) as error:
             raise UnavailableError("Twilio did not list its messages") from error
         raise UnavailableError("Twilio lists more messages to one contact than can be looked at")
+
+
+def _content(message: ClaimedSend) -> dict[str, Any]:
+    """What is said, as Twilio's parameters. A template stands alone."""
+    if message.template is not None:
+        return {
+            "content_sid": message.template.id,
+            "content_variables": json.dumps(dict(message.template.variables), ensure_ascii=False),
+        }
+    content: dict[str, Any] = {"media_url": list(message.media_urls)} if message.media_urls else {}
+    # A file may go without a caption.
+    return content | ({"body": message.body} if message.body else {})
 
 
 def _refusal(error: RefusedError) -> SendOutcome:
