@@ -25,7 +25,6 @@ from services.messaging.consumers.retention import keep_journal_short
 from services.messaging.domain.opt_out import OptOutWords
 from services.messaging.domain.phone import ContactAddresses
 from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
-from services.messaging.ports.sending import ProviderState, ProviderStatus
 from services.messaging.providers.twilio import webhooks as twilio_webhooks
 from services.messaging.providers.twilio.client import TwilioProvider
 from services.messaging.settings import MessagingSettings
@@ -37,7 +36,10 @@ from services.messaging.store.migrate import needs_upgrade
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
 from services.messaging.store.replies import SqlReplyStore
+from services.messaging.usecases.breaker import Breaker
 from services.messaging.usecases.dispatch import Dispatcher
+from services.messaging.usecases.pace import RecipientPace, SenderPace
+from services.messaging.usecases.policy import SendPolicy
 from services.messaging.usecases.receive import Receive, ReplyPolicy
 from services.messaging.usecases.reconcile import Reconciler
 from services.messaging.usecases.reply import Replies
@@ -81,7 +83,9 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
 
         providers = {twilio.name: twilio}
         ingest = SqlIngestStore(database)
-        outbox = SqlOutboxStore(database, _now)
+        policy = _send_policy(settings)
+        outbox = SqlOutboxStore(database, _now, policy)
+        breakers = {name: Breaker(name, _now) for name in providers}
         send_timeout = timedelta(seconds=settings.twilio_timeout_seconds + 5)
         dispatcher = Dispatcher(
             outbox,
@@ -91,6 +95,8 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             concurrency=settings.send_concurrency,
             send_timeout=send_timeout,
             lease=2 * send_timeout + timedelta(seconds=10),
+            breakers=breakers,
+            pace=SenderPace(settings.sender_messages_per_second),
             registry=registry,
         )
         reconciler = Reconciler(
@@ -114,11 +120,13 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             {twilio_webhooks.PROVIDER: twilio_webhooks},
             registry=registry,
         )
+        addresses = ContactAddresses(settings.default_region)
         send = SendMessage(
             outbox,
             own_address=settings.twilio_whatsapp_number,
             provider=settings.whatsapp_provider,
             on_queued=dispatcher.wake,
+            addresses=addresses,
         )
         watch = Watch(SqlChangeReader(database))
         servicer = MessagingServicer(
@@ -126,10 +134,8 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             reader=SqlMessageReader(database),
             conversations=SqlConversationStore(database, _now),
             watch=watch,
-            addresses=ContactAddresses(settings.default_region),
-            providers=lambda: [
-                ProviderStatus(settings.whatsapp_provider, ProviderState.UNTRIED, "not yet watched")
-            ],
+            addresses=addresses,
+            providers=lambda: [breaker.status() for breaker in breakers.values()],
         )
         server = GrpcServer(
             address=settings.messaging_grpc_bind,
@@ -176,7 +182,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             )
             closing.push_async_callback(assistant.close)
             replies = Replies(
-                SqlReplyStore(database, _now),
+                SqlReplyStore(database, _now, policy),
                 assistant,
                 provider=settings.whatsapp_provider,
                 clock=_now,
@@ -191,6 +197,16 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _send_policy(settings: MessagingSettings) -> SendPolicy:
+    return SendPolicy(
+        pace=RecipientPace(
+            interval=timedelta(seconds=settings.recipient_seconds_between_messages),
+            burst=settings.recipient_burst_messages,
+        ),
+        max_waiting=settings.recipient_max_waiting,
+    )
 
 
 def _reply_policy(settings: MessagingSettings) -> ReplyPolicy | None:

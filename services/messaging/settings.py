@@ -40,6 +40,14 @@ def _provider(value: str) -> str:
     return value
 
 
+def _fallback_provider(value: str) -> str:
+    _provider(value)
+    raise ValueError(
+        "must be another provider than WHATSAPP_PROVIDER, and this version has twilio only; "
+        "leave it unset"
+    )
+
+
 def _region(value: str) -> str:
     region = value.upper()
     if region not in phonenumbers.SUPPORTED_REGIONS:
@@ -99,6 +107,12 @@ class MessagingSettings(CommonSettings):
         "twilio",
         description="what sends and receives WhatsApp messages",
         examples=["twilio"],
+    )
+    whatsapp_fallback_provider: Annotated[str, AfterValidator(_fallback_provider)] | None = Field(
+        None,
+        description="what sends messages that the provider is unavailable for; twilio is the only "
+        "provider of this version, so there is none yet",
+        examples=[""],
     )
     default_region: Annotated[str, AfterValidator(_region)] | None = Field(
         None,
@@ -231,6 +245,27 @@ class MessagingSettings(CommonSettings):
         description="age at which events that were handled leave the journal; how far a replay "
         "can go back",
         examples=["30"],
+    )
+    sender_messages_per_second: Annotated[float, Field(gt=0, le=10_000)] = Field(
+        80.0,
+        description="messages that go out a second, in all; the default is WhatsApp's own for a "
+        "number, each further replica of messaging adds as many",
+        examples=["80"],
+    )
+    recipient_seconds_between_messages: Annotated[float, Field(ge=0, le=3600)] = Field(
+        6.0,
+        description="messages to one contact go out this far apart on average; 0 for no pace",
+        examples=["6"],
+    )
+    recipient_burst_messages: Annotated[int, Field(ge=1, le=1000)] = Field(
+        10,
+        description="messages that one contact may get at once after a silence",
+        examples=["10"],
+    )
+    recipient_max_waiting: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        100,
+        description="messages that may wait for one contact; more are refused",
+        examples=["100"],
     )
     send_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
         16, description="messages being handed to the provider at once", examples=["16"]
