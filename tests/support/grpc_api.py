@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
@@ -20,10 +22,12 @@ from services.messaging.ports.sending import ProviderState, ProviderStatus
 from services.messaging.store.changes import SqlChangeReader
 from services.messaging.store.conversations import SqlConversationStore
 from services.messaging.store.database import Database
+from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
 from services.messaging.usecases.send import SendMessage
 from services.messaging.usecases.watch import Watch
+from tests.support.receiving import inbound, receive
 from tests.support.sandbox import OUR_NUMBER
 from tests.support.sending import now
 
@@ -50,6 +54,7 @@ async def served(
         own_address=OUR_NUMBER,
         provider="twilio",
         on_queued=lambda: None,
+        addresses=ADDRESSES,
     )
     watch = watch or Watch(SqlChangeReader(database), poll_seconds=0.05)
     servicer = MessagingServicer(
@@ -76,6 +81,13 @@ async def served(
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
         await server.stop(1)
+
+
+async def have_written(database: Database, *contacts: int) -> None:
+    """Let contacts write just now, so that anything may be sent to them."""
+    for contact in contacts:
+        message = replace(inbound(uuid4().hex, contact=contact), received_at=now())
+        await receive(SqlIngestStore(database), clock=now, replies=None)([message], [])
 
 
 @asynccontextmanager

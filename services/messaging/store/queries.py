@@ -143,7 +143,8 @@ async def _ranges(
     if wanted.direction is not None:
         statuses = _STATUSES[wanted.direction]
     if wanted.status is not None:
-        statuses = [one for one in statuses or MessageStatus if one is wanted.status]
+        contradicts = statuses is not None and wanted.status not in statuses
+        statuses = [] if contradicts else [wanted.status]
     conversations = await _conversations(connection, wanted)
     if conversations is None:
         if statuses is None:
