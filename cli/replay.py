@@ -22,9 +22,9 @@ def moment(text: str, now: datetime) -> datetime:
     Raises:
         ValueError: It is neither.
     """
-    if duration := _DURATION.fullmatch(text):
-        return now - timedelta(**{_UNITS[duration["unit"]]: int(duration["number"])})
     try:
+        if duration := _DURATION.fullmatch(text):
+            return now - timedelta(**{_UNITS[duration["unit"]]: int(duration["number"])})
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(
@@ -53,7 +53,11 @@ def replay(
     except JournalError as error:
         print(f"{error}.", file=sys.stderr)
         return 1
-    variables = {"LOG_FORMAT": "console", **installation.environment.variables}
+    variables = {
+        "LOG_FORMAT": "console",
+        "LOG_LEVEL": "warning",
+        **installation.environment.variables,
+    }
     variables["NATS_URL"] = installation.nats_url
     if running := installation.running:
         variables |= {"DATABASE_URL": running.database_url, "GRPC_TOKEN": running.grpc_token}

@@ -52,13 +52,14 @@ class Machine:
 
     def run(self) -> "subprocess.CompletedProcess[str]":
         """`switchboard run` that is expected to end by itself."""
-        return self._command("run")
+        return self.command("run")
 
     def say(self, text: str, *options: str) -> "subprocess.CompletedProcess[str]":
         """`switchboard say`."""
-        return self._command("say", *options, text)
+        return self.command("say", *options, text)
 
-    def _command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Any command that ends by itself."""
         return subprocess.run(
             [*COMMAND, *arguments],
             cwd=self.folder,
@@ -126,8 +127,8 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def test_a_message_is_answered_and_the_data_outlives_the_run(machine: Machine) -> None:
-    """One command starts everything, a contact's message is answered and read, Ctrl-C stops all
-    in reverse order, and the next run has the conversation."""
+    """One command starts everything, a contact's message is answered and read, other commands
+    find the journal, Ctrl-C stops all in reverse order, and the next run has the conversation."""
     with machine.running() as run:
         assert "No .env here: using the sandbox" in "\n".join(run.lines)
         said = machine.say("Is the flat in Haifa still free?")
@@ -135,6 +136,10 @@ def test_a_message_is_answered_and_the_data_outlives_the_run(machine: Machine) -
         steps = [line.split("  ", 1)[1] for line in said.stdout.splitlines()]
         assert [step.split()[0] for step in steps[-3:]] == ["sent", "delivered", "read"]
         assert all(re.match(r"\d\d:\d\d:\d\d\.\d{3}  ", line) for line in said.stdout.splitlines())
+        assert machine.command("dead", "list").stdout == "There are no dead letters.\n"
+        replayed = machine.command("replay", "--since", "1h")
+        assert replayed.returncode == 0, replayed.stdout
+        assert "messages  1: 0 new, 1 known already" in replayed.stdout
         run.process.send_signal(signal.SIGINT)
         assert run.end() == 0
     stopped = [line.split()[0] for line in run.lines if line.endswith(" stopped")]
