@@ -14,6 +14,7 @@ from sandbox.callbacks import Courier
 from sandbox.control import Control
 from sandbox.faults import FaultBoard
 from sandbox.life import Lives
+from sandbox.media import MediaHost
 from sandbox.openai_api import OpenAIAPI, OpenAIError
 from sandbox.settings import SandboxSettings
 from sandbox.state import RequestRecord, SandboxState
@@ -37,12 +38,14 @@ class Sandbox:
         self._client = client
         courier = Courier(settings, state, client)
         self.lives = Lives(settings, state, self.faults, courier)
-        twilio = TwilioAPI(settings, state, self.faults, self.lives, self.closing)
+        media = MediaHost(state, base_url)
+        twilio = TwilioAPI(settings, state, self.faults, self.lives, media, self.closing)
         openai = OpenAIAPI(settings, state, self.faults, self.closing)
         control = Control(settings, state, self.faults, courier, self.lives, base_url)
         self.app = FastAPI(title="Switchboard sandbox", lifespan=self._lifespan)
         self.app.include_router(control.router())
         self.app.include_router(openai.router())
+        self.app.include_router(media.router())
         self.app.include_router(twilio.router())
         self.app.add_exception_handler(TwilioError, _refusal)
         self.app.add_exception_handler(OpenAIError, _refusal)
@@ -72,6 +75,7 @@ class RequestLog:
             method=scope["method"],
             path=scope["path"],
             query=scope["query_string"].decode("latin-1"),
+            authorized=any(name == b"authorization" for name, _ in scope["headers"]),
         )
         self._state.requests.append(record)
 

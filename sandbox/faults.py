@@ -94,6 +94,7 @@ class Faults(BaseModel):
     error_500_after_accept: Fault | None = None
     hang: Hang | None = None
     reset_after_accept: Fault | None = None
+    media_missing: Fault | None = None
 
     failed_messages: FailedMessages | None = None
     no_callbacks: Fault | None = None

@@ -3,8 +3,39 @@
 import struct
 import zlib
 from hashlib import sha256
+from urllib.parse import urlsplit
 
-from sandbox.state import Media
+from fastapi import APIRouter
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from sandbox.state import Media, SandboxState
+
+
+class MediaHost:
+    """Where Twilio's API sends whoever wants a file: another host, by name at least."""
+
+    def __init__(self, state: SandboxState, base_url: str) -> None:
+        self._state = state
+        self._origin = f"http://localhost:{urlsplit(base_url).port}"
+
+    def address(self, media: Media) -> str:
+        """A file's address."""
+        return f"{self._origin}/media/{media.sid}"
+
+    def router(self) -> APIRouter:
+        """The route below /media."""
+        router = APIRouter(include_in_schema=False)
+        router.add_api_route("/media/{sid}", self.file, methods=["GET"])
+        return router
+
+    async def file(self, sid: str) -> Response:
+        """A file; whoever knows its address may have it."""
+        for message in self._state.messages.values():
+            for media in message.media:
+                if media.sid == sid:
+                    return Response(content(media), media_type=media.content_type)
+        raise HTTPException(404)
 
 
 def content(media: Media) -> bytes:

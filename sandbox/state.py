@@ -96,12 +96,17 @@ class Message(BaseModel):
 
 
 class RequestRecord(BaseModel):
-    """A request to the pretend Twilio or OpenAI; no status means it was never answered."""
+    """A request to the pretend Twilio or OpenAI.
+
+    `authorized` tells whether it came with credentials, right or wrong; no status means it was
+    never answered.
+    """
 
     at: datetime
     method: str
     path: str
     query: str
+    authorized: bool = False
     status: int | None = None
 
 

@@ -7,12 +7,12 @@ from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request
 from starlette.datastructures import MultiDict
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from sandbox.connection import NoResponse, hang, reset
 from sandbox.faults import FaultBoard, Operation
 from sandbox.life import Lives
-from sandbox.media import content
+from sandbox.media import MediaHost
 from sandbox.message_form import new_message
 from sandbox.message_json import media_json, message_json, page
 from sandbox.settings import SandboxSettings
@@ -29,9 +29,11 @@ class TwilioAPI:
         state: SandboxState,
         faults: FaultBoard,
         lives: Lives,
+        media: MediaHost,
         closing: asyncio.Event,
     ) -> None:
         self._settings = settings
+        self._media = media
         self._state = state
         self._faults = faults
         self._lives = lives
@@ -125,11 +127,13 @@ class TwilioAPI:
     async def media_content(
         self, request: Request, account_sid: str, sid: str, media_sid: str
     ) -> Response:
-        """A file itself."""
+        """The way to a file, as Twilio gives it: another host, and no credentials wanted there."""
         self._authorize(request, account_sid)
+        if self._faults.strike(self._faults.now.media_missing):
+            raise not_found(request.url.path)
         for media in self._message(request, sid).media:
             if media.sid == media_sid:
-                return Response(content(media), media_type=media.content_type)
+                return RedirectResponse(self._media.address(media), status_code=307)
         raise not_found(request.url.path)
 
     async def unknown(self, request: Request) -> Response:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -211,7 +212,10 @@ async def test_bad_list_queries(sandbox: RunningSandbox, query: str) -> None:
 
 
 async def test_media(sandbox: RunningSandbox) -> None:
-    """A message's files are listed by the SDK and fetched with Basic auth only, always the same."""
+    """A message's files are listed by the SDK and fetched with Basic auth only, always the same.
+
+    The file itself is at another host, to which the way leads by a redirect.
+    """
     sent = await send(sandbox, body="", media_url=["https://example.com/a.png"])
     assert sent.num_media == "1"
 
@@ -224,10 +228,13 @@ async def test_media(sandbox: RunningSandbox) -> None:
     assert media[0].content_type == "image/png"
 
     url = sandbox.base_url + media[0].uri.removesuffix(".json")
-    async with httpx.AsyncClient() as http:
-        assert (await http.get(url)).status_code == 401
-        first, second = [await http.get(url, auth=(ACCOUNT_SID, AUTH_TOKEN)) for _ in range(2)]
-        missing = await http.get(url + "0", auth=(ACCOUNT_SID, AUTH_TOKEN))
+    async with httpx.AsyncClient(auth=(ACCOUNT_SID, AUTH_TOKEN)) as http:
+        assert (await http.get(url, auth=httpx.Auth())).status_code == 401
+        redirect = await http.get(url)
+        first, second = [await http.get(url, follow_redirects=True) for _ in range(2)]
+        missing = await http.get(url + "0")
+    assert redirect.status_code == 307
+    assert urlsplit(redirect.headers["Location"]).netloc != urlsplit(url).netloc
     assert first.headers["Content-Type"] == "image/png"
     assert first.content.startswith(b"\x89PNG")
     assert first.content == second.content

@@ -173,7 +173,9 @@ async def test_inbound_media(
     assert (form["NumMedia"], form["MessageType"], form["Body"]) == ("2", "image", "")
     assert form["MediaContentType1"] == "audio/ogg"
     assert (await http.get(form["MediaUrl0"])).status_code == 401
-    fetched = await http.get(form["MediaUrl0"], auth=(ACCOUNT_SID, AUTH_TOKEN))
+    fetched = await http.get(
+        form["MediaUrl0"], auth=(ACCOUNT_SID, AUTH_TOKEN), follow_redirects=True
+    )
     assert fetched.content.startswith(b"\x89PNG")
     assert receiver.received[0].signed_by(AUTH_TOKEN)
 
