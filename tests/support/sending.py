@@ -57,10 +57,15 @@ class ManualClock:
 
 
 @asynccontextmanager
-async def open_database(url: str) -> AsyncIterator[Database]:
+async def open_database(url: str, **options: Any) -> AsyncIterator[Database]:
     """A database with a small pool, closed afterwards."""
     database = Database(
-        url, pool_size=5, max_overflow=5, pool_timeout_seconds=10, slow_query_seconds=10
+        url,
+        pool_size=5,
+        max_overflow=5,
+        pool_timeout_seconds=10,
+        slow_query_seconds=10,
+        **options,
     )
     try:
         yield database
@@ -95,17 +100,17 @@ def new_message(
     to: str = PHONE,
     request_id: str | None = None,
     request_hash: str | None = None,
+    **values: Any,
 ) -> NewMessage:
     """A message to a contact."""
     return NewMessage(
         recipient=Identity(IdentityKind.PHONE, to),
         contact_address=f"whatsapp:{to}",
         own_address=OUR_NUMBER,
-        provider="twilio",
-        author=Author.API,
         body=body,
         request_id=request_id,
         request_hash=request_hash,
+        **{"provider": "twilio", "author": Author.API, **values},
     )
 
 
