@@ -56,7 +56,7 @@ class Installation:
     def place(self) -> str:
         """The journal's address without credentials."""
         return ", ".join(
-            part.netloc.rpartition("@")[2] or part.path
+            (part.netloc or part.path).rpartition("@")[2]
             for part in map(urlsplit, split_list(self.nats_url))
         )
 
