@@ -59,8 +59,9 @@ class TwilioMedia:
         timeout_seconds: float = _TIMEOUT_SECONDS,
     ) -> None:
         self._authorization = aiohttp.encode_basic_auth(account_sid, auth_token.get_secret_value())
-        self._origin = URL(base_url).origin()
-        self._local = _is_this_machine(self._origin.host or "")
+        base = URL(base_url)
+        self._origin = (base.scheme, base.host, base.port)
+        self._local = _is_this_machine(base.host or "")
         self._max_bytes = max_bytes
         self._timeout_seconds = timeout_seconds
 
@@ -95,8 +96,9 @@ class TwilioMedia:
         if url.user is not None or url.password is not None:
             return False
         host = (url.host or "").lower()
-        at_twilio = url.scheme == "https" and url.port == 443 and host.endswith(".twilio.com")
-        return at_twilio or url.origin() == self._origin
+        if (url.scheme, host, url.port) == self._origin:
+            return True
+        return url.scheme == "https" and url.port == 443 and host.endswith(".twilio.com")
 
     async def _get(self, url: URL, headers: Mapping[str, str]) -> File | URL:
         """The file, or where we are sent for it."""

@@ -1,0 +1,504 @@
+"""Files of contacts: from Twilio into the object store, and nothing that a hostile one could do."""
+
+import asyncio
+import contextlib
+import hashlib
+import ipaddress
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from nats.aio.client import Client
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
+
+from sandbox.faults import Fault, Faults
+from sandbox.server import RunningSandbox
+from services.common.errors import UnavailableError
+from services.common.journal.streams import connect
+from services.messaging.ports.media import File, MediaUnobtainableError
+from services.messaging.providers.twilio.media import TwilioMedia, is_public
+from services.messaging.providers.twilio.webhooks import inbound_message
+from services.messaging.store.database import Database
+from services.messaging.store.files import ObjectMediaStore
+from services.messaging.store.ingest import SqlIngestStore
+from services.messaging.store.media import SqlMediaQueue
+from services.messaging.usecases.fetch_media import FetchMedia
+from tests.support.nats import NatsServer
+from tests.support.receiving import receive, rows
+from tests.support.sandbox import ACCOUNT_SID, AUTH_TOKEN, Receiver, running_receiver
+from tests.support.sending import now, open_database, open_sandbox, running, until
+
+
+def source(base_url: str, **limits: Any) -> TwilioMedia:
+    """What fetches files, pointed at a pretend Twilio."""
+    return TwilioMedia(
+        account_sid=ACCOUNT_SID, auth_token=SecretStr(AUTH_TOKEN), base_url=base_url, **limits
+    )
+
+
+@contextlib.asynccontextmanager
+async def broker(server: NatsServer) -> AsyncIterator[Client]:
+    """A connection to NATS."""
+
+    async def closed() -> None:
+        pass
+
+    client = await connect(server.url, name="test", on_closed=closed)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def fetching(database: Database, client: Client, base_url: str, **changes: Any) -> FetchMedia:
+    """The use case as messaging wires it, with short pauses."""
+    return FetchMedia(
+        SqlMediaQueue(database, now),
+        {"twilio": source(base_url)},
+        ObjectMediaStore(database, client, clock=now, replicas=1),
+        clock=now,
+        registry=CollectorRegistry(),
+        **{"first_pause": timedelta(seconds=0.05), "poll_seconds": 0.05, **changes},
+    )
+
+
+async def write(sandbox: RunningSandbox, receiver: Receiver, database: Database) -> None:
+    """A contact sends two pictures and a voice message; the webhook is stored."""
+    async with httpx.AsyncClient(base_url=sandbox.base_url) as http:
+        media = [{}, {"content_type": "audio/ogg"}, {"content_type": "text/html"}]
+        written = {"body": "Look", "media": media}
+        await http.post("/sandbox/contacts/+972501234567/messages", json=written)
+    form = receiver.received[-1].form
+    webhook = WebhookReceived(
+        parameters=[Parameter(name=name, value=value) for name, value in form.multi_items()]
+    )
+    message = inbound_message(f"message:{form['MessageSid']}", webhook, now())
+    await receive(SqlIngestStore(database), clock=now)([message], [])
+
+
+async def media_of(database: Database) -> list[dict[str, Any]]:
+    """What is noted of the only message's files."""
+    [message] = await rows(database, "messages")
+    media: list[dict[str, Any]] = message["media"]
+    return media
+
+
+def nothing_left(database: Database) -> Callable[[], Any]:
+    """Whether no message waits for its files."""
+
+    async def empty() -> bool:
+        return not await rows(database, "media_fetches")
+
+    return empty
+
+
+async def test_files_are_fetched_and_can_be_read(
+    nats_server: NatsServer, database_url: str
+) -> None:
+    """Each file is stored under the hash of its content, with a type that is safe to serve.
+
+    Twilio's 404s at the beginning only delay it, and its media host never sees the credentials.
+    """
+    async with (
+        running_receiver() as receiver,
+        open_sandbox(webhook_url=receiver.base_url) as sandbox,
+        open_database(database_url) as database,
+        broker(nats_server) as client,
+    ):
+        await write(sandbox, receiver, database)
+        sandbox.set_faults(Faults(media_missing=Fault(times=2)))
+        async with running(fetching(database, client, sandbox.base_url).run()):
+            await until(nothing_left(database))
+        picture, voice, page = await media_of(database)
+        # Another replica.
+        async with broker(nats_server) as other:
+            store = ObjectMediaStore(database, other, clock=now, replicas=1)
+            found = await store.read(picture["id"])
+            assert found is not None
+            assert found.content.startswith(b"\x89PNG")
+            assert hashlib.sha256(found.content).hexdigest() == picture["id"]
+            assert (found.content_type, len(found.content)) == ("image/png", picture["size_bytes"])
+            sound, html = await store.read(voice["id"]), await store.read(page["id"])
+            assert sound is not None
+            assert sound.content_type == "audio/ogg"
+            assert html is not None
+            assert html.content_type == "application/octet-stream"
+            assert await store.read("0" * 64) is None
+        assert len(await rows(database, "media")) == 3
+        asked = [one for one in sandbox.state.requests if one.path.startswith("/media/")]
+        assert len(asked) == 3
+        assert not any(one.authorized for one in asked)
+
+
+async def test_a_file_that_never_comes_is_a_problem(
+    nats_server: NatsServer, database_url: str
+) -> None:
+    """After some attempts the message says why there is no file, and nothing waits for it."""
+    async with (
+        running_receiver() as receiver,
+        open_sandbox(webhook_url=receiver.base_url) as sandbox,
+        open_database(database_url) as database,
+        broker(nats_server) as client,
+    ):
+        await write(sandbox, receiver, database)
+        sandbox.set_faults(Faults(media_missing=Fault()))
+        work = fetching(database, client, sandbox.base_url, max_attempts=2)
+        async with running(work.run()):
+            await until(nothing_left(database))
+        assert {one["problem"] for one in await media_of(database)} == {"the answer was HTTP 404"}
+        assert await rows(database, "media") == []
+
+
+async def test_replicas_fetch_a_message_once_and_a_stop_gives_it_back(
+    nats_server: NatsServer, database_url: str
+) -> None:
+    """What one process has claimed no other takes; one that stops leaves it to the next at once."""
+    async with (
+        running_receiver() as receiver,
+        open_sandbox(webhook_url=receiver.base_url) as sandbox,
+        open_database(database_url) as database,
+        broker(nats_server) as client,
+        hostile(slow_body) as slow,
+    ):
+        await write(sandbox, receiver, database)
+        queue = SqlMediaQueue(database, now)
+        [task] = await queue.claim(limit=5, lease=timedelta(minutes=1))
+        assert await queue.claim(limit=5, lease=timedelta(minutes=1)) == ()
+        assert len(task.urls) == 3
+        await queue.settle(task, {0: "it is not to be had"}, now())
+        # The first process is stuck in a download when it has to stop.
+        stuck = fetching(database, client, slow.base_url)
+        stuck._sources = {"twilio": _Redirected(source(slow.base_url), slow.base_url)}
+        async with running(stuck.run()):
+            await until(slow.was_asked)
+        async with running(fetching(database, client, sandbox.base_url).run()):
+            await until(nothing_left(database), seconds=10)
+        refused, *others = await media_of(database)
+        assert refused["problem"] == "it is not to be had"
+        assert all("id" in one for one in others)
+
+
+class _Redirected:
+    """Fetches every file from one place."""
+
+    def __init__(self, inner: TwilioMedia, url: str) -> None:
+        self._inner, self._url = inner, url
+
+    async def fetch(self, url: str) -> File:
+        return await self._inner.fetch(f"{self._url}/file")
+
+
+async def test_the_same_content_is_stored_once(nats_server: NatsServer, database_url: str) -> None:
+    """Two replicas that store one content at the same moment end up with one readable file."""
+    content = bytes(range(256)) * 4000
+    async with (
+        open_database(database_url) as database,
+        broker(nats_server) as one,
+        broker(nats_server) as other,
+    ):
+        stores = [ObjectMediaStore(database, c, clock=now, replicas=1) for c in (one, other, one)]
+        stored = await asyncio.gather(*(s.put(File(content, "image/png")) for s in stores))
+        assert len(set(stored)) == 1
+        assert await stores[0].read(stored[0].id) == File(content, "image/png")
+        assert len(await rows(database, "media")) == 1
+
+
+async def test_a_broker_that_is_away_is_unavailable(
+    nats_server: NatsServer, database_url: str
+) -> None:
+    """Neither storing nor reading hangs or lies while the object store can't be reached."""
+    async with open_database(database_url) as database, broker(nats_server) as client:
+        store = ObjectMediaStore(database, client, clock=now, replicas=1, timeout_seconds=2)
+        stored = await store.put(File(b"here", "text/plain; charset=utf-8"))
+        assert stored.content_type == "text/plain"
+        nats_server.kill()
+        with pytest.raises(UnavailableError):
+            await store.put(File(b"there", "text/plain"))
+        with pytest.raises(UnavailableError):
+            await store.read(stored.id)
+        nats_server.start()
+
+        async def back() -> bool:
+            return client.is_connected
+
+        await until(back)
+        assert await store.read(stored.id) == File(b"here", "text/plain")
+
+
+# What a hostile host may answer.
+
+Answer = Callable[["Hostile", asyncio.StreamWriter], Any]
+
+
+@dataclass
+class Hostile:
+    """A server that answers every request in one way, and keeps what it was sent."""
+
+    answer: Answer
+    base_url: str = ""
+    requests: list[str] = field(default_factory=list)
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    async def was_asked(self) -> bool:
+        """Whether a request has come."""
+        return bool(self.requests)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take one request."""
+        self.writers.append(writer)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            await self.answer(self, writer)
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def hostile(answer: Answer) -> AsyncIterator[Hostile]:
+    """Serve one while the context lasts."""
+    host = Hostile(answer)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        await host.serve(reader, writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield host
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in host.writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+def head(status: str, *headers: str) -> bytes:
+    """The head of an answer."""
+    return "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode()
+
+
+async def file(host: Hostile, writer: asyncio.StreamWriter) -> None:
+    writer.write(
+        head("200 OK", "Content-Type: image/png; charset=x", "Content-Length: 4") + b"data"
+    )
+
+
+async def slow_body(host: Hostile, writer: asyncio.StreamWriter) -> None:
+    writer.write(head("200 OK", "Content-Length: 1000"))
+    while True:
+        writer.write(b".")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+async def endless(host: Hostile, writer: asyncio.StreamWriter) -> None:
+    writer.write(head("200 OK", "Content-Type: image/png", "Connection: close"))
+    while True:
+        writer.write(b"x" * 65536)
+        await writer.drain()
+
+
+async def too_large(host: Hostile, writer: asyncio.StreamWriter) -> None:
+    writer.write(head("200 OK", "Content-Length: 1001"))
+
+
+async def compressed(host: Hostile, writer: asyncio.StreamWriter) -> None:
+    writer.write(head("200 OK", "Content-Encoding: gzip", "Content-Length: 4") + b"data")
+
+
+async def cut(host: Hostile, writer: asyncio.StreamWriter) -> None:
+    writer.write(head("200 OK", "Content-Length: 1000") + b"data")
+
+
+async def garbage(host: Hostile, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"\x16\x03\x01 no HTTP at all\r\n\r\n")
+
+
+def sends_to(address: str) -> Answer:
+    """An answer that redirects; "{here}" is the server itself."""
+
+    async def redirect(host: Hostile, writer: asyncio.StreamWriter) -> None:
+        location = address.replace("{here}", host.base_url)
+        writer.write(head("307 Temporary Redirect", f"Location: {location}", "Content-Length: 0"))
+
+    return redirect
+
+
+def status(code: str) -> Answer:
+    """An answer without a file."""
+
+    async def refuse(host: Hostile, writer: asyncio.StreamWriter) -> None:
+        writer.write(head(code, "Content-Length: 0"))
+
+    return refuse
+
+
+async def test_credentials_do_not_follow_a_redirect() -> None:
+    """The API gets the credentials, the host it redirects to gets none, even on one machine."""
+    async with (
+        hostile(file) as other,
+        hostile(sends_to(f"{other.base_url}/a%2Fb?c=%7e")) as twilio,
+    ):
+        found = await source(twilio.base_url).fetch(f"{twilio.base_url}/file")
+    assert (found.content, found.content_type) == (b"data", "image/png")
+    assert "authorization: basic" in twilio.requests[0].lower()
+    assert "authorization" not in other.requests[0].lower()
+    # A signed address must arrive as it was written.
+    assert other.requests[0].startswith("GET /a%2Fb?c=%7e HTTP/1.1")
+    # Nor to the same host.
+    async with hostile(sends_to("{here}/again")) as itself:
+        with pytest.raises(MediaUnobtainableError, match="more than once"):
+            await source(itself.base_url).fetch(f"{itself.base_url}/file")
+    assert "authorization" not in itself.requests[1].lower()
+    assert len(itself.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("location", "why"),
+    [
+        ("http://10.0.0.1/", "private network"),
+        ("https://192.168.1.1/", "private network"),
+        ("https://169.254.169.254/latest/meta-data/", "private network"),
+        ("https://[fd00::1]/", "private network"),
+        ("https://[fe80::1]/", "private network"),
+        ("https://[::ffff:10.0.0.1]/", "private network"),
+        ("https://[::ffff:7f00:1]/", "private network"),
+        ("https://[64:ff9b::a00:1]/", "private network"),
+        ("https://[2002:7f00:1::]/", "private network"),
+        ("https://0.0.0.0/", "private network"),
+        ("https://0/", "private network|malformed"),
+        ("http://8.8.8.8/", "not https"),
+        ("file:///etc/passwd", "neither https"),
+        ("ftp://example.com/", "neither https|not https"),
+        ("gopher://127.0.0.1/", "neither https|not https"),
+        ("https://user:secret@example.com/", "credentials"),
+        ("", "malformed"),
+        ("https://[::1/", "malformed"),
+        ("https://exa mple.com/", "malformed"),
+    ],
+)
+async def test_a_redirect_into_a_network_of_ours_is_refused(location: str, why: str) -> None:
+    """No connection is made to an address that isn't public, however it is written."""
+    async with hostile(sends_to(location)) as twilio:
+        with pytest.raises(MediaUnobtainableError, match=why):
+            await source(twilio.base_url).fetch(f"{twilio.base_url}/file")
+    assert len(twilio.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "https://example.com/file",
+        "https://twilio.com.example.com/file",
+        "https://eviltwilio.com/file",
+        "http://api.twilio.com/file",
+        "https://api.twilio.com:8443/file",
+        "https://user:pass@api.twilio.com/file",
+        "https://api.twilio.com@127.0.0.1/file",
+        "http://127.0.0.1:1/file",
+        "//api.twilio.com/file",
+        "https://api.twilio.com\\@127.0.0.1/",
+        "https://api.twilio.com/\r\nX: y",
+        "",
+        "x" * 5000,
+    ],
+)
+async def test_only_addresses_of_twilio_are_asked(url: str) -> None:
+    """An address in a webhook that isn't Twilio's, or the sandbox's, is never asked."""
+    async with hostile(file) as twilio:
+        with pytest.raises(MediaUnobtainableError, match=r"not one of Twilio's|malformed"):
+            await source(twilio.base_url).fetch(url)
+    assert twilio.requests == []
+
+
+async def test_this_machine_is_asked_only_when_twilio_is_here() -> None:
+    """With the real Twilio an address on this machine is refused like any other private one."""
+    async with hostile(file) as here:
+        with pytest.raises(MediaUnobtainableError, match="not one of Twilio's"):
+            await source("https://api.twilio.com").fetch(f"{here.base_url}/file")
+        # A name under twilio.com that leads here would be somebody's forged DNS.
+        real = source("https://api.twilio.com")
+        for address in (here.base_url, "https://localhost/", "https://127.0.0.1:443/"):
+            with pytest.raises(MediaUnobtainableError, match="private network"):
+                await real._checked_addresses(_address(address))
+    assert here.requests == []
+
+
+def _address(text: str) -> Any:
+    from yarl import URL
+
+    return URL(text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "why"),
+    [
+        (too_large, MediaUnobtainableError, "larger than 1000 bytes"),
+        (endless, MediaUnobtainableError, "larger than 1000 bytes"),
+        (compressed, MediaUnobtainableError, "compressed"),
+        (status("410 Gone"), MediaUnobtainableError, "HTTP 410"),
+        (status("204 No Content"), MediaUnobtainableError, "HTTP 204"),
+        (status("404 Not Found"), UnavailableError, "HTTP 404"),
+        (status("401 Unauthorized"), UnavailableError, "HTTP 401"),
+        (status("503 Service Unavailable"), UnavailableError, "HTTP 503"),
+        (slow_body, UnavailableError, "in time"),
+        (cut, UnavailableError, "could not be fetched"),
+        (garbage, UnavailableError, "could not be fetched"),
+    ],
+)
+async def test_a_bad_answer_has_an_end(answer: Answer, error: type[Exception], why: str) -> None:
+    """Whatever is answered, fetching ends in time and says whether to try again."""
+    async with hostile(answer) as twilio:
+        fetcher = source(twilio.base_url, max_bytes=1000, timeout_seconds=1)
+        with pytest.raises(error, match=why):
+            await fetcher.fetch(f"{twilio.base_url}/file")
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("64:ff9b::808:808", True),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b:1::808:808", False),
+        ("::ffff:8.8.8.8", False),
+        ("::ffff:127.0.0.1", False),
+        ("::127.0.0.1", False),
+        ("::1", False),
+        ("::", False),
+        ("fec0::1", False),
+        ("fc00::1", False),
+        ("fe80::1", False),
+        ("ff02::1", False),
+        ("2001:db8::1", False),
+        ("2001::1", False),
+        ("2002:a00:1::1", False),
+        ("100.64.0.1", False),
+        ("127.0.0.1", False),
+        ("169.254.169.254", False),
+        ("172.16.0.1", False),
+        ("192.0.2.1", False),
+        ("198.18.0.1", False),
+        ("224.0.0.1", False),
+        ("240.0.0.1", False),
+        ("255.255.255.255", False),
+    ],
+)
+def test_public_addresses(address: str, public: bool) -> None:
+    """Only ordinary addresses of the public internet pass, in every way of writing them."""
+    assert is_public(ipaddress.ip_address(address)) is public
