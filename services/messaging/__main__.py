@@ -27,17 +27,21 @@ from services.messaging.domain.phone import ContactAddresses
 from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
 from services.messaging.providers.twilio import webhooks as twilio_webhooks
 from services.messaging.providers.twilio.client import TwilioProvider
+from services.messaging.providers.twilio.media import TwilioMedia
 from services.messaging.settings import MessagingSettings
 from services.messaging.store.changes import SqlChangeReader
 from services.messaging.store.conversations import SqlConversationStore
 from services.messaging.store.database import Database
+from services.messaging.store.files import ObjectMediaStore
 from services.messaging.store.ingest import SqlIngestStore
+from services.messaging.store.media import SqlMediaQueue
 from services.messaging.store.migrate import needs_upgrade
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
 from services.messaging.store.replies import SqlReplyStore
 from services.messaging.usecases.breaker import Breaker
 from services.messaging.usecases.dispatch import Dispatcher
+from services.messaging.usecases.fetch_media import FetchMedia
 from services.messaging.usecases.pace import RecipientPace, SenderPace
 from services.messaging.usecases.policy import SendPolicy
 from services.messaging.usecases.receive import Receive, ReplyPolicy
@@ -129,12 +133,21 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             addresses=addresses,
         )
         watch = Watch(SqlChangeReader(database))
+        media = ObjectMediaStore(database, client, clock=_now, replicas=settings.jetstream_replicas)
+        files = FetchMedia(
+            SqlMediaQueue(database, _now),
+            {twilio.name: _twilio_media(settings)},
+            media,
+            clock=_now,
+            registry=registry,
+        )
         servicer = MessagingServicer(
             send,
             reader=SqlMessageReader(database),
             conversations=SqlConversationStore(database, _now),
             watch=watch,
             addresses=addresses,
+            media=media,
             providers=lambda: [breaker.status() for breaker in breakers.values()],
         )
         server = GrpcServer(
@@ -166,6 +179,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             dispatcher.run(),
             reconciler.run(),
             sweep_parked(ingest),
+            files.run(),
             changes.run(watch.wake),
             watch.run(),
             _serve_grpc(server, database),
@@ -197,6 +211,14 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _twilio_media(settings: MessagingSettings) -> TwilioMedia:
+    return TwilioMedia(
+        account_sid=settings.twilio_account_sid,
+        auth_token=SecretStr(secret_list(settings.twilio_auth_token)[0]),
+        base_url=settings.twilio_api_base_url,
+    )
 
 
 def _send_policy(settings: MessagingSettings) -> SendPolicy:
