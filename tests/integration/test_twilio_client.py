@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from sandbox.faults import ApiFault, Fault, Faults, Hang, Latency, RateLimited, Reject
 from sandbox.server import RunningSandbox
 from services.common.errors import UnavailableError
-from services.messaging.domain.message import MessageStatus
+from services.messaging.domain.message import MessageStatus, Template
 from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
 from tests.support.sandbox import OUR_NUMBER
 from tests.support.sending import PHONE, now, open_sandbox, twilio
@@ -56,6 +57,28 @@ async def test_send(sandbox: RunningSandbox) -> None:
     assert outcome.provider_message_id == message.sid
     assert (message.sender, message.recipient, message.body) == (OUR_NUMBER, ADDRESS, body)
     assert message.status_callback == "http://127.0.0.1:9/webhook/whatsapp/status?message=m-1"
+
+
+async def test_media(sandbox: RunningSandbox) -> None:
+    """A file goes by its address, with or without a caption."""
+    files = ("https://files.example.com/plan.pdf",)
+    async with twilio(sandbox.base_url) as provider:
+        for body in ("", "The plan"):
+            outcome = await provider.send(replace(claimed(body), media_urls=files))
+            assert outcome.kind is OutcomeKind.ACCEPTED
+    sent = list(sandbox.state.messages.values())
+    assert [(one.body, len(one.media)) for one in sent] == [("", 1), ("The plan", 1)]
+
+
+async def test_template(sandbox: RunningSandbox) -> None:
+    """A template goes by its id and its variables as JSON, without a text of its own."""
+    template = Template("HX" + "0" * 32, {"1": "דנה", "2": 'with "quotes"'})
+    async with twilio(sandbox.base_url) as provider:
+        outcome = await provider.send(replace(claimed(""), template=template))
+    assert outcome.kind is OutcomeKind.ACCEPTED
+    [message] = sandbox.state.messages.values()
+    assert message.content_sid == template.id
+    assert message.body == f'Template {template.id} 1=דנה 2=with "quotes"'
 
 
 @pytest.mark.parametrize(

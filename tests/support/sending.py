@@ -82,7 +82,12 @@ async def open_sandbox(**settings: Any) -> AsyncIterator[RunningSandbox]:
 
 
 def twilio(
-    base_url: str, *, seconds: float = 5, token: str = AUTH_TOKEN, public_host: str = NOBODY
+    base_url: str,
+    *,
+    seconds: float = 5,
+    token: str = AUTH_TOKEN,
+    public_host: str = NOBODY,
+    name: str = "twilio",
 ) -> TwilioProvider:
     """A provider for the sandbox; enter it before use."""
     return TwilioProvider(
@@ -91,6 +96,7 @@ def twilio(
         base_url=base_url,
         public_host=public_host,
         timeout=timedelta(seconds=seconds),
+        name=name,
     )
 
 
