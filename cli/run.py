@@ -155,7 +155,8 @@ async def _start_and_watch(stack: Stack, folder: DataFolder, console: Console) -
 def _welcome(console: Console, stack: Stack, folder: DataFolder) -> None:
     at = stack.addresses
     rows = {
-        "Webhooks, API": at.webhook,
+        "Webhooks": at.webhook,
+        "API": f"{at.webhook}/api/whatsapp",
         "Health": f"{at.health}/api/health",
         "gRPC": at.grpc,
         **({"Sandbox": at.sandbox} if at.sandbox else {}),

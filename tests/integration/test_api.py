@@ -1,0 +1,388 @@
+"""The REST API over HTTP, with a pretend messaging behind it that speaks real gRPC."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import generate_latest
+from switchboard.messaging.v1 import message_pb2
+
+from services.common.errors import (
+    IdempotencyConflictError,
+    InvalidInputError,
+    NotFoundError,
+    OverloadedError,
+    PolicyRefusedError,
+    SwitchboardError,
+    UnavailableError,
+)
+from tests.support.api import KEY, OTHER_KEY, Api, PretendMessaging, running_api, served
+
+STATUS = "/api/whatsapp/status"
+SEND = "/api/whatsapp/send"
+MESSAGES = "/api/whatsapp/messages"
+TEXT = {"to": "+972501234567", "body": "Hello"}
+
+
+@pytest.fixture
+def messaging() -> PretendMessaging:
+    return PretendMessaging()
+
+
+@pytest.fixture
+async def address(messaging: PretendMessaging) -> AsyncIterator[str]:
+    async with served(messaging) as address:
+        yield address
+
+
+@pytest.fixture
+async def api(address: str) -> AsyncIterator[Api]:
+    async with running_api(address) as api:
+        yield api
+
+
+def problem(response: httpx.Response, status: int, reason: str) -> dict[str, Any]:
+    """The problem document, after a look at what all of them have."""
+    assert response.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = response.json()
+    assert (response.status_code, document["status"]) == (status, status)
+    assert document["reason"] == reason
+    assert document["type"] == "about:blank"
+    assert document["title"]
+    assert document["detail"]
+    assert document["instance"].startswith("urn:uuid:")
+    return document
+
+
+@pytest.mark.parametrize("shown", [[], [""], ["wrong"], [KEY + "x"], [KEY, KEY]])
+async def test_without_a_key_nothing_is_answered(api: Api, shown: list[str]) -> None:
+    """No key, a wrong one or two of them: 401, wherever it is asked."""
+    headers = [("x-api-key", key) for key in shown]
+    async with httpx.AsyncClient(base_url=api.http.base_url) as http:
+        for path in (STATUS, MESSAGES, "/api/nothing"):
+            response = await http.get(path, headers=headers)
+            problem(response, 401, "UNAUTHENTICATED")
+            assert "www-authenticate" in response.headers
+
+
+async def test_every_configured_key_is_good(api: Api, messaging: PretendMessaging) -> None:
+    """Each key opens the API, and says in the metrics whose it is."""
+    for key in (KEY, OTHER_KEY):
+        assert (await api.http.get(MESSAGES, headers={"x-api-key": key})).status_code == 200
+    for name in ("crm", "shop"):
+        labels = {"operation": "list_messages", "key": name, "status": "200"}
+        assert api.registry.get_sample_value("switchboard_api_requests_total", labels) == 1
+    assert KEY.encode() not in generate_latest(api.registry)
+
+
+async def test_without_configured_keys_there_is_no_api(address: str) -> None:
+    """Not an open API but none, and the answer says what to set."""
+    async with running_api(address, keys=()) as api:
+        document = problem(await api.http.get(MESSAGES), 503, "API_DISABLED")
+    assert "API_KEYS" in document["detail"]
+
+
+async def test_guessing_keys_is_slowed_down(address: str) -> None:
+    """Past its failures a sender gets 429; a good key passes all the same."""
+    async with running_api(address, failures_per_minute=3) as api:
+        answers = [await api.http.get(MESSAGES, headers={"x-api-key": "no"}) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
+        assert 0 < int(answers[-1].headers["retry-after"]) <= 60
+        assert (await api.http.get(MESSAGES)).status_code == 200
+
+
+async def test_each_key_has_a_quota(address: str) -> None:
+    """Every answer tells what is left; without any left it is 429, and other keys go on."""
+    async with running_api(address, requests_per_minute=2) as api:
+        first, second, third = [await api.http.get(MESSAGES) for _ in range(3)]
+        other = await api.http.get(MESSAGES, headers={"x-api-key": OTHER_KEY})
+    assert first.headers["ratelimit-policy"] == '"default";q=2;w=60'
+    assert first.headers["ratelimit"] == '"default";r=1;t=30'
+    assert second.headers["ratelimit"].startswith('"default";r=0;t=')
+    problem(third, 429, "RATE_LIMITED")
+    assert 0 < int(third.headers["retry-after"]) <= 30
+    assert third.headers["ratelimit"].startswith('"default";r=0;')
+    assert other.status_code == 200
+
+
+async def test_a_message_is_taken_and_has_an_address(api: Api, messaging: PretendMessaging) -> None:
+    """202 with the message, as it was asked for, and where to find it."""
+    response = await api.http.post(SEND, json={**TEXT, "author": "person", "reply_to": "m-0"})
+    assert response.status_code == 202
+    assert response.headers["location"] == "/api/whatsapp/messages/m-1"
+    found = response.json()
+    assert (found["id"], found["status"], found["author"]) == ("m-1", "queued", "program")
+    assert found["created_at"] == "2026-05-01T09:30:00Z"
+    assert found["sent_at"] is None
+    [request] = messaging.requests
+    assert (request.to, request.body) == (TEXT["to"], "Hello")
+    assert (request.from_person, request.reply_to_message_id) == (True, "m-0")
+    assert request.request_id == ""
+    assert not request.HasField("template")
+
+
+async def test_templates_and_files_are_passed_on(api: Api, messaging: PretendMessaging) -> None:
+    """A template with its variables, and a file with its caption."""
+    template = {"id": "HX" + "0" * 32, "variables": {"1": "Dana"}}
+    file = "https://example.com/plan.pdf"
+    for more in ({"template": template}, {"media_url": file, "body": "The plan."}):
+        assert (await api.http.post(SEND, json={"to": "1", **more})).status_code == 202
+    first, second = messaging.requests
+    assert (first.template.id, dict(first.template.variables)) == (
+        template["id"],
+        template["variables"],
+    )
+    assert (second.media_url, second.body) == (file, "The plan.")
+
+
+async def test_idempotency_keys_belong_to_their_api_key(
+    api: Api, messaging: PretendMessaging
+) -> None:
+    """The same Idempotency-Key of two API keys is two requests, of one it is the same."""
+    for key in (KEY, OTHER_KEY, KEY):
+        headers = {"idempotency-key": "visit-17", "x-api-key": key}
+        assert (await api.http.post(SEND, json=TEXT, headers=headers)).status_code == 202
+    first, other, again = [request.request_id for request in messaging.requests]
+    assert first == again != other
+
+
+async def test_a_send_can_be_waited_for(api: Api, messaging: PretendMessaging) -> None:
+    """The answer is held until the message is sent, and no longer than asked."""
+    messaging.statuses = [
+        message_pb2.MESSAGE_STATUS_QUEUED,
+        message_pb2.MESSAGE_STATUS_SENDING,
+        message_pb2.MESSAGE_STATUS_SENT,
+    ]
+    response = await api.http.post(SEND, params={"wait": 30}, json=TEXT)
+    assert (response.status_code, response.json()["status"]) == (202, "sent")
+    messaging.statuses = [message_pb2.MESSAGE_STATUS_SENDING]
+    response = await api.http.post(SEND, params={"wait": 0.3}, json=TEXT)
+    assert (response.status_code, response.json()["status"]) == (202, "sending")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "members"),
+    [
+        (NotFoundError("id: there is no message with this id"), 404, {}),
+        (IdempotencyConflictError("the key was used for another message"), 422, {}),
+        (
+            PolicyRefusedError("pace", "too fast", datetime(2026, 5, 1, 9, 30, tzinfo=UTC)),
+            409,
+            {"rule": "pace", "until": "2026-05-01T09:30:00+00:00"},
+        ),
+        (OverloadedError("too many calls at once"), 429, {}),
+        (UnavailableError("the database doesn't answer"), 503, {}),
+    ],
+)
+async def test_errors_of_messaging_keep_their_meaning(
+    api: Api,
+    messaging: PretendMessaging,
+    error: SwitchboardError,
+    status: int,
+    members: dict[str, str],
+) -> None:
+    """Each has its status, its reason and its details; what may pass says when to come again."""
+    messaging.error = error
+    response = await api.http.post(SEND, json=TEXT)
+    document = problem(response, status, error.reason)
+    assert {name: document.get(name) for name in members} == members
+    assert ("retry-after" in response.headers) == error.retryable
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "shown"),
+    [
+        (f"{MESSAGES}?cursor=x", "page_token", "cursor"),
+        (f"{MESSAGES}?contact=x", "contact_address", "contact"),
+        ("/api/whatsapp/conversation/x", "contact_address", "phone"),
+        ("/api/whatsapp/stream?cursor=x", "cursor", "cursor"),
+        ("/api/whatsapp/stream?contact=x", "contact_address", "contact"),
+    ],
+)
+async def test_fields_have_the_names_of_this_api(
+    api: Api, messaging: PretendMessaging, path: str, field: str, shown: str
+) -> None:
+    """What messaging refuses is named as the caller named it."""
+    messaging.error = InvalidInputError(field, "is wrong")
+    document = problem(await api.http.get(path), 400, "INVALID_INPUT")
+    assert document["errors"] == [{"field": shown, "problem": "is wrong"}]
+    assert document["detail"] == f"{shown}: is wrong"
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({**TEXT, "form": 1}, "form"),
+        ({"body": "Hello"}, "to"),
+        ({"to": 972501234567, "body": "Hello"}, "to"),
+        ({"to": "", "body": "Hello"}, "to"),
+        ({"to": "1", "body": None}, "body"),
+        ({"to": "1", "body": ""}, "body"),
+        ({"to": "1", "body": "x" * 1601}, "body"),
+        ({"to": "1", "body": "\ud800"}, "body"),
+        ({"to": "1", "\ud800": "x", "body": "Hello"}, ""),
+        ({"to": "1"}, "request"),
+        ({"to": "1", "body": "x", "template": {"id": "HX" + "0" * 32}}, "request"),
+        ({"to": "1", "template": {"id": "' OR 1=1 --"}}, "template.id"),
+        ({"to": "1", "template": {"id": "HX" + "0" * 32, "variables": {"1": 2}}}, "template"),
+        ({"to": "1", "media_url": "http://example.com/x"}, "media_url"),
+        ({**TEXT, "author": "robot"}, "author"),
+        ([], "request"),
+        ("Hello", "request"),
+    ],
+)
+async def test_a_bad_body_is_refused_by_the_fields_name(
+    api: Api, messaging: PretendMessaging, body: object, field: str
+) -> None:
+    """400, the field and what is wrong with it; nothing is sent."""
+    headers = {"content-type": "application/json"}
+    response = await api.http.post(SEND, content=json.dumps(body), headers=headers)
+    document = problem(response, 400, "INVALID_INPUT")
+    assert any(one["field"].startswith(field) for one in document["errors"])
+    assert messaging.requests == []
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 60_000, b"1" * 5_000, b"NaN", b""])
+async def test_a_body_that_is_no_json_is_refused(
+    api: Api, messaging: PretendMessaging, body: bytes
+) -> None:
+    """Whatever the bytes are, it is a 400 and not our failure."""
+    headers = {"content-type": "application/json"}
+    problem(await api.http.post(SEND, content=body, headers=headers), 400, "INVALID_INPUT")
+    assert messaging.requests == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=201", "limit"),
+        ("limit=x", "limit"),
+        ("page=2", "page"),
+        ("status=Sent", "status"),
+        ("direction=up", "direction"),
+        ("since=yesterday", "since"),
+        ("since=1700000000", "since"),
+        ("since=2026-05-01T09:30:00", "since"),
+        ("until=0001-01-01T00:00:00%2B14:00", "until"),
+        ("contact=", "contact"),
+        ("cursor=" + "x" * 201, "cursor"),
+    ],
+)
+async def test_a_bad_query_is_refused_by_the_fields_name(
+    api: Api, messaging: PretendMessaging, query: str, field: str
+) -> None:
+    """A filter that can't be meant is an error, never ignored."""
+    document = problem(await api.http.get(f"{MESSAGES}?{query}"), 400, "INVALID_INPUT")
+    assert [one["field"] for one in document["errors"]] == [field]
+    assert messaging.requests == []
+
+
+async def test_filters_are_passed_on(api: Api, messaging: PretendMessaging) -> None:
+    """Every filter reaches messaging, times in UTC; the page's cursor comes back."""
+    query = {
+        "limit": "7",
+        "cursor": "abc",
+        "status": "sent",
+        "direction": "outbound",
+        "since": "2026-05-01T12:30:00+03:00",
+        "until": "2026-05-02t00:00:00.5z",
+        "contact": "050-123 4567",
+    }
+    page = (await api.http.get(MESSAGES, params=query)).json()
+    assert ([one["id"] for one in page["messages"]], page["next_cursor"]) == (["m-1"], "next")
+    [request] = messaging.requests
+    assert (request.page_size, request.page_token) == (7, "abc")
+    assert request.status == message_pb2.MESSAGE_STATUS_SENT
+    assert request.direction == message_pb2.DIRECTION_OUTBOUND
+    assert request.since.ToDatetime() == datetime(2026, 5, 1, 9, 30)  # noqa: DTZ001 - As protobuf has it.
+    assert request.until.nanos == 500_000_000
+    assert request.contact_address == "050-123 4567"
+
+
+async def test_a_conversation_is_found_by_any_spelling(
+    api: Api, messaging: PretendMessaging
+) -> None:
+    """What stands in the path reaches messaging as it is, and its messages come along."""
+    response = await api.http.get("/api/whatsapp/conversation/%2B972 50-123 4567?limit=3")
+    assert response.status_code == 200
+    found = response.json()
+    assert (found["conversation"]["id"], found["next_cursor"]) == ("c-1", "next")
+    find, page = messaging.requests
+    assert find.contact_address == "+972 50-123 4567"
+    assert (page.conversation_id, page.page_size) == ("c-1", 3)
+
+
+@pytest.mark.parametrize(("body", "up_to"), [(None, ""), ({}, ""), ({"up_to": "m-1"}, "m-1")])
+async def test_reading_may_say_how_far(
+    api: Api, messaging: PretendMessaging, body: object, up_to: str
+) -> None:
+    """Without a body, or with an empty one, all of it is read."""
+    path = "/api/whatsapp/conversation/+972501234567/read"
+    response = await api.http.post(path, **({} if body is None else {"json": body}))
+    assert response.status_code == 200
+    assert messaging.requests[-1].up_to_message_id == up_to
+
+
+async def test_addresses_methods_types_and_sizes(api: Api) -> None:
+    """What the framework refuses is a problem document too."""
+    problem(await api.http.get("/api/whatsapp/nothing"), 404, "NOT_FOUND")
+    problem(await api.http.get(f"{MESSAGES}/"), 404, "NOT_FOUND")
+    response = await api.http.delete(MESSAGES)
+    problem(response, 405, "METHOD_NOT_ALLOWED")
+    assert response.headers["allow"] == "GET"
+    problem(await api.http.post(SEND, data={"to": "1"}), 415, "UNSUPPORTED_MEDIA_TYPE")
+    large = {**TEXT, "body": "x" * 70_000}
+    problem(await api.http.post(SEND, json=large), 413, "TOO_LARGE")
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"x" * 65_537
+
+    problem(await api.http.post(SEND, content=parts()), 413, "TOO_LARGE")
+
+
+async def test_messaging_away_is_unavailable() -> None:
+    """503, and when to come again; the answer says nothing of our addresses."""
+    async with running_api("127.0.0.1:9") as api:
+        response = await api.http.get(MESSAGES)
+    problem(response, 503, "UNAVAILABLE")
+    assert int(response.headers["retry-after"]) > 0
+    assert "127.0.0.1" not in response.text
+
+
+async def test_messaging_too_slow_is_a_timeout(address: str, messaging: PretendMessaging) -> None:
+    """A call has its deadline, and so has the beginning of a stream."""
+    messaging.busy_seconds = 3
+    async with running_api(address, call_seconds=0.2) as api:
+        for path in (MESSAGES, "/api/whatsapp/stream", "/api/whatsapp/media/f-1"):
+            problem(await api.http.get(path), 504, "DEADLINE_EXCEEDED")
+
+
+async def test_a_wrong_token_of_ours_is_not_the_callers_fault(address: str) -> None:
+    """That messaging refuses the edge is a 500, which doesn't say why."""
+    async with running_api(address, token="wrong") as api:
+        for path in (MESSAGES, "/api/whatsapp/stream"):
+            document = problem(await api.http.get(path), 500, "INTERNAL")
+            assert "token" not in document["detail"]
+
+
+async def test_only_listed_origins_may_use_it_from_a_browser(address: str) -> None:
+    """A listed origin is let in, also by errors; any other isn't, and there are no cookies."""
+    desk = "https://desk.example.com"
+    async with running_api(address, cors_origins=[desk]) as api:
+        asked = {"access-control-request-method": "POST", "origin": desk}
+        preflight = await api.http.options(
+            SEND, headers={**asked, "access-control-request-headers": "x-api-key,idempotency-key"}
+        )
+        assert preflight.status_code == 200
+        assert preflight.headers["access-control-allow-origin"] == desk
+        assert "access-control-allow-credentials" not in preflight.headers
+        refused = await api.http.get(MESSAGES, headers={"origin": desk, "x-api-key": "no"})
+        assert refused.headers["access-control-allow-origin"] == desk
+        other = await api.http.get(MESSAGES, headers={"origin": "https://evil.example.com"})
+        assert "access-control-allow-origin" not in other.headers
