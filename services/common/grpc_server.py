@@ -42,7 +42,7 @@ class _Guard(grpc.aio.ServerInterceptor):
         self._expected = [f"Bearer {token}".encode() for token in tokens]
         self._max_concurrent = max_concurrent
         self._running: set[asyncio.Task[Any]] = set()
-        self._streams = 0
+        self._streams: set[asyncio.Task[Any]] = set()
         self._max_seconds = max_seconds
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
@@ -90,16 +90,18 @@ class _Guard(grpc.aio.ServerInterceptor):
         async def guarded(
             request: Any, context: grpc.aio.ServicerContext[Any, Any]
         ) -> AsyncGenerator[Any, None]:
-            self._streams += 1
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - A coroutine runs in a task.
             try:
-                self._admit(allowed, self._streams - 1)
+                self._admit(allowed, len(self._streams))
+                self._streams.add(task)
                 async with contextlib.aclosing(call(request, context)) as responses:
                     async for response in responses:
                         yield response
             except Exception as error:  # noqa: BLE001 - It is turned into a status, and logged.
                 await _fail(context, error, method)
             finally:
-                self._streams -= 1
+                self._streams.discard(task)
 
         return guarded
 
@@ -118,6 +120,11 @@ class _Guard(grpc.aio.ServerInterceptor):
         task.add_done_callback(self._ended)
         async with asyncio.timeout(self._max_seconds):
             return await asyncio.shield(task)
+
+    async def drained(self, seconds: float) -> None:
+        """Wait until what calls have begun has ended, also where the caller has left."""
+        if tasks := self._running | self._streams:
+            await asyncio.wait(tasks, timeout=seconds)
 
     def _admit(self, allowed: bool, running: int) -> None:
         if not allowed:
@@ -198,8 +205,9 @@ class GrpcServer:
         max_seconds: float = 30.0,
         max_message_bytes: int = 1024 * 1024,
     ) -> None:
+        self._guard = _Guard(tokens, max_concurrent, max_seconds)
         self._server = grpc.aio.server(
-            interceptors=[_Guard(tokens, max_concurrent, max_seconds)],
+            interceptors=[self._guard],
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.so_reuseport", 0),
@@ -230,3 +238,4 @@ class GrpcServer:
         """Report NOT_SERVING, refuse new calls, and give open ones `grace_seconds`."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
+        await self._guard.drained(grace_seconds)

@@ -5,7 +5,7 @@ among a thousand. Where a filter stands for several places of an index, as a con
 conversations does, each is read for one page's length and the newest of them all are kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, select, tuple_, union_all
@@ -29,7 +29,7 @@ from services.messaging.store.pausing import conversation_key
 from services.messaging.store.rows import event_of, message_of, select_events, select_messages
 
 # What a message's status says about its direction: so `status` serves both filters.
-_STATUSES = {
+_STATUSES: Mapping[Direction, Sequence[MessageStatus]] = {
     Direction.INBOUND: [MessageStatus.RECEIVED],
     Direction.OUTBOUND: [one for one in MessageStatus if one is not MessageStatus.RECEIVED],
 }
@@ -139,9 +139,7 @@ def newest_messages(
 async def _ranges(
     connection: AsyncConnection, wanted: MessageFilter
 ) -> list[ColumnElement[bool] | None]:
-    statuses: list[MessageStatus] | None = None
-    if wanted.direction is not None:
-        statuses = _STATUSES[wanted.direction]
+    statuses = None if wanted.direction is None else _STATUSES[wanted.direction]
     if wanted.status is not None:
         contradicts = statuses is not None and wanted.status not in statuses
         statuses = [] if contradicts else [wanted.status]

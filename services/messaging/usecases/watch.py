@@ -101,6 +101,7 @@ class Watch:
             raise OverloadedError("too many watchers at once, try again later")
         self._watchers += 1
         try:
+            self._go_on()
             if position is None:
                 position = await drained(self._reader.end())
             yield Watched(None, position)
@@ -112,12 +113,15 @@ class Watch:
                 for change in page.changes:
                     yield Watched(change, change.event.position)
                 position = page.position
-                if self._stopping:
-                    raise UnavailableError("the server is stopping: come back with the last cursor")
+                self._go_on()
                 if page.is_last and not await self._something_happens(moved):
                     yield Watched(None, position)
         finally:
             self._watchers -= 1
+
+    def _go_on(self) -> None:
+        if self._stopping:
+            raise UnavailableError("the server is stopping: come back with the last cursor")
 
     async def _something_happens(self, moved: asyncio.Event) -> bool:
         with contextlib.suppress(TimeoutError):
