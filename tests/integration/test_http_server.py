@@ -1,0 +1,72 @@
+"""Serving HTTP on a real socket."""
+
+import asyncio
+
+from starlette.types import Receive, Scope, Send
+
+from services.common.http_server import serving_http
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HEAD = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]}
+
+
+async def test_a_short_answer_arrives_in_one_piece() -> None:
+    """Head and body need one packet, and the connection takes the next request."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send(HEAD)
+            await send({"type": "http.response.body", "body": b"body"})
+
+    async with serving_http(app, host="127.0.0.1", port=0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(3):
+            writer.write(REQUEST)
+            answer = await asyncio.wait_for(reader.read(10_000), timeout=5)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert answer.endswith(b"\r\n\r\nbody")
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_head_does_not_wait_for_a_slow_body() -> None:
+    """Whoever streams sees the head as soon as it is known, then each piece."""
+    more = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send(HEAD)
+            for piece in (b"bo", b"dy"):
+                await more.wait()
+                more.clear()
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body"})
+
+    async with serving_http(app, host="127.0.0.1", port=0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST)
+        async with asyncio.timeout(5):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            for piece in (b"bo", b"dy"):
+                more.set()
+                assert await reader.readexactly(2) == piece
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_an_answer_that_ends_the_connection_is_whole() -> None:
+    """Closing right after the head loses nothing of it."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = [(b"content-length", b"0"), (b"connection", b"close")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body"})
+
+    async with serving_http(app, host="127.0.0.1", port=0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST)
+        answer = await asyncio.wait_for(reader.read(), timeout=5)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        await writer.wait_closed()
