@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
-from urllib.parse import quote_from_bytes, urlencode
+from urllib.parse import parse_qsl, quote_from_bytes, urlencode
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -302,3 +302,11 @@ def test_any_body_parses(body: bytes) -> None:
     headers = [(b"x-twilio-signature", b"A" * 28)]
     result = verifier.verify(raw_path=b"/", raw_query=b"", headers=headers, form=form, body=body)
     assert result is SignatureResult.INVALID
+
+
+@untimed
+@given(st.text(alphabet="%%%01aAfFg=&+\r\n x_é", max_size=40))
+def test_a_form_is_read_as_the_standard_library_reads_it(body: str) -> None:
+    """Broken escapes, line ends and second equal signs included."""
+    expected = parse_qsl(body, keep_blank_values=True, errors="surrogateescape")
+    assert parse_form(body.encode(), max_parameters=100) == expected
