@@ -13,6 +13,7 @@ from switchboard.messaging.v1 import messaging_service_pb2_grpc
 
 from services.common.errors import UnavailableError
 from services.common.grpc_server import GrpcServer
+from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import keep_connected
 from services.common.lifecycle import run_service, run_until_stopped
 from services.common.metrics import serving_metrics
@@ -20,6 +21,7 @@ from services.common.settings import secret_list, split_list
 from services.messaging.assistant.openai_assistant import OpenAIAssistant
 from services.messaging.consumers.changes import ChangeSignal
 from services.messaging.consumers.ingest import DURABLE, IngestConsumer
+from services.messaging.consumers.journaling import WebhookJournal
 from services.messaging.consumers.parked import sweep_parked
 from services.messaging.consumers.retention import keep_journal_short
 from services.messaging.domain.opt_out import OptOutWords
@@ -27,6 +29,7 @@ from services.messaging.domain.phone import ContactAddresses
 from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
 from services.messaging.providers.twilio import webhooks as twilio_webhooks
 from services.messaging.providers.twilio.client import TwilioProvider
+from services.messaging.providers.twilio.history import TwilioHistory
 from services.messaging.providers.twilio.media import TwilioMedia
 from services.messaging.settings import MessagingSettings
 from services.messaging.store.changes import SqlChangeReader
@@ -34,6 +37,7 @@ from services.messaging.store.conversations import SqlConversationStore
 from services.messaging.store.database import Database
 from services.messaging.store.files import ObjectMediaStore
 from services.messaging.store.ingest import SqlIngestStore
+from services.messaging.store.known import SqlKnownMessages
 from services.messaging.store.media import SqlMediaQueue
 from services.messaging.store.migrate import needs_upgrade
 from services.messaging.store.outbox import SqlOutboxStore
@@ -42,6 +46,7 @@ from services.messaging.store.replies import SqlReplyStore
 from services.messaging.usecases.breaker import Breaker
 from services.messaging.usecases.dispatch import Dispatcher
 from services.messaging.usecases.fetch_media import FetchMedia
+from services.messaging.usecases.find_lost import FindLostWebhooks
 from services.messaging.usecases.pace import RecipientPace, SenderPace
 from services.messaging.usecases.policy import SendPolicy
 from services.messaging.usecases.receive import Receive, ReplyPolicy
@@ -158,6 +163,17 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(servicer, server)
             ),
         )
+        publisher = JournalPublisher(client)
+        closing.push_async_callback(publisher.close)
+        lost = FindLostWebhooks(
+            await closing.enter_async_context(_twilio_history(settings)),
+            SqlKnownMessages(database),
+            WebhookJournal(client, publisher, clock=_now),
+            clock=_now,
+            registry=registry,
+            interval=timedelta(seconds=settings.lost_webhook_interval_seconds),
+            look_back=timedelta(seconds=settings.lost_webhook_lookback_seconds),
+        )
         streams_ready = asyncio.Event()
         loops = [
             keep_connected(
@@ -178,7 +194,12 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             ),
             dispatcher.run(),
             reconciler.run(),
-            sweep_parked(ingest),
+            sweep_parked(
+                ingest,
+                keep=timedelta(days=settings.parked_status_retention_days),
+                clock=_now,
+            ),
+            _find_lost(lost, streams_ready),
             files.run(),
             changes.run(watch.wake),
             watch.run(),
@@ -221,6 +242,16 @@ def _twilio_media(settings: MessagingSettings) -> TwilioMedia:
     )
 
 
+def _twilio_history(settings: MessagingSettings) -> TwilioHistory:
+    return TwilioHistory(
+        account_sid=settings.twilio_account_sid,
+        auth_token=SecretStr(secret_list(settings.twilio_auth_token)[0]),
+        base_url=settings.twilio_api_base_url,
+        own_address=settings.twilio_whatsapp_number,
+        timeout=timedelta(seconds=settings.twilio_timeout_seconds),
+    )
+
+
 def _send_policy(settings: MessagingSettings) -> SendPolicy:
     return SendPolicy(
         pace=RecipientPace(
@@ -259,6 +290,11 @@ async def _database_is_ready(settings: MessagingSettings, stop: asyncio.Event) -
 async def _consume(consumer: IngestConsumer, streams_ready: asyncio.Event) -> None:
     await streams_ready.wait()
     await consumer.run()
+
+
+async def _find_lost(lost: FindLostWebhooks, streams_ready: asyncio.Event) -> None:
+    await streams_ready.wait()
+    await lost.run()
 
 
 async def _serve_grpc(server: GrpcServer, database: Database) -> None:

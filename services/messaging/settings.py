@@ -270,6 +270,22 @@ class MessagingSettings(CommonSettings):
     send_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
         16, description="messages being handed to the provider at once", examples=["16"]
     )
+    lost_webhook_interval_seconds: Seconds = Field(
+        300.0,
+        description="how often the provider's list is compared with what is stored, to find events "
+        "whose webhooks were lost",
+        examples=["300"],
+    )
+    lost_webhook_lookback_seconds: Seconds = Field(
+        86400.0,
+        description="how far each of these comparisons reaches back",
+        examples=["86400"],
+    )
+    parked_status_retention_days: Annotated[float, Field(gt=0)] = Field(
+        7.0,
+        description="how long a status is kept that belongs to no message of ours",
+        examples=["7"],
+    )
     send_unknown_grace_seconds: Seconds = Field(
         120.0,
         description="how long after a send without an answer the provider's list is believed when "

@@ -352,7 +352,7 @@ async def test_given_up(database: Database, store: SqlOutboxStore, sandbox: Runn
             store,
             {"twilio": provider},
             clock=now,
-            on_accepted=lambda: asyncio.sleep(0),
+            on_accepted=lambda _: asyncio.sleep(0),
             poll=timedelta(seconds=0.1),
             retry=RetryPolicy(first_pause=timedelta(), max_attempts=2),
         )

@@ -1,7 +1,7 @@
 """What tests of sending share: a database, a sandbox, and the parts wired with short times."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -120,7 +120,7 @@ def new_message(
     )
 
 
-async def _nothing() -> None:
+async def _nothing(_: Collection[str]) -> None:
     pass
 
 
@@ -141,7 +141,7 @@ def sender(
     grace: float = 0.5,
     lease: float = 4,
     send_timeout: float = 2,
-    on_accepted: Callable[[], Awaitable[object]] = _nothing,
+    on_accepted: Callable[[Collection[str]], Awaitable[object]] = _nothing,
 ) -> Sender:
     """The dispatcher and reconciler of one process; times in seconds."""
     retry = RetryPolicy(first_pause=timedelta(seconds=0.1), longest_pause=timedelta(seconds=0.5))

@@ -52,7 +52,8 @@ class Dispatcher:
             isn't takes over.
         breakers: One for each provider.
         pace: How many messages may go out a second.
-        on_accepted: Awaited after a message was accepted, for reports that came before its id.
+        on_accepted: Awaited with the ids that a provider gave to messages, for reports that came
+            before these.
         lease: After this long another process may look what became of a message.
         send_timeout: How long one call to a provider may take; at most half the lease.
         first_look: How long after an unknown outcome it is looked up.
@@ -67,7 +68,7 @@ class Dispatcher:
         providers: Mapping[str, Provider],
         *,
         clock: Clock,
-        on_accepted: Callable[[], Awaitable[object]],
+        on_accepted: Callable[[Collection[str]], Awaitable[object]],
         concurrency: int = 16,
         lease: timedelta = timedelta(seconds=60),
         send_timeout: timedelta = timedelta(seconds=20),
@@ -100,7 +101,7 @@ class Dispatcher:
         )
         self._wake = asyncio.Event()
         self._stopping = False
-        self._some_accepted = False
+        self._accepted_ids: set[str] = set()
 
     def wake(self) -> None:
         """Look at once whether something is due."""
@@ -273,16 +274,17 @@ class Dispatcher:
                 log.exception("an outcome was not recorded", message_id=message.message_id)
                 return
             else:
-                self._some_accepted |= outcome.kind is OutcomeKind.ACCEPTED
+                if outcome.kind is OutcomeKind.ACCEPTED and outcome.provider_message_id:
+                    self._accepted_ids.add(outcome.provider_message_id)
                 return
 
     async def _tell_accepted(self) -> None:
         """Once for all that were accepted since the last time."""
-        if not self._some_accepted:
+        if not self._accepted_ids:
             return
-        self._some_accepted = False
+        ids, self._accepted_ids = self._accepted_ids, set()
         try:
-            await self._on_accepted()
+            await self._on_accepted(ids)
         except UnavailableError:
-            self._some_accepted = True
+            self._accepted_ids |= ids
             log.warning("early reports wait for the database")

@@ -19,7 +19,7 @@ be sent again.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime, timedelta
 
 import structlog
@@ -49,7 +49,8 @@ class Reconciler:
 
     Args:
         providers: By the name that rows carry.
-        on_accepted: Awaited after a message was found, for reports that came before its id.
+        on_accepted: Awaited with the ids of messages that were found, for reports that came before
+            these.
         on_due: Called when a message may be sent again.
         grace: So long after the last attempt the provider's list is believed.
         lease: How long a look may take; afterwards another process may look.
@@ -64,7 +65,7 @@ class Reconciler:
         providers: Mapping[str, Provider],
         *,
         clock: Clock,
-        on_accepted: Callable[[], Awaitable[object]],
+        on_accepted: Callable[[Collection[str]], Awaitable[object]],
         on_due: Callable[[], None],
         grace: timedelta = timedelta(seconds=120),
         lease: timedelta = timedelta(seconds=60),
@@ -115,12 +116,17 @@ class Reconciler:
             await self._release_stranded()
             messages = await self._store.unknown(limit=self._concurrency, lease=self._lease)
             outcomes = await asyncio.gather(*map(self._look_safely, messages))
-            if OutcomeKind.ACCEPTED in outcomes:
-                await self._on_accepted()
+            accepted = {
+                one.provider_message_id
+                for one in outcomes
+                if one.kind is OutcomeKind.ACCEPTED and one.provider_message_id
+            }
+            if accepted:
+                await self._on_accepted(accepted)
         except UnavailableError:
             log.warning("looking up outcomes waits for the database")
             return 0
-        if OutcomeKind.RETRY in outcomes:
+        if any(one.kind is OutcomeKind.RETRY for one in outcomes):
             self._on_due()
         return len(messages)
 
@@ -133,7 +139,7 @@ class Reconciler:
             log.error("messages waited behind nothing", count=count)
             self._on_due()
 
-    async def _look_safely(self, message: ClaimedSend) -> OutcomeKind:
+    async def _look_safely(self, message: ClaimedSend) -> SendOutcome:
         try:
             return await self._look_for(message)
         except UnavailableError:
@@ -141,9 +147,9 @@ class Reconciler:
         except Exception:
             # It is looked for again when its lease ends; the others must not suffer.
             log.exception("an outcome could not be looked up", message_id=message.message_id)
-            return OutcomeKind.UNKNOWN
+            return SendOutcome(OutcomeKind.UNKNOWN)
 
-    async def _look_for(self, message: ClaimedSend) -> OutcomeKind:
+    async def _look_for(self, message: ClaimedSend) -> SendOutcome:
         outcome = await self._outcome(message)
         now = self._clock()
         outcome, retry_at = self._retry.apply(message, outcome, now)
@@ -157,7 +163,7 @@ class Reconciler:
             attempt=message.attempt,
         )
         await self._store.settle(message, outcome, retry_at)
-        return outcome.kind
+        return outcome
 
     async def _outcome(self, message: ClaimedSend) -> SendOutcome:
         provider = self._providers.get(message.provider)
