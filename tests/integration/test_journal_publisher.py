@@ -40,6 +40,22 @@ async def test_events_published_together_are_each_one_message(nats_server: NatsS
     assert {m.subject for m in messages} == {"ingest.whatsapp.message"}
 
 
+async def test_requests_of_one_burst_share_a_commit(nats_server: NatsServer) -> None:
+    """Events that come one after the other, as the loop reads them, are one batch."""
+    async with journal_client(nats_server.url) as client:
+        journal = JournalPublisher(client)
+
+        async def publish_in_turn(number: int) -> None:
+            for _ in range(number):
+                await asyncio.sleep(0)
+            await journal.publish(event(f"message:{number}"))
+
+        await asyncio.gather(*map(publish_in_turn, range(30)))
+    batches = {(m.headers or {}).get("Nats-Batch-Id") for m in await stored(nats_server.url)}
+    assert len(batches) == 1
+    assert batches != {None}
+
+
 async def test_a_key_published_twice_at_once_is_stored_once(nats_server: NatsServer) -> None:
     """Both publishers of the same event succeed, and the journal holds one."""
     async with journal_client(nats_server.url) as client:

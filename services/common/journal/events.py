@@ -48,20 +48,25 @@ class JournalEvent:
     data: bytes
     traceparent: str = ""
 
-    def headers(self) -> dict[str, str]:
-        """The stream message's headers, the values escaped as CloudEvents' HTTP binding says."""
-        headers = {
-            "Nats-Msg-Id": _escape(self.key),
-            "ce-specversion": "1.0",
-            "ce-id": _escape(self.key),
-            "ce-source": _escape(self.source),
-            "ce-type": self.kind.type,
-            "ce-time": self.time.isoformat(),
-            "content-type": "application/protobuf",
-        }
+    def header_lines(self) -> str:
+        """The stream message's headers, the values escaped as CloudEvents' HTTP binding says.
+
+        One `name: value` a line, each ended by CR and LF, as NATS has them.
+        """
+        key = _escape(self.key)
+        lines = (
+            f"Nats-Msg-Id: {key}\r\nce-specversion: 1.0\r\nce-id: {key}\r\n"
+            f"ce-source: {_escape(self.source)}\r\nce-type: {self.kind.type}\r\n"
+            f"ce-time: {self.time.isoformat()}\r\ncontent-type: application/protobuf\r\n"
+        )
         if self.traceparent:
-            headers["traceparent"] = _escape(self.traceparent)
-        return headers
+            lines += f"traceparent: {_escape(self.traceparent)}\r\n"
+        return lines
+
+    def headers(self) -> dict[str, str]:
+        """The same as `header_lines`, by name."""
+        lines = (line.partition(": ") for line in self.header_lines().splitlines())
+        return {name: value for name, _, value in lines}
 
     @classmethod
     def parse(cls, headers: Mapping[str, str] | None, data: bytes) -> "JournalEvent":

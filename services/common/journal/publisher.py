@@ -27,6 +27,14 @@ _FEW = 8
 its own, which costs about as much as ten plain fsyncs."""
 
 
+_ENOUGH = 64
+"""So many wait before another commit starts beside one under way: smaller ones together cost the
+broker more than they save."""
+
+_GATHER_SECONDS = 0.005
+"""At most so long a commit waits for requests that keep coming in."""
+
+
 class JournalUnavailableError(UnavailableError):
     """The journal didn't confirm the event. It may hold it all the same; the id deduplicates."""
 
@@ -109,19 +117,30 @@ class JournalPublisher:
             await asyncio.sleep(0)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Not at once: requests that became readable together are to share a commit.
-        if not self._scheduled:
+        commits = len(self._commits)
+        free = commits < self._max_commits and (not commits or len(self._waiting) >= _ENOUGH)
+        if free and not self._scheduled:
             self._scheduled = True
-            loop.call_soon(self._start_commits)
+            loop.call_soon(self._gather, loop, 0, loop.time() + _GATHER_SECONDS)
 
-    def _start_commits(self) -> None:
+    def _gather(self, loop: asyncio.AbstractEventLoop, seen: int, end: float) -> None:
+        """Start a commit once the loop has turned without a new event.
+
+        What is readable at the same time is to share a commit, and the loop takes several turns
+        to read it: starting at the first event, most commits were of one event, and the next one
+        of all others. An event that comes alone waits for two turns.
+        """
+        waiting = len(self._waiting)
+        if seen < waiting < self._max_batch and loop.time() < end:
+            loop.call_soon(self._gather, loop, waiting, end)
+            return
         self._scheduled = False
-        while self._waiting and len(self._commits) < self._max_commits:
-            size = min(len(self._waiting), self._max_batch)
-            batch = [self._waiting.popleft() for _ in range(size)]
-            task = asyncio.create_task(self._commit(batch))
-            self._commits.add(task)
-            task.add_done_callback(self._commit_ended)
+        batch = [self._waiting.popleft() for _ in range(min(waiting, self._max_batch))]
+        task = loop.create_task(self._commit(batch))
+        self._commits.add(task)
+        task.add_done_callback(self._commit_ended)
+        if self._waiting:
+            self._schedule(loop)
 
     def _commit_ended(self, task: asyncio.Task[None]) -> None:
         self._commits.discard(task)
@@ -138,15 +157,17 @@ class JournalPublisher:
             for waiting in batch:
                 self._settle(waiting, error)
         finally:
+            # Whatever went wrong above, nobody is left waiting.
             for waiting in batch:
-                # Whatever went wrong above, nobody is left waiting.
-                self._settle(waiting, JournalUnavailableError("the commit was cut short"))
+                if waiting.futures:
+                    self._settle(waiting, JournalUnavailableError("the commit was cut short"))
 
     def _settle(self, waiting: _Waiting, error: JournalUnavailableError | None = None) -> None:
         """Tell everyone who waits; whoever comes with the same key from now on starts anew."""
         if self._by_key.get(waiting.event.key) is waiting:
             del self._by_key[waiting.event.key]
-        for future in waiting.futures:
+        futures, waiting.futures = waiting.futures, []
+        for future in futures:
             if future.done():
                 continue
             if error is None:
@@ -220,13 +241,14 @@ def _frame(event: JournalEvent, batch_id: str, number: int) -> bytes:
 
     https://docs.nats.io/reference/reference-protocols/nats-protocol#hpub
     """
-    fields = "".join([f"{name}: {value}\r\n" for name, value in event.headers().items()])
     headers = (
-        f"NATS/1.0\r\n{fields}Nats-Batch-Id: {batch_id}\r\nNats-Batch-Sequence: {number}\r\n\r\n"
-    ).encode()
+        f"NATS/1.0\r\n{event.header_lines()}"
+        f"Nats-Batch-Id: {batch_id}\r\nNats-Batch-Sequence: {number}\r\n\r\n"
+    )
+    # All of it is ASCII.
     size = len(headers)
-    line = f"HPUB {event.kind.subject} {size} {size + len(event.data)}\r\n".encode()
-    return b"".join((line, headers, event.data, b"\r\n"))
+    head = f"HPUB {event.kind.subject} {size} {size + len(event.data)}\r\n{headers}"
+    return b"%b%b\r\n" % (head.encode("ascii"), event.data)
 
 
 def _refusal(reply: Msg) -> str:
