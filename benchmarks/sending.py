@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import grpc
 import grpc.aio
 import uvloop
 from sqlalchemy import func, select
@@ -27,6 +28,7 @@ from switchboard.messaging.v1 import messaging_service_pb2 as pb
 from switchboard.messaging.v1 import messaging_service_pb2_grpc as rpc
 
 from services.common.grpc_client import open_channel
+from services.messaging.grpc_api.servicer import SERVICE_NAME
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.models import MessageRow, OutboxRow
@@ -38,22 +40,31 @@ _CONTACTS = 500
 _ECHO = "echo"
 
 
-class _Echo(rpc.MessagingServiceServicer):
-    async def SendMessage(  # noqa: N802 - The name is the contract's.
-        self, request: pb.SendMessageRequest, context: Any
-    ) -> pb.SendMessageResponse:
-        response = pb.SendMessageResponse()
-        response.message.contact_address = request.to
-        response.message.body = request.body
-        return response
+async def _echo(request: pb.SendMessageRequest, _: Any) -> pb.SendMessageResponse:
+    response = pb.SendMessageResponse()
+    response.message.contact_address = request.to
+    response.message.body = request.body
+    return response
+
+
+def _echo_server() -> grpc.aio.Server:
+    server = grpc.aio.server()
+    method = grpc.unary_unary_rpc_method_handler(
+        _echo,
+        request_deserializer=pb.SendMessageRequest.FromString,
+        response_serializer=pb.SendMessageResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(SERVICE_NAME, {"SendMessage": method})]
+    )
+    return server
 
 
 async def _serve(what: str) -> None:
     """Serve until standard input ends; the first line of output is the port."""
     async with contextlib.AsyncExitStack() as closing:
         if what == _ECHO:
-            echo = grpc.aio.server()
-            rpc.add_MessagingServiceServicer_to_server(_Echo(), echo)
+            echo = _echo_server()
             port = echo.add_insecure_port("127.0.0.1:0")
             await echo.start()
             closing.push_async_callback(echo.stop, 1)

@@ -13,7 +13,7 @@ from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutco
 from services.messaging.store.database import Database
 from services.messaging.store.models import ContactRow, ConversationRow, IdentityRow
 from services.messaging.store.outbox import SqlOutboxStore
-from services.messaging.store.queueing import insert_queued
+from services.messaging.store.queueing import Queueing, conversations, insert_queued
 from tests.support.sending import (
     ANY_TIME,
     ManualClock,
@@ -282,14 +282,11 @@ async def test_numbers_become_visible_in_their_order(
     await store.settle(await claim_one(store), accepted(), clock())
     [before] = await stored(database)
     async with database.write() as connection:
-        await insert_queued(
-            connection,
-            new_message("older"),
-            conversation_id=before.conversation_id,
-            answers_id=None,
-            policy=ANY_TIME,
-            now=clock(),
+        [conversation] = await conversations(
+            connection, ConversationRow.id == before.conversation_id, lock=True
         )
+        older = Queueing(new_message("older"), conversation)
+        await insert_queued(connection, [older], policy=ANY_TIME, now=clock())
         younger = asyncio.create_task(store.enqueue(new_message("younger")))
         await asyncio.wait([younger], timeout=0.3)
         assert not younger.done()

@@ -12,7 +12,7 @@ WROTE_JUST_NOW = RecipientFacts(opted_out_at=None, last_inbound_at=NOW - timedel
 
 def rule(facts: RecipientFacts, *, is_template: bool = False) -> str | None:
     refusal = SendPolicy().refusal(facts, is_template=is_template, now=NOW)
-    return refusal and refusal.rule
+    return None if refusal is None else refusal.rule
 
 
 def test_within_the_window_everything_goes() -> None:

@@ -17,7 +17,6 @@ from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, or_, sele
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
-from services.messaging.domain.conversation import PausedBy
 from services.messaging.domain.message import (
     Author,
     Message,
@@ -34,8 +33,9 @@ from services.messaging.ports.sending import (
     Routes,
     SendOutcome,
 )
-from services.messaging.store.contacts import Party, resolve_conversations
+from services.messaging.store.batching import Batching
 from services.messaging.store.database import Database
+from services.messaging.store.enqueueing import NothingStoredError, Stored, enqueue_all
 from services.messaging.store.models import (
     ContactRow,
     ConversationRow,
@@ -44,8 +44,6 @@ from services.messaging.store.models import (
     OutboxRow,
 )
 from services.messaging.store.outcomes import accept, move, record_outcome, reject
-from services.messaging.store.pausing import pause
-from services.messaging.store.queueing import insert_queued, requested_before
 from services.messaging.store.rows import (
     insert_ignoring,
 )
@@ -55,6 +53,8 @@ DUE: Final = "due"
 SENDING: Final = "sending"
 UNKNOWN: Final = "unknown"
 WAITING: Final = "waiting"
+
+_MOST_ENQUEUED: Final = 128
 
 _TOO_LATE_FOR: Final = {
     OPTED_OUT: "the contact opted out first",
@@ -74,34 +74,23 @@ class SqlOutboxStore:
         self._database = database
         self._clock = clock
         self._policy = policy or SendPolicy()
+        self._enqueueing = Batching(self._enqueue, most=_MOST_ENQUEUED)
 
     async def enqueue(self, message: NewMessage) -> tuple[Message, bool]:
-        """Store a message and its place in the outbox in one transaction."""
-        now = self._clock()
-        async with self._database.write() as connection:
-            # First of all: a repeated request gets its answer whatever has changed since.
-            known = await requested_before(connection, message)
-            if known is not None:
-                return known, False
-            party = Party((message.recipient,), message.contact_address, message.own_address)
-            [conversation] = await resolve_conversations(connection, [party], now)
-            if message.author is Author.PERSON:
-                await pause(connection, conversation.id, PausedBy.PERSON, now)
-            stored = await insert_queued(
-                connection,
-                message,
-                conversation_id=conversation.id,
-                answers_id=None,
-                policy=self._policy,
-                now=now,
-            )
-            if stored is not None:
-                return stored, True
-            # The same request at the same moment was faster.
-            known = await requested_before(connection, message)
-            if known is None:
-                raise RuntimeError("a message was neither stored nor found")
-            return known, False
+        """Store a message and its place in the outbox, together with others of this moment."""
+        if message.author is not Author.PERSON:
+            return await self._enqueueing(message)
+        [result] = await self._enqueue([message])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def _enqueue(self, messages: Sequence[NewMessage]) -> Sequence[Stored | Exception]:
+        try:
+            async with self._database.write() as connection:
+                return await enqueue_all(connection, messages, self._policy, self._clock())
+        except NothingStoredError as nothing:
+            return nothing.errors
 
     async def claim(
         self, *, limit: int, lease: timedelta, routes: Routes = ALL_OPEN

@@ -1,15 +1,19 @@
-"""Storing a message for sending, within the caller's transaction."""
+"""Storing messages for sending, within the caller's transaction."""
 
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import (
     IdempotencyConflictError,
     InvalidInputError,
     PolicyRefusedError,
+    SwitchboardError,
 )
 from services.messaging.domain.message import (
     Author,
@@ -19,188 +23,280 @@ from services.messaging.domain.message import (
     TimeSource,
 )
 from services.messaging.ports.sending import NewMessage
+from services.messaging.store.bulk import insert_many, one_of, update_many
 from services.messaging.store.contacts import new_public_id
 from services.messaging.store.models import (
     ContactRow,
     ConversationRow,
+    IdentityRow,
     MessageEventRow,
     MessageRow,
     OutboxRow,
 )
-from services.messaging.store.rows import insert_ignoring, message_of, select_messages
+from services.messaging.store.rows import message_of, select_messages
 from services.messaging.usecases.policy import RecipientFacts, SendPolicy
+
+AnyRow = Row[*tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Queueing:
+    """A message, its conversation as `conversations` gave it, locked, and what it answers."""
+
+    message: NewMessage
+    conversation: AnyRow
+    answers_id: int | None = None
+
+
+async def conversations(
+    connection: AsyncConnection, *where: ColumnElement[bool], lock: bool
+) -> Sequence[AnyRow]:
+    """The conversations of identities, with what the rules need to know.
+
+    Locked before a message gets its number, and held until the commit: so numbers become visible
+    in their order, and a conversation's oldest unsettled message stays its oldest.
+    """
+    query = (
+        select(
+            IdentityRow.kind,
+            IdentityRow.value,
+            ConversationRow.id,
+            ConversationRow.public_id,
+            ConversationRow.own_address,
+            ConversationRow.last_inbound_at,
+            ConversationRow.paced_until,
+            ConversationRow.assistant_paused_at,
+            ContactRow.opted_out_at,
+        )
+        .join(ContactRow, ContactRow.id == ConversationRow.contact_id)
+        .join(IdentityRow, IdentityRow.contact_id == ContactRow.id)
+        .where(*where)
+        .order_by(ContactRow.id, ConversationRow.id)
+    )
+    if lock:
+        query = query.with_for_update(of=ConversationRow, key_share=True)
+    return (await connection.execute(query)).all()
+
+
+def refusal(
+    message: NewMessage, conversation: AnyRow | None, policy: SendPolicy, now: datetime
+) -> PolicyRefusedError | None:
+    """Why a message may not be stored; None when it may. Strangers have no conversation."""
+    if conversation is None:
+        facts = RecipientFacts(opted_out_at=None, last_inbound_at=None)
+    else:
+        facts = RecipientFacts(conversation.opted_out_at, conversation.last_inbound_at)
+        if message.author is Author.ASSISTANT and conversation.assistant_paused_at is not None:
+            return PolicyRefusedError("paused", "the assistant is paused in this conversation")
+    return policy.refusal(facts, is_template=message.template is not None, now=now)
 
 
 async def insert_queued(
-    connection: AsyncConnection,
-    message: NewMessage,
-    *,
-    conversation_id: int,
-    answers_id: int | None,
-    policy: SendPolicy,
-    now: datetime,
-) -> Message | None:
-    """Store a message and its place in the outbox, within the caller's transaction.
+    connection: AsyncConnection, wanted: Sequence[Queueing], *, policy: SendPolicy, now: datetime
+) -> list[Message | SwitchboardError | None]:
+    """Store messages and their places in the outbox.
 
-    Returns None, and stores nothing, when its `request_id` or `answers_id` is taken.
-
-    Raises:
-        InvalidInputError: `reply_to_message_id` is no message of the conversation.
-        PolicyRefusedError: A rule forbids the message.
+    Returns for each, in order, the message; or why it was refused; or None, and nothing stored,
+    when its `request_id` or `answers_id` is taken.
     """
-    # Locked before the message gets its number, and held until the commit: so numbers become
-    # visible in their order, and a conversation's oldest unsettled message stays its oldest.
-    conversation = await _locked(connection, conversation_id)
-    if message.author is Author.ASSISTANT and conversation.assistant_paused_at is not None:
-        raise PolicyRefusedError("paused", "the assistant is paused in this conversation")
-    refusal = policy.refusal(
-        RecipientFacts(conversation.opted_out_at, conversation.last_inbound_at),
-        is_template=message.template is not None,
-        now=now,
-    )
-    if refusal is not None:
-        raise refusal
-    waits = await _something_is_before(connection, conversation_id)
-    if waits:
-        waiting = await _waiting(connection, conversation_id, policy.max_waiting)
-        if (overload := policy.overload(waiting, now)) is not None:
-            raise overload
-    reply_to_id = await _replied_to(connection, conversation_id, message.reply_to_message_id)
-    due_at, paced_until = policy.pace.book(conversation.paced_until, now)
-    row_id = await connection.scalar(
-        insert_ignoring(connection, MessageRow).returning(MessageRow.id),
-        {
-            "public_id": new_public_id(),
-            "conversation_id": conversation_id,
-            "direction": Direction.OUTBOUND.value,
-            "author": message.author.value,
-            "contact_address": message.contact_address,
-            "own_address": message.own_address,
-            "body": message.body,
-            "media": [{"url": one.url, "content_type": one.content_type} for one in message.media],
-            "template": message.template
-            and {"id": message.template.id, "variables": dict(message.template.variables)},
-            "reply_to_id": reply_to_id,
-            "provider": message.provider,
-            "status": MessageStatus.QUEUED.value,
-            "request_id": message.request_id,
-            "request_hash": message.request_hash,
-            "answers_id": answers_id,
-            "created_at": now,
-        },
-    )
-    if row_id is None:
-        return None
-    await connection.execute(
-        update(ConversationRow)
-        .where(ConversationRow.id == conversation_id)
-        .values(
-            contact_address=message.contact_address, last_message_at=now, paced_until=paced_until
-        )
-    )
-    row = (await connection.execute(select_messages().where(MessageRow.id == row_id))).one()
-    await connection.execute(
-        insert(MessageEventRow).values(
-            message_id=row_id,
-            event_key=f"queued:{row.public_id}",
-            kind="queued",
-            status=MessageStatus.QUEUED.value,
-            provider=message.provider,
-            occurred_at=now,
-            source=TimeSource.RECEIVED.value,
-            payload={},
-        )
-    )
-    await connection.execute(
-        insert(OutboxRow).values(
-            message_id=row_id,
-            conversation_id=conversation_id,
-            state="waiting" if waits else "due",
-            attempts=0,
-            due_at=due_at,
-        )
-    )
-    return message_of(row)
+    replied_to = await _replied_to(connection, wanted)
+    ahead = await _ahead(connection, {one.conversation.id for one in wanted})
+    errors: list[SwitchboardError | None] = []
+    waiting = Counter(ahead)
+    for one in wanted:
+        error = _error(one, replied_to, waiting, policy, now)
+        errors.append(error)
+        waiting[one.conversation.id] += error is None
+    accepted = [one for one, error in zip(wanted, errors, strict=True) if error is None]
+    stored = iter(await _insert(connection, accepted, replied_to, ahead, policy, now))
+    return [next(stored) if error is None else error for error in errors]
 
 
-async def requested_before(connection: AsyncConnection, message: NewMessage) -> Message | None:
-    """The message stored first for a request.
+async def requested_before(
+    connection: AsyncConnection, messages: Sequence[NewMessage]
+) -> list[Message | IdempotencyConflictError | None]:
+    """For each request the message that was stored first for it, if any.
 
-    Raises:
-        IdempotencyConflictError: The `request_id` stands for another request.
+    A `request_id` that stands for another request is an error.
     """
-    if message.request_id is None:
-        return None
-    row = (
-        await connection.execute(
-            select_messages().where(MessageRow.request_id == message.request_id)
-        )
-    ).first()
+    ids = {one.request_id for one in messages if one.request_id is not None}
+    if not ids:
+        return [None] * len(messages)
+    rows = await connection.execute(
+        select_messages().where(one_of(connection, MessageRow.request_id, ids))
+    )
+    known = {row.request_id: row for row in rows}
+    return [_known(known.get(one.request_id), one) for one in messages]
+
+
+def _known(row: AnyRow | None, message: NewMessage) -> Message | IdempotencyConflictError | None:
     if row is None:
         return None
     if row.request_hash != message.request_hash:
-        raise IdempotencyConflictError(
+        return IdempotencyConflictError(
             "request_id: it was used before with another request; use a new one"
         )
     return message_of(row)
 
 
-async def _locked(connection: AsyncConnection, conversation_id: int) -> Row[*tuple[Any, ...]]:
-    return (
-        await connection.execute(
-            select(
-                ConversationRow.last_inbound_at,
-                ConversationRow.paced_until,
-                ConversationRow.assistant_paused_at,
-                ContactRow.opted_out_at,
-            )
-            .join(ContactRow, ContactRow.id == ConversationRow.contact_id)
-            .where(ConversationRow.id == conversation_id)
-            .with_for_update(of=ConversationRow, key_share=True)
+def _error(
+    one: Queueing,
+    replied_to: Mapping[tuple[str, int], int],
+    waiting: Mapping[int, int],
+    policy: SendPolicy,
+    now: datetime,
+) -> SwitchboardError | None:
+    refused = refusal(one.message, one.conversation, policy, now)
+    if refused is not None:
+        return refused
+    overload = policy.overload(waiting.get(one.conversation.id, 0), now)
+    if overload is not None:
+        return overload
+    reply_to = one.message.reply_to_message_id
+    if reply_to is not None and (reply_to, one.conversation.id) not in replied_to:
+        return InvalidInputError(
+            "reply_to_message_id", "is no message of the conversation with this contact"
         )
-    ).one()
-
-
-async def _something_is_before(connection: AsyncConnection, conversation_id: int) -> bool:
-    """Whether the conversation has an unsettled message, which stays unsettled until the commit.
-
-    Whoever settles it releases the next one: this waits for them, or they for us.
-    """
-    oldest = (
-        select(OutboxRow.message_id)
-        .where(OutboxRow.conversation_id == conversation_id)
-        .order_by(OutboxRow.message_id)
-        .limit(1)
-    )
-    while await connection.scalar(oldest) is not None:
-        # Comes back empty when it was settled while we waited for its lock.
-        if await connection.scalar(oldest.with_for_update(read=True, key_share=True)) is not None:
-            return True
-    return False
-
-
-async def _waiting(connection: AsyncConnection, conversation_id: int, most: int) -> int:
-    some = (
-        select(OutboxRow.message_id)
-        .where(OutboxRow.conversation_id == conversation_id)
-        .limit(most)
-        .subquery()
-    )
-    return await connection.scalar(select(func.count()).select_from(some)) or 0
+    return None
 
 
 async def _replied_to(
-    connection: AsyncConnection, conversation_id: int, message_id: str | None
-) -> int | None:
-    if message_id is None:
-        return None
-    row_id = await connection.scalar(
-        select(MessageRow.id).where(
-            MessageRow.public_id == message_id, MessageRow.conversation_id == conversation_id
+    connection: AsyncConnection, wanted: Iterable[Queueing]
+) -> dict[tuple[str, int], int]:
+    """The messages that are replied to, by id and conversation."""
+    ids = {one.message.reply_to_message_id for one in wanted} - {None}
+    if not ids:
+        return {}
+    rows = await connection.execute(
+        select(MessageRow.id, MessageRow.public_id, MessageRow.conversation_id).where(
+            one_of(connection, MessageRow.public_id, ids)
         )
     )
-    if row_id is None:
-        raise InvalidInputError(
-            "reply_to_message_id", "is no message of the conversation with this contact"
+    return {(row.public_id, row.conversation_id): row.id for row in rows}
+
+
+async def _ahead(connection: AsyncConnection, conversation_ids: Collection[int]) -> dict[int, int]:
+    """How many unsettled messages each conversation has; the oldest stays until the commit.
+
+    Whoever settles it releases the next one: this waits for them, or they for us.
+    """
+    ahead: dict[int, int] = {}
+    left = set(conversation_ids)
+    while left:
+        rows = await connection.execute(
+            select(OutboxRow.conversation_id, func.min(OutboxRow.message_id), func.count())
+            .where(one_of(connection, OutboxRow.conversation_id, left))
+            .group_by(OutboxRow.conversation_id)
         )
-    return row_id
+        oldest = {message_id: (key, count) for key, message_id, count in rows}
+        if not oldest:
+            break
+        held = await connection.scalars(
+            select(OutboxRow.message_id)
+            .where(one_of(connection, OutboxRow.message_id, oldest.keys()))
+            .order_by(OutboxRow.message_id)
+            .with_for_update(read=True, key_share=True)
+        )
+        ahead.update(oldest[message_id] for message_id in held)
+        # The others were settled while we waited for them: look who is the oldest now.
+        left = {key for key, _ in oldest.values()} - ahead.keys()
+    return ahead
+
+
+async def _insert(
+    connection: AsyncConnection,
+    accepted: Sequence[Queueing],
+    replied_to: Mapping[tuple[str, int], int],
+    ahead: Mapping[int, int],
+    policy: SendPolicy,
+    now: datetime,
+) -> list[Message | None]:
+    keys = [new_public_id() for _ in accepted]
+    inserted = await insert_many(
+        connection,
+        MessageRow,
+        [_message(key, one, replied_to, now) for key, one in zip(keys, accepted, strict=True)],
+        MessageRow.id,
+        MessageRow.public_id,
+    )
+    by_key = dict(zip(keys, accepted, strict=True))
+    changes: dict[int, dict[str, Any]] = {}
+    places: list[dict[str, Any]] = []
+    for row_id, key in sorted((row.id, row.public_id) for row in inserted):
+        one = by_key[key]
+        conversation_id = one.conversation.id
+        before = changes.get(conversation_id)
+        booked = before["paced_until"] if before else one.conversation.paced_until
+        due_at, paced_until = policy.pace.book(booked, now)
+        places.append(
+            {
+                "message_id": row_id,
+                "conversation_id": conversation_id,
+                "state": "waiting" if before or ahead.get(conversation_id) else "due",
+                "attempts": 0,
+                "due_at": due_at,
+            }
+        )
+        changes[conversation_id] = {
+            "contact_address": one.message.contact_address,
+            "last_message_at": now,
+            "paced_until": paced_until,
+        }
+    if not places:
+        return [None] * len(keys)
+    await update_many(connection, ConversationRow, changes)
+    await insert_many(
+        connection,
+        MessageEventRow,
+        [_event(row.id, row.public_id, by_key[row.public_id].message, now) for row in inserted],
+    )
+    await insert_many(connection, OutboxRow, places)
+    rows = await connection.execute(
+        select_messages().where(
+            one_of(connection, MessageRow.id, [place["message_id"] for place in places])
+        )
+    )
+    messages = {row.public_id: message_of(row) for row in rows}
+    return [messages.get(key) for key in keys]
+
+
+def _message(
+    public_id: str,
+    one: Queueing,
+    replied_to: Mapping[tuple[str, int], int],
+    now: datetime,
+) -> dict[str, Any]:
+    message = one.message
+    template = message.template
+    return {
+        "public_id": public_id,
+        "conversation_id": one.conversation.id,
+        "direction": Direction.OUTBOUND.value,
+        "author": message.author.value,
+        "contact_address": message.contact_address,
+        "own_address": message.own_address,
+        "body": message.body,
+        "media": [{"url": file.url, "content_type": file.content_type} for file in message.media],
+        "template": template and {"id": template.id, "variables": dict(template.variables)},
+        "reply_to_id": message.reply_to_message_id
+        and replied_to[message.reply_to_message_id, one.conversation.id],
+        "provider": message.provider,
+        "status": MessageStatus.QUEUED.value,
+        "request_id": message.request_id,
+        "request_hash": message.request_hash,
+        "answers_id": one.answers_id,
+        "created_at": now,
+    }
+
+
+def _event(row_id: int, public_id: str, message: NewMessage, now: datetime) -> dict[str, Any]:
+    return {
+        "message_id": row_id,
+        "event_key": f"queued:{public_id}",
+        "kind": "queued",
+        "status": MessageStatus.QUEUED.value,
+        "provider": message.provider,
+        "occurred_at": now,
+        "source": TimeSource.RECEIVED.value,
+        "payload": {},
+    }

@@ -7,7 +7,7 @@ import structlog
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.common.errors import PolicyRefusedError
+from services.common.errors import SwitchboardError
 from services.messaging.domain.contact import whatsapp_identity
 from services.messaging.domain.message import Direction, Message, MessageStatus
 from services.messaging.ports.answering import ReplyTask, Turn
@@ -19,7 +19,7 @@ from services.messaging.store.models import (
     MessageRow,
     PendingReplyRow,
 )
-from services.messaging.store.queueing import insert_queued
+from services.messaging.store.queueing import Queueing, conversations, insert_queued
 from services.messaging.usecases.policy import SendPolicy
 
 log = structlog.get_logger(__name__)
@@ -83,18 +83,15 @@ class SqlReplyStore:
                 await _release(connection, task)
                 return None
             await _end(connection, task)
-            try:
-                return await insert_queued(
-                    connection,
-                    message,
-                    conversation_id=task.conversation_id,
-                    answers_id=task.up_to,
-                    policy=self._policy,
-                    now=now,
-                )
-            except PolicyRefusedError as refusal:
-                log.warning("an answer was not sent", rule=refusal.rule)
+            conversation, *_ = await conversations(
+                connection, ConversationRow.id == task.conversation_id, lock=True
+            )
+            answer = Queueing(message, conversation, answers_id=task.up_to)
+            [stored] = await insert_queued(connection, [answer], policy=self._policy, now=now)
+            if isinstance(stored, SwitchboardError):
+                log.warning("an answer was not sent", reason=stored.reason, **stored.metadata())
                 return None
+            return stored
 
     async def give_back(self, task: ReplyTask, due_at: datetime) -> None:
         """Try again at `due_at`, unless the contact's next message comes first."""

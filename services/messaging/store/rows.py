@@ -83,6 +83,7 @@ def select_messages() -> Select[*tuple[Any, ...]]:
             MessageRow.media,
             MessageRow.provider,
             MessageRow.provider_message_id,
+            MessageRow.request_id,
             MessageRow.request_hash,
             answered.public_id.label("answers_public_id"),
             replied_to.public_id.label("reply_to_public_id"),

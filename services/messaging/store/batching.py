@@ -1,0 +1,67 @@
+"""Doing in one transaction what many callers ask for at one moment."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from services.common.errors import UnavailableError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Batching(Generic[T, R]):
+    """Collects what comes while a batch is under way, and does it together as the next batch.
+
+    One caller alone waits for nobody. A commit costs the same for one as for many.
+
+    Args:
+        do: Does a batch in one transaction; the result or the error of each, in order. When it
+            raises nothing was done.
+        most: So many make one batch at most.
+    """
+
+    def __init__(
+        self, do: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]], *, most: int
+    ) -> None:
+        self._do = do
+        self._most = most
+        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._work: asyncio.Task[None] | None = None
+
+    async def __call__(self, item: T) -> R:
+        """The result of one, once its batch is committed; raises its error."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._work is None:
+            self._work = asyncio.create_task(self._work_off())
+        return await future
+
+    async def _work_off(self) -> None:
+        try:
+            while self._waiting:
+                batch = self._waiting[: self._most]
+                del self._waiting[: self._most]
+                await self._do_batch(batch)
+        finally:
+            self._work = None
+
+    async def _do_batch(self, batch: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
+        results: Sequence[R | Exception]
+        try:
+            results = await self._do([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001 - It is the callers' error, and theirs to raise.
+            if len(batch) > 1 and not isinstance(error, UnavailableError):
+                # One of them is at fault; the others must not suffer.
+                for one in batch:
+                    await self._do_batch([one])
+                return
+            results = [error] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
+            # A caller that was cancelled waits no more.
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
