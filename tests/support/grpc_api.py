@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from services.common.grpc_client import open_channel
 from services.common.grpc_server import GrpcServer
 from services.messaging.domain.phone import ContactAddresses
 from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
-from services.messaging.ports.media import MediaStore
+from services.messaging.ports.media import File, MediaStore, StoredFile
 from services.messaging.ports.sending import ProviderState, ProviderStatus
 from services.messaging.store.changes import SqlChangeReader
 from services.messaging.store.conversations import SqlConversationStore
@@ -38,6 +39,23 @@ if TYPE_CHECKING:
 
 TOKEN = "test-token"
 ADDRESSES = ContactAddresses("IL")
+
+
+class MemoryMediaStore:
+    """`MediaStore` that keeps files in memory."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, File] = {}
+
+    async def put(self, file: File) -> StoredFile:
+        """Store a file, once however often it comes."""
+        id_ = hashlib.sha256(file.content).hexdigest()
+        self._files.setdefault(id_, file)
+        return StoredFile(id_, file.content_type, len(file.content))
+
+    async def read(self, file_id: str) -> File | None:
+        """A file; None when there is none with this id."""
+        return self._files.get(file_id)
 
 
 @asynccontextmanager
@@ -64,7 +82,7 @@ async def served(
         watch=watch,
         addresses=ADDRESSES,
         providers=lambda: [ProviderStatus("twilio", ProviderState.UNTRIED, "nothing sent yet")],
-        media=media,
+        media=media or MemoryMediaStore(),
     )
     server = GrpcServer(
         address="127.0.0.1:0",

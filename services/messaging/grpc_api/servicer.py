@@ -49,7 +49,7 @@ class MessagingServicer(rpc.MessagingServiceServicer):
         watch: Watch,
         addresses: ContactAddresses,
         providers: Callable[[], Sequence[ProviderStatus]],
-        media: MediaStore | None = None,
+        media: MediaStore,
     ) -> None:
         self._send = send
         self._reader = reader
@@ -122,8 +122,7 @@ class MessagingServicer(rpc.MessagingServiceServicer):
     async def GetMedia(  # noqa: N802 - The name is the contract's.
         self, request: pb.GetMediaRequest, context: Context
     ) -> AsyncIterator[pb.GetMediaResponse]:
-        file_id = required_id(request.id, "id")
-        file = await self._media.read(file_id) if self._media else None
+        file = await self._media.read(required_id(request.id, "id"))
         if file is None:
             raise NotFoundError("id: there is no stored file with this id")
         size = len(file.content)
