@@ -1,5 +1,6 @@
 """Real servers for tests."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,10 +30,22 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
             yield url
 
 
-@pytest.fixture
-def database_url(empty_database_url: str) -> str:
-    """A migrated database of each kind."""
-    return migrated(empty_database_url)
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite database, to be copied."""
+    file = tmp_path_factory.mktemp("migrated") / "switchboard.db"
+    migrated(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A migrated database of each kind, its tables empty."""
+    if request.param == "sqlite":
+        file = shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "switchboard.db")
+        return f"sqlite:///{file}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.migrated_database()
 
 
 @pytest.fixture

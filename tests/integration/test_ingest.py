@@ -206,7 +206,7 @@ async def test_a_value_that_cannot_be_stored_stores_nothing(
     database_url: str, request: pytest.FixtureRequest
 ) -> None:
     """A batch with a value that the database refuses raises ValueError and leaves no trace."""
-    if request.node.callspec.params["empty_database_url"] == "sqlite":
+    if request.node.callspec.params["database_url"] == "sqlite":
         bad = inbound("SM2", body="half a pair: \ud800")
     else:
         bad = inbound("SM2", body="NUL: \0")

@@ -11,8 +11,9 @@ def test_migrations_build_the_models(empty_database_url: str) -> None:
     assert current(empty_database_url) == newest()
 
 
-def test_migrations_can_be_taken_back(database_url: str) -> None:
+def test_migrations_can_be_taken_back(empty_database_url: str) -> None:
     """Every migration can be undone, and done again."""
-    command.downgrade(alembic_config(database_url), "base")
-    assert current(database_url) is None
-    upgrade(database_url)
+    upgrade(empty_database_url)
+    command.downgrade(alembic_config(empty_database_url), "base")
+    assert current(empty_database_url) is None
+    upgrade(empty_database_url)

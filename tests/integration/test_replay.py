@@ -31,11 +31,9 @@ EVER = "2000-01-01"
 
 
 @pytest.fixture
-def other_database_url(
-    request: pytest.FixtureRequest, empty_database_url: str, tmp_path: Path
-) -> Any:
+def other_database_url(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> Any:
     """A second empty database of the same kind, without any tables yet."""
-    if empty_database_url.startswith("sqlite"):
+    if database_url.startswith("sqlite"):
         yield f"sqlite:///{tmp_path}/other.db"
     else:
         with request.getfixturevalue("postgres").database() as url:
@@ -195,7 +193,7 @@ async def test_time_and_kind_choose_what_is_replayed(setup: Setup, other_databas
 
 async def test_a_stopped_replay_can_be_gone_on_with(setup: Setup, other_database_url: str) -> None:
     """Ctrl-C ends it after a batch with the place to go on from, and nothing is missing then."""
-    await publish(setup.client, *map(message_event, range(6000)))
+    await asyncio.gather(*(publish(setup.client, message_event(n)) for n in range(6000)))
     migrated(other_database_url)
     process = await setup.start("--since", EVER, into=other_database_url)
     async with opened(other_database_url) as database:
@@ -229,23 +227,16 @@ async def test_what_cannot_be_stored_is_skipped_with_its_reason(
         assert len(await rows(database, "messages")) == 2
 
 
-async def test_an_unfit_database_or_journal_is_a_sentence(
-    setup: Setup, nats_server: NatsServer, tmp_path: Path
-) -> None:
-    """What is in the way is named, with a code for programs."""
-    unreachable = await setup.replay(
-        "--since", "1d", into="postgresql://nobody@127.0.0.1:9/nothing"
-    )
+async def test_what_is_in_the_way_is_named(nats_server: NatsServer, tmp_path: Path) -> None:
+    """No database, or no configuration: a sentence or a report, and a code for programs."""
+    environ = {"NATS_URL": nats_server.url}
+    nowhere = {**MESSAGING, **environ, "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/nothing"}
+    command = ("replay", "--since", "1d")
+    unreachable = await ended(await start(*command, folder=tmp_path, environ=nowhere))
     assert unreachable.code == 1
     assert "the database can't be used" in unreachable.err
     assert "Traceback" not in unreachable.err
-    for options in (["--since", "yesterday"], ["--since", "1h", "--until", "2h"], []):
-        refused = await setup.replay(*options, into=f"sqlite:///{tmp_path}/none.db")
-        assert refused.code == 2
-    environ = {"NATS_URL": nats_server.url}
-    incomplete = await ended(
-        await start("replay", "--since", "1d", folder=tmp_path, environ={**environ, "HOME": "/"})
-    )
     # The sandbox's variables stand in for messaging's, but for the database.
+    incomplete = await ended(await start(*command, folder=tmp_path, environ=environ))
     assert incomplete.code == 78
     assert "DATABASE_URL" in incomplete.err

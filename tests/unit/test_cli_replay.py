@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from cli.main import main
 from cli.replay import moment
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -34,3 +35,13 @@ def test_anything_else_is_refused(text: str) -> None:
     """What is no time is refused with both forms named."""
     with pytest.raises(ValueError, match="neither a time such as"):
         moment(text, NOW)
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--since", "yesterday"], ["--since", "1d", "--kind", "call"]]
+)
+def test_a_wrong_option_ends_with_2(options: list[str]) -> None:
+    """Nothing is touched when it isn't clear what is meant."""
+    with pytest.raises(SystemExit) as ended:
+        main(["replay", *options])
+    assert ended.value.code == 2
