@@ -34,6 +34,7 @@ lint: .venv/dev.stamp ## check style, types, import rules and contracts
 bench: .venv/dev.stamp ## measure, as ratios within one run
 	@$(BIN)/python -m benchmarks.edge
 	@$(BIN)/python -m benchmarks.consumer
+	@$(BIN)/python -m benchmarks.sending
 
 protos: .venv/dev.stamp ## compile protos/ into protos/gen
 	$(BIN)/python tools/compile_protos.py protos/gen
