@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from google.protobuf.timestamp_pb2 import Timestamp
 from prometheus_client import CollectorRegistry
-from switchboard.messaging.v1 import conversation_pb2, message_pb2
+from switchboard.messaging.v1 import conversation_pb2, message_pb2, provider_pb2
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
 from switchboard.messaging.v1 import messaging_service_pb2_grpc as rpc
 
@@ -51,6 +51,11 @@ def message(id_: str = "m-1", **more: Any) -> message_pb2.Message:
         "created_at": timestamp(),
     }
     return message_pb2.Message(**members | more)
+
+
+def conversation() -> conversation_pb2.Conversation:
+    """A conversation without messages."""
+    return conversation_pb2.Conversation(id="c-1", created_at=timestamp())
 
 
 def event(number: int) -> pb.WatchMessagesResponse:
@@ -116,16 +121,36 @@ class PretendMessaging(rpc.MessagingServiceServicer):
         self, request: Any, context: Any
     ) -> Any:
         await self._asked(request)
-        return pb.GetConversationResponse(
-            conversation=conversation_pb2.Conversation(id="c-1", created_at=timestamp())
-        )
+        return pb.GetConversationResponse(conversation=conversation())
 
     async def MarkConversationRead(  # noqa: N802 - As generated.
         self, request: Any, context: Any
     ) -> Any:
         await self._asked(request)
-        return pb.MarkConversationReadResponse(
-            conversation=conversation_pb2.Conversation(id="c-1", created_at=timestamp())
+        return pb.MarkConversationReadResponse(conversation=conversation())
+
+    async def ListConversations(  # noqa: N802 - As generated.
+        self, request: Any, context: Any
+    ) -> Any:
+        await self._asked(request)
+        return pb.ListConversationsResponse(conversations=[conversation()])
+
+    async def PauseAssistant(self, request: Any, context: Any) -> Any:  # noqa: N802 - As generated.
+        await self._asked(request)
+        return pb.PauseAssistantResponse(conversation=conversation())
+
+    async def ResumeAssistant(  # noqa: N802 - As generated.
+        self, request: Any, context: Any
+    ) -> Any:
+        await self._asked(request)
+        return pb.ResumeAssistantResponse(conversation=conversation())
+
+    async def GetStatus(self, request: Any, context: Any) -> Any:  # noqa: N802 - As generated.
+        await self._asked(request)
+        return pb.GetStatusResponse(
+            provider=provider_pb2.ProviderStatus(
+                name="twilio", state=provider_pb2.PROVIDER_STATE_HEALTHY
+            )
         )
 
     async def WatchMessages(self, request: Any, context: Any) -> Any:  # noqa: N802 - As generated.

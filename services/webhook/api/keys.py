@@ -26,7 +26,7 @@ def parse_api_keys(value: str) -> tuple[tuple[str, str], ...]:
             )
         if not _KEY.fullmatch(key):
             raise ValueError(
-                f"entry {number} ({name}) needs a key of 12 to 256 printable ASCII characters"
+                f"entry {number} needs after its name a key of 12 to 256 printable ASCII characters"
                 " without spaces"
             )
         pairs.append((name, key))

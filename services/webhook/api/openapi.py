@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from services.webhook.api.examples import ANSWERS, STREAM_EVENT
 from services.webhook.api.models import StreamEvent
-from services.webhook.api.problems import MEDIA_TYPE
+from services.webhook.api.problems import MEDIA_TYPE, title
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -201,7 +200,7 @@ def _problem(status: int) -> dict[str, Any]:
     reason, detail, members = _ERRORS[status]
     example = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": title(status),
         "status": status,
         "detail": detail,
         "instance": _INSTANCE,
@@ -210,7 +209,7 @@ def _problem(status: int) -> dict[str, Any]:
     }
     schema = {"$ref": "#/components/schemas/Problem"}
     response: dict[str, Any] = {
-        "description": HTTPStatus(status).phrase,
+        "description": title(status),
         "content": {MEDIA_TYPE: {"schema": schema, "example": example}},
     }
     if status in _RETRY:

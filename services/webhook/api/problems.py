@@ -46,6 +46,8 @@ _FRAMEWORK_REASONS = {
     405: "METHOD_NOT_ALLOWED",
     413: "TOO_LARGE",
 }
+# As RFC 9110 has them; Python still has their older names.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 _RETRY_SECONDS = "5"
 # Names what concerns the body as a whole; `body` is one of its fields.
 _WHOLE = "request"
@@ -97,7 +99,7 @@ class ProblemError(Exception):
         """
         document: dict[str, Any] = {
             "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
+            "title": title(self.status),
             "status": self.status,
             "detail": self.detail,
             "instance": instance,
@@ -112,6 +114,11 @@ class ProblemError(Exception):
         body = json.dumps(document, ensure_ascii=True).encode()
         headers = {"cache-control": "no-store", **self.headers}
         return Response(body, self.status, headers, MEDIA_TYPE)
+
+
+def title(status: int) -> str:
+    """A status in words."""
+    return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
 def invalid(field: str, problem: str) -> ProblemError:
@@ -137,7 +144,8 @@ def raise_problem(error: grpc.aio.AioRpcError, fields: Mapping[str, str]) -> NoR
     kind = _SHOWN.get(info.reason) if info else None
     if kind is None or info is None:
         raise _without_details(error) from error
-    detail = error.details() or kind.reason
+    field, colon, text = (error.details() or kind.reason).partition(": ")
+    detail = f"{fields.get(field, field)}{colon}{text}"
     errors = [
         FieldError(fields.get(violation.field, violation.field), violation.description)
         for violation in violations

@@ -33,7 +33,7 @@ Number = Annotated[
     str,
     Field(
         min_length=1,
-        max_length=200,
+        max_length=160,
         description=(
             "A number in any common spelling, `whatsapp:+15551234567`, or a WhatsApp user id such"
             " as `whatsapp:US.13491208655302`."
@@ -59,17 +59,37 @@ class Given(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+Variables = Annotated[
+    dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")],
+        Annotated[str, Field(max_length=1600)],
+    ],
+    # Pydantic would say what names must be, but not that others are refused.
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"pattern": r"^[A-Za-z0-9_]{1,64}$"},
+            "additionalProperties": {
+                "type": "string",
+                "maxLength": 1600,
+                "pattern": r"^[^\x00]*$",
+            },
+            "maxProperties": 100,
+            "examples": [{"1": "Dana", "2": "9:00"}],
+        }
+    ),
+]
+
+
 class NewTemplate(Given):
     """A message approved beforehand, the only kind allowed outside the 24-hour window."""
 
     id: str = Field(
-        pattern=r"^HX[0-9a-fA-F]{32}$",
+        pattern=r"^[A-Za-z0-9_.:-]{1,128}$",
         description="The provider's id, for Twilio a ContentSid.",
         examples=["HX0123456789abcdef0123456789abcdef"],
     )
-    variables: dict[str, str] = Field(
-        default_factory=dict, max_length=100, examples=[{"1": "Dana", "2": "9:00"}]
-    )
+    variables: Variables = Field(default_factory=dict, max_length=100)
 
 
 _ONE_OF: dict[str, Any] = {
