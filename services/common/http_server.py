@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
@@ -64,21 +65,27 @@ class _Protocol(HttpToolsProtocol):
         super().connection_made(cast(asyncio.Transport, _JoiningTransport(transport)))
 
 
+def behind_proxies(app: ASGIApp, trusted: str) -> ASGIApp:
+    """`app` with the sender's address in its scope, instead of its proxy's.
+
+    Args:
+        trusted: Comma-separated addresses whose `X-Forwarded-For` is believed.
+    """
+    return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted))
+
+
 @contextlib.asynccontextmanager
 async def serving_http(
     app: ASGIApp,
     *,
     host: str,
     port: int,
-    trusted_proxies: str = "127.0.0.1",
     drain_seconds: int = 20,
 ) -> AsyncIterator[int]:
     """Serve `app` while the context is open; yields the port (of use when `port` is 0).
 
     On leaving, no new connection is accepted and open requests get `drain_seconds` to end.
-
-    Args:
-        trusted_proxies: Comma-separated addresses whose `X-Forwarded-For` names the sender.
+    Where the sender's address matters, the application is wrapped in `behind_proxies`.
 
     Raises:
         OSError: The port is taken.
@@ -94,7 +101,7 @@ async def serving_http(
             access_log=False,
             log_config=None,
             server_header=False,
-            forwarded_allow_ips=trusted_proxies,
+            proxy_headers=False,
             timeout_graceful_shutdown=drain_seconds,
             timeout_keep_alive=30,
         )

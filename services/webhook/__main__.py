@@ -9,7 +9,7 @@ from nats.aio.client import Client
 from prometheus_client import CollectorRegistry, Gauge
 
 from services.common.grpc_client import open_channel
-from services.common.http_server import serving_http
+from services.common.http_server import behind_proxies, serving_http
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import keep_connected
 from services.common.lifecycle import run_service, run_until_stopped
@@ -48,6 +48,7 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
         spill=spill,
         registry=registry,
         failures_per_minute=settings.signature_failures_per_minute,
+        trusted_proxies=settings.trusted_proxies,
     )
     channel = open_channel(settings.messaging_grpc_address, settings.messaging_token())
     held = HeldRequests(settings.api_held_requests)
@@ -61,7 +62,11 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
         failures_per_minute=settings.api_key_failures_per_minute,
     )
     app = build_app(
-        ingress=ingress, journal=journal, spill=spill, signatures_bypassed=bypass, api=api
+        ingress=ingress,
+        journal=journal,
+        spill=spill,
+        signatures_bypassed=bypass,
+        api=behind_proxies(api, settings.trusted_proxies),
     )
     loops = [
         keep_connected(
@@ -82,7 +87,6 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
                 app,
                 host=settings.webhook_host,
                 port=settings.webhook_port,
-                trusted_proxies=settings.trusted_proxies,
             ) as port:
                 log.info("webhook is ready", port=port)
                 # What is there by now stays, and what a request makes is freed without the

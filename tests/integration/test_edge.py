@@ -119,6 +119,14 @@ async def test_many_wrong_signatures_are_limited_and_valid_ones_pass(edge: Edge)
     assert edge.count("rate_limited") == 3
 
 
+async def test_a_sender_behind_a_trusted_proxy_is_limited_alone(edge: Edge) -> None:
+    """Refusals of one sender don't count for another that comes through the same proxy."""
+    for sender, codes in (("192.0.2.1", [403, 403, 403, 429]), ("192.0.2.2", [403])):
+        bad = {"x-twilio-signature": "bad", "x-forwarded-for": sender}
+        answers = [await edge.post(INCOMING, message("SM1"), bad) for _ in codes]
+        assert [answer.status_code for answer in answers] == codes
+
+
 @pytest.mark.parametrize("declared", [True, False])
 async def test_an_oversized_body_is_413(edge: Edge, declared: bool) -> None:
     """More than 64 KiB is refused, whether the length was announced or not."""
