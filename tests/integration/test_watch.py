@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 import pytest
 from nats.aio.client import Client
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from switchboard.messaging.v1 import message_pb2
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
 
@@ -24,6 +24,7 @@ from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.models import MessageEventRow, MessageRow
 from services.messaging.usecases.watch import Watch
+from tests.support.databases import PostgresServer, migrated
 from tests.support.grpc_api import called, details, served
 from tests.support.nats import NatsServer
 from tests.support.receiving import OWN, at, inbound, phone, receive, report
@@ -132,6 +133,27 @@ async def test_another_databases_cursor_is_refused(api: Api, database: Database)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await read(call, 1)
     assert details(raised.value)["ErrorInfo"].metadata["field"] == "cursor"
+
+
+async def test_a_restored_database_repeats_nothing(postgres: PostgresServer) -> None:
+    """Events numbered by another cluster are old ones, also once its numbers are reached here."""
+    with postgres.database() as url:
+        migrated(url)
+        async with open_database(url) as database:
+            await take(database, inbound("SM1", contact=1))
+            reader = SqlChangeReader(database)
+            ahead, _ = await reader.end()
+            async with database.write() as connection:
+                await connection.execute(update(MessageEventRow).values(transaction_id=ahead + 9))
+            assert await reader.adopt() == 1
+            assert await reader.adopt() == 0
+            start = await reader.end()
+            for number in range(2, 12):
+                await take(database, inbound(f"SM{number}", contact=1))
+            page = await reader.after(start, limit=50, contact=None)
+            assert [one.message.provider_message_id for one in page.changes] == [
+                f"SM{number}" for number in range(2, 12)
+            ]
 
 
 async def test_no_event_is_missed_or_repeated(api: Api, database_url: str) -> None:

@@ -5,7 +5,7 @@ import re
 import phonenumbers
 
 from services.common.errors import InvalidInputError
-from services.messaging.domain.contact import Identity, IdentityKind, whatsapp_identity
+from services.messaging.domain.contact import Identity, whatsapp_identity
 
 _MAX_CHARACTERS = 160
 # Copying a number from a chat brings marks of writing direction along.
@@ -37,7 +37,7 @@ class ContactAddresses:
             field: Name of the request's field, for the error.
 
         Raises:
-            InvalidInputError: It can't be read, or is no number that exists.
+            InvalidInputError: It can't be read, or has too few or too many digits.
         """
         if len(address) > _MAX_CHARACTERS:
             raise InvalidInputError(field, f"is longer than {_MAX_CHARACTERS} characters")
@@ -47,16 +47,19 @@ class ContactAddresses:
             return exact
         if not _NUMBER.fullmatch(bare):
             raise InvalidInputError(field, _IN_GENERAL)
-        return Identity(IdentityKind.PHONE, self._e164(bare, field))
+        return self._phone(bare, field)
 
-    def _e164(self, text: str, field: str) -> str:
+    def _phone(self, text: str, field: str) -> Identity:
         for candidate in (text, f"+{text[2:]}" if text.startswith("00") else ""):
             try:
                 number = phonenumbers.parse(candidate, self._default_region)
             except phonenumbers.NumberParseException:
                 continue
-            if phonenumbers.is_valid_number(number):
-                return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+            # Not "valid": the library's tables lack number ranges that are in use.
+            if phonenumbers.is_possible_number(number):
+                e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+                if (identity := whatsapp_identity(e164)) is not None:
+                    return identity
         international = text.startswith(("+", "00"))
         if international or self._default_region:
             where = "" if international else f" in {self._default_region}"

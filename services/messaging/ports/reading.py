@@ -166,6 +166,10 @@ class ConversationStore(Protocol):
 class ChangeReader(Protocol):
     """The events of all messages as one sequence to which things are only added."""
 
+    async def adopt(self) -> int:
+        """Take in events that another database has numbered, after a restore; returns how many."""
+        ...
+
     async def end(self) -> Position:
         """The place after which everything is that isn't visible yet."""
         ...

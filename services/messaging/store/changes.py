@@ -6,7 +6,9 @@ the writing transaction, and only rows of transactions older than any still runn
 nothing can be added before them any more. SQLite has one writer, and all its rows carry 0.
 """
 
-from sqlalchemy import BigInteger, ColumnElement, Text, Tuple, cast, func, select, tuple_
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Text, Tuple, cast, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import InvalidInputError
@@ -30,6 +32,25 @@ class SqlChangeReader:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def adopt(self) -> int:
+        """Take in events that another database has numbered, after a restore; returns how many.
+
+        Their numbers lie ahead of this database's own, and would be reached one day.
+        """
+        foreign = MessageEventRow.transaction_id >= _number(
+            func.pg_snapshot_xmax(func.pg_current_snapshot())
+        )
+        async with self._database.read() as connection:
+            if connection.dialect.name != "postgresql":
+                return 0
+            if await connection.scalar(select(MessageEventRow.id).where(foreign).limit(1)) is None:
+                return 0
+        async with self._database.write() as connection:
+            adopted = await connection.execute(
+                update(MessageEventRow).where(foreign).values(transaction_id=0)
+            )
+            return adopted.rowcount
 
     async def end(self) -> Position:
         """The place after which everything is that isn't visible yet."""
@@ -107,4 +128,8 @@ def _place() -> Tuple:
 
 def _oldest_running() -> ColumnElement[int]:
     """The number of the oldest transaction that hasn't ended; all below it have."""
-    return cast(cast(func.pg_snapshot_xmin(func.pg_current_snapshot()), Text), BigInteger)
+    return _number(func.pg_snapshot_xmin(func.pg_current_snapshot()))
+
+
+def _number(transaction: ColumnElement[Any]) -> ColumnElement[int]:
+    return cast(cast(transaction, Text), BigInteger)

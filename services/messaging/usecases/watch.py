@@ -65,6 +65,7 @@ class Watch:
         pause = self._poll_seconds
         end: Position | None = None
         try:
+            await self._adopt()
             while True:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
@@ -128,6 +129,13 @@ class Watch:
             async with asyncio.timeout(self._alive_seconds):
                 return await moved.wait()
         return False
+
+    async def _adopt(self) -> None:
+        try:
+            if adopted := await drained(self._reader.adopt()):
+                log.warning("the database was restored: its events are old ones", count=adopted)
+        except UnavailableError:
+            log.warning("watchers wait for the database")
 
     async def _newest(self, known: Position | None) -> Position | None:
         try:
