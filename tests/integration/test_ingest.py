@@ -238,3 +238,15 @@ async def test_pages_hold_every_message_once(database_url: str) -> None:
         first = everything.messages[-1]
         assert await reader.message(first.id) == first
         assert await reader.message("unknown") is None
+
+
+async def test_old_parked_reports_are_dropped(database_url: str) -> None:
+    """Reports about messages that never become known are forgotten after a time."""
+    async with open_database(database_url) as database:
+        ingest = SqlIngestStore(database)
+        reports = [report(f"SM{n}", MessageStatus.SENT, seconds=n) for n in range(10)]
+        await ingest.ingest([], reports)
+        assert await ingest.drop_parked(at(4)) == 4
+        assert await ingest.drop_parked(at(4)) == 0
+        kept = await rows(database, "parked_statuses")
+        assert [row["provider_message_id"] for row in kept] == [f"SM{n}" for n in range(4, 10)]

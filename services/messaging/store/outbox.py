@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, ScalarSelect, Select, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
@@ -97,17 +97,14 @@ class SqlOutboxStore:
     ) -> Sequence[ClaimedSend]:
         """Take messages that are due, the oldest of each conversation, and record the attempt."""
         now = self._clock()
-        older = aliased(OutboxRow)
         due = (
             _unsettled()
             .where(
                 OutboxRow.state == DUE,
                 OutboxRow.due_at <= now,
-                # Holds for all but what a merge of conversations has brought together.
-                ~exists().where(
-                    older.conversation_id == OutboxRow.conversation_id,
-                    older.message_id < OutboxRow.message_id,
-                ),
+                # Both hold, but where a merge of contacts has brought conversations together.
+                OutboxRow.message_id == _oldest_of_its_conversation(),
+                OutboxRow.conversation_id.not_in(_busy_conversations()),
                 *_on(routes),
             )
             .limit(limit)
@@ -240,13 +237,9 @@ class SqlOutboxStore:
 
     async def release_stranded(self) -> int:
         """Make due what waits behind nothing any more; returns how many."""
-        older = aliased(OutboxRow)
         stranded = select(OutboxRow.message_id).where(
             OutboxRow.state == WAITING,
-            ~exists().where(
-                older.conversation_id == OutboxRow.conversation_id,
-                older.message_id < OutboxRow.message_id,
-            ),
+            OutboxRow.message_id == _oldest_of_its_conversation(),
         )
         async with self._database.read() as connection:
             ids = list(await connection.scalars(stranded))
@@ -348,6 +341,24 @@ async def cancel_automatic(
     )
     for row in rows.all():
         await _fail(connection, row, OPTED_OUT, now)
+
+
+# Both as scalars and lists, not as "none exists", for which PostgreSQL may read the whole table.
+
+
+def _oldest_of_its_conversation() -> ScalarSelect[int]:
+    other = aliased(OutboxRow)
+    return (
+        select(func.min(other.message_id))
+        .where(other.conversation_id == OutboxRow.conversation_id)
+        .correlate(OutboxRow)
+        .scalar_subquery()
+    )
+
+
+def _busy_conversations() -> Select[int]:
+    other = aliased(OutboxRow)
+    return select(other.conversation_id).where(other.state.in_((SENDING, UNKNOWN)))
 
 
 def _on(routes: Routes) -> list[ColumnElement[bool]]:
