@@ -233,7 +233,7 @@ async def test_fields_have_the_names_of_this_api(
         ({"to": "1"}, "request"),
         ({"to": "1", "body": "x", "template": {"id": "HX" + "0" * 32}}, "request"),
         ({"to": "1", "template": {"id": "' OR 1=1 --"}}, "template.id"),
-        ({"to": "1", "template": {"id": "HX" + "0" * 32, "variables": {"1": 2}}}, "template.variables"),
+        ({"to": "1", "template": {"id": "HX0", "variables": {"1": 2}}}, "template.variables.1"),
         ({"to": "1", "media_url": "http://example.com/x"}, "media_url"),
         ({**TEXT, "author": "robot"}, "author"),
         ([], "request"),
@@ -374,6 +374,15 @@ async def test_a_wrong_token_of_ours_is_not_the_callers_fault(address: str) -> N
         for path in (MESSAGES, "/api/whatsapp/stream"):
             document = problem(await api.http.get(path), 500, "INTERNAL")
             assert "token" not in document["detail"]
+
+
+async def test_our_own_failures_are_problems_too(api: Api, messaging: PretendMessaging) -> None:
+    """An answer that can't be made is a 500 that says nothing of the inside."""
+    messaging.statuses = [99]  # type: ignore[list-item]  # as a later release might answer
+    response = await api.http.post(SEND, json=TEXT)
+    problem(response, 500, "INTERNAL")
+    assert "99" not in response.text
+    assert response.headers["ratelimit"]
 
 
 async def test_only_listed_origins_may_use_it_from_a_browser(address: str) -> None:

@@ -36,6 +36,7 @@ def test_no_keys_are_no_keys() -> None:
 @pytest.mark.parametrize(
     "value",
     [
+        " , ",
         "a-long-secret-without-a-name",
         "crm:short",
         ":a-long-secret-123",

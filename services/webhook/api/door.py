@@ -75,16 +75,17 @@ class Door:
         state["instance"] = instance
         began = self._monotonic()
         more_headers: tuple[tuple[bytes, bytes], ...] = ()
-        started = False
+        started = finished = False
         name = _NOBODY
 
         async def answer(message: Message) -> None:
-            nonlocal started
+            nonlocal started, finished
             if message["type"] == "http.response.start":
                 started = True
                 message = {**message, "headers": [*message["headers"], *more_headers]}
                 self._count(scope, name, message["status"], self._monotonic() - began)
             await send(message)
+            finished = message["type"] == "http.response.body" and not message.get("more_body")
 
         try:
             if scope["path"] != OPENAPI_PATH:
@@ -98,9 +99,10 @@ class Door:
             await problem.response(instance)(scope, receive, answer)
         except Exception:
             log.exception("an API request failed", instance=instance, key=name)
-            if started:
-                raise
-            await internal_problem().response(instance)(scope, receive, answer)
+            if not started:
+                await internal_problem().response(instance)(scope, receive, answer)
+            elif not finished:
+                raise  # The server breaks the connection, so that nobody takes a part for all.
 
     def _authenticated(self, scope: Scope) -> str:
         """The name of the request's key."""

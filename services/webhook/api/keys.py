@@ -30,6 +30,8 @@ def parse_api_keys(value: str) -> tuple[tuple[str, str], ...]:
                 " without spaces"
             )
         pairs.append((name, key))
+    if not pairs:
+        raise ValueError("has no entry; leave it unset for no API")
     if len({key for _, key in pairs}) < len(pairs):
         raise ValueError("two entries have the same key, so that nobody could tell them apart")
     return tuple(pairs)

@@ -236,6 +236,7 @@ def install(app: FastAPI) -> None:
         return problem.response(instance_of(request.scope))
 
     app.add_exception_handler(ProblemError, on_problem)
+    app.add_exception_handler(Exception, on_problem)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_validation)
 

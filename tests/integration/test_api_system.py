@@ -1,12 +1,16 @@
-"""The OpenAPI document against the whole running system, by schemathesis."""
+"""The API of the whole running system, and its document against it by schemathesis."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -21,6 +25,7 @@ from tests.support.nats import free_port
 
 KEY = {"X-API-Key": "sandbox-api-key"}
 DOCUMENT = "/api/openapi.json"
+SEND = "/api/whatsapp/send"
 CONTACT = "+972501234567"
 PORTS = ("HTTP", "HEALTH", "GRPC", "SANDBOX", "NATS")
 
@@ -89,6 +94,69 @@ def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             run.send_signal(signal.SIGTERM)
             run.communicate(timeout=60)
+
+
+def _stream(http: httpx.Client, path: str, last: str, until: Callable[[Any], bool]) -> list[Any]:
+    """Ids and data of a stream's events, up to one that is waited for."""
+    found = []
+    with http.stream("GET", path, headers={"Last-Event-ID": last} if last else {}) as response:
+        data: Any = None
+        for line in response.iter_lines():
+            name, _, value = line.partition(": ")
+            if name == "data":
+                data = json.loads(value)
+            elif name == "id" and data is not None:
+                found.append((value, data))
+                if until(data):
+                    return found
+                data = None
+            elif name == "id" and not last:
+                last = value
+                threading.Thread(target=_send, args=(http,)).start()
+    raise AssertionError("the stream ended")
+
+
+def _send(http: httpx.Client) -> None:
+    body = {"to": CONTACT, "body": "See you at nine."}
+    assert http.post(SEND, json=body).status_code == 202
+
+
+def test_what_was_missed_is_told_again(base_url: str) -> None:
+    """A message is followed to its end; from any event of it, a later client sees all the rest."""
+    with httpx.Client(base_url=base_url, headers=KEY, timeout=30) as http:
+        path = f"/api/whatsapp/stream?contact={quote(CONTACT)}"
+        told = _stream(http, path, "", lambda data: data["message"]["status"] == "read")
+        message_id = told[-1][1]["message"]["id"]
+        assert told[0][1]["event"]["kind"] == "queued"
+        for number, (position, _) in enumerate(told[:-1], 1):
+            again = _stream(
+                http, path, position, lambda data: data["event"] == told[-1][1]["event"]
+            )
+            assert [one[0] for one in again] == [one[0] for one in told[number:]]
+        history = http.get(f"/api/whatsapp/messages/{message_id}").json()["events"]
+    ours = [data["event"] for _, data in told if data["message"]["id"] == message_id]
+    assert ours == history
+
+
+def test_the_same_request_is_sent_once(base_url: str) -> None:
+    """Asked ten times at once with one Idempotency-Key, there is one message, and it is sent."""
+    with httpx.Client(base_url=base_url, headers=KEY, timeout=60) as http:
+        headers = {"Idempotency-Key": "ten-times"}
+        body = {"to": CONTACT, "body": "Only once."}
+
+        def ask(_: int) -> Any:
+            response = http.post(f"{SEND}?wait=20", json=body, headers=headers)
+            assert response.status_code == 202
+            return response.json()
+
+        with ThreadPoolExecutor(10) as threads:
+            answers = list(threads.map(ask, range(10)))
+        assert len({answer["id"] for answer in answers}) == 1
+        assert {answer["status"] for answer in answers} <= {"sent", "delivered", "read"}
+        page = http.get("/api/whatsapp/messages?limit=200").json()["messages"]
+        assert [one["body"] for one in page].count("Only once.") == 1
+        other = http.post(SEND, json={**body, "body": "Another."}, headers=headers)
+        assert (other.status_code, other.json()["reason"]) == (422, "IDEMPOTENCY_CONFLICT")
 
 
 def test_the_document_is_served_to_everyone(base_url: str) -> None:
