@@ -15,7 +15,7 @@ from services.messaging.store.models import Base
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
 from tests.support.receiving import at, inbound, phone, receive, report, rows, state
-from tests.support.sending import ManualClock, new_message, open_database, unsettled
+from tests.support.sending import ANY_TIME, ManualClock, new_message, open_database, unsettled
 
 LEASE = timedelta(minutes=1)
 
@@ -65,7 +65,7 @@ async def test_the_same_webhook_a_hundred_times_is_one_row(database_url: str) ->
 async def test_a_report_that_comes_first_waits_for_its_message(database_url: str) -> None:
     """A status for a message not yet accepted is parked, and applied when it is known."""
     async with open_database(database_url) as database:
-        ingest, outbox = SqlIngestStore(database), SqlOutboxStore(database, clock())
+        ingest, outbox = SqlIngestStore(database), SqlOutboxStore(database, clock(), ANY_TIME)
         await outbox.enqueue(new_message())
         [claimed] = await outbox.claim(limit=1, lease=LEASE)
         result = await ingest.ingest([], [report("SM1", MessageStatus.DELIVERED, seconds=9)])
@@ -83,7 +83,7 @@ async def test_a_report_that_comes_first_waits_for_its_message(database_url: str
 async def test_our_own_id_in_a_report_settles_an_unknown_send(database_url: str) -> None:
     """A callback for a send whose answer was lost gives the message its id and ends the send."""
     async with open_database(database_url) as database:
-        ingest, outbox = SqlIngestStore(database), SqlOutboxStore(database, clock())
+        ingest, outbox = SqlIngestStore(database), SqlOutboxStore(database, clock(), ANY_TIME)
         message, _ = await outbox.enqueue(new_message())
         [claimed] = await outbox.claim(limit=1, lease=LEASE)
         await outbox.settle(claimed, SendOutcome(OutcomeKind.UNKNOWN), at(0))
@@ -103,7 +103,7 @@ async def test_our_own_id_in_a_report_settles_an_unknown_send(database_url: str)
 async def test_our_own_id_is_believed_only_where_it_fits(database_url: str) -> None:
     """An id of an inbound message, of another provider's or of a settled one is no proof."""
     async with open_database(database_url) as database:
-        ingest, outbox = SqlIngestStore(database), SqlOutboxStore(database, clock())
+        ingest, outbox = SqlIngestStore(database), SqlOutboxStore(database, clock(), ANY_TIME)
         sent, _ = await outbox.enqueue(new_message())
         [claimed] = await outbox.claim(limit=1, lease=LEASE)
         accepted = SendOutcome(OutcomeKind.ACCEPTED, provider_message_id="SM1")
@@ -130,7 +130,7 @@ async def test_our_own_id_is_believed_only_where_it_fits(database_url: str) -> N
 async def test_a_word_we_do_not_know_is_kept_without_effect(database_url: str) -> None:
     """A status that Twilio invents tomorrow is an event of the message and changes nothing."""
     async with open_database(database_url) as database:
-        ingest, outbox = SqlIngestStore(database), SqlOutboxStore(database, clock())
+        ingest, outbox = SqlIngestStore(database), SqlOutboxStore(database, clock(), ANY_TIME)
         await outbox.enqueue(new_message())
         [claimed] = await outbox.claim(limit=1, lease=LEASE)
         accepted = SendOutcome(OutcomeKind.ACCEPTED, provider_message_id="SM1")
@@ -144,7 +144,7 @@ async def test_a_word_we_do_not_know_is_kept_without_effect(database_url: str) -
 async def test_opting_out_silences_everything_automatic(database_url: str) -> None:
     """STOP removes the reply that is due and fails what the assistant has queued, no more."""
     async with open_database(database_url) as database:
-        outbox = SqlOutboxStore(database, clock())
+        outbox = SqlOutboxStore(database, clock(), ANY_TIME)
         take = receive(SqlIngestStore(database), clock=clock())
         await take([inbound("SM1", contact=1, seconds=1)], [])
         to = phone(1)

@@ -14,7 +14,7 @@ from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.outbox import SqlOutboxStore
 from tests.support.databases import PostgresServer, migrated
 from tests.support.receiving import at, inbound, phone, receive, report, rows, state
-from tests.support.sending import ManualClock, new_message, open_database
+from tests.support.sending import ANY_TIME, ManualClock, new_message, open_database
 
 SENDS = 20
 REPLICAS = 4
@@ -36,7 +36,7 @@ async def test_replicas_neither_block_each_other_nor_disagree(postgres_url: str)
     clock = ManualClock()
     clock.time = at(0)
     async with open_database(postgres_url) as database:
-        outbox, ingest = SqlOutboxStore(database, clock), SqlIngestStore(database)
+        outbox, ingest = SqlOutboxStore(database, clock, ANY_TIME), SqlIngestStore(database)
         for number in range(SENDS):
             await outbox.enqueue(new_message(f"send {number}", to=phone(number)))
         sends = await outbox.claim(limit=SENDS, lease=timedelta(minutes=5))
