@@ -3,7 +3,8 @@
 `python -m benchmarks.edge` prints ratios of requests per second, all from one run: the edge
 against a FastAPI route that only reads the body, and against Flask with the Twilio SDK's
 validator. Each server is one worker pinned to the first core; the load generator and NATS share
-the second. Afterwards every acknowledged event must stand in the journal.
+the second. Afterwards every acknowledged event must stand in the journal. The processor time that
+a request takes the server is shown too: it depends less on what else the machine does.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -25,7 +27,7 @@ import nats
 import uvloop
 
 from benchmarks import load
-from services.common.journal.streams import INGEST_STREAM
+from services.common.journal.streams import INGEST_STREAM, ensure_streams
 from tests.support.nats import NatsServer, free_port
 
 _PATH = "/webhook/whatsapp/incoming"
@@ -33,6 +35,15 @@ _ORIGIN = "https://switchboard.example.com"
 _TOKEN = "0123456789abcdef0123456789abcdef"
 _CORES = sorted(os.sched_getaffinity(0))
 _SERVERS = ("edge", "fastapi", "flask")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One run of one server."""
+
+    per_second: float
+    processor_us: float
+    """Microseconds of processor time a request, the system's share included."""
 
 
 def _signed_request(number: int) -> bytes:
@@ -68,7 +79,8 @@ def _signed_request(number: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _server(name: str, nats_url: str, folder: Path) -> Iterator[int]:
+def _server(name: str, nats_url: str, folder: Path) -> Iterator[tuple[int, int]]:
+    """Yields the server's port and process."""
     port = free_port()
     command = {
         "edge": [sys.executable, "-m", "services.webhook"],
@@ -101,10 +113,29 @@ def _server(name: str, nats_url: str, folder: Path) -> Iterator[int]:
             asyncio.run(asyncio.sleep(0.1))
         else:
             raise RuntimeError(f"{name} did not start")
-        yield port
+        yield port, process.pid
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def _processor_seconds(process: int) -> float:
+    """What a process and its children have used: gunicorn's worker is a child."""
+    folder = Path("/proc") / str(process)
+    # The name in parentheses may hold spaces; 11 and 12 after it are user and system time.
+    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    children = (folder / "task" / str(process) / "children").read_text().split()
+    return own + sum(_processor_seconds(int(child)) for child in children)
+
+
+async def _create_journal(url: str) -> None:
+    # The edge would do it too, but says that it is ready a moment before.
+    client = await nats.connect(url)
+    try:
+        await ensure_streams(client.jetstream(), replicas=1, max_bytes=1 << 30)
+    finally:
+        await client.close()
 
 
 async def _journaled(url: str) -> int:
@@ -115,8 +146,8 @@ async def _journaled(url: str) -> int:
         await client.close()
 
 
-def measure(name: str, connections: int, seconds: float, requests: Iterator[bytes]) -> float:
-    """Requests a second of one server.
+def measure(name: str, connections: int, seconds: float, requests: Iterator[bytes]) -> Measurement:
+    """Load one server.
 
     Raises:
         RuntimeError: It answered something else than 200, or an acknowledged event is not in
@@ -126,10 +157,13 @@ def measure(name: str, connections: int, seconds: float, requests: Iterator[byte
         broker = NatsServer(Path(folder) / "nats")
         broker.start()
         try:
-            with _server(name, broker.url, Path(folder)) as port:
+            asyncio.run(_create_journal(broker.url))
+            with _server(name, broker.url, Path(folder)) as (port, process):
+                before = _processor_seconds(process)
                 result = uvloop.run(
                     load.run(port, requests, connections=connections, seconds=seconds)
                 )
+                used = _processor_seconds(process) - before
             if set(result.statuses) != {b"200"}:
                 raise RuntimeError(f"{name} answered {dict(result.statuses)}")
             if name == "edge":
@@ -140,7 +174,7 @@ def measure(name: str, connections: int, seconds: float, requests: Iterator[byte
                     )
         finally:
             broker.stop()
-    return result.per_second
+    return Measurement(result.per_second, used / result.statuses.total() * 1e6)
 
 
 def main() -> None:
@@ -154,15 +188,22 @@ def main() -> None:
     os.sched_setaffinity(0, _CORES[1:2] or _CORES)
     prepared = [_signed_request(number) for number in range(int(options.seconds * 15_000))]
     for connections in options.connections:
-        rates: dict[str, list[float]] = {name: [] for name in options.servers}
+        runs: dict[str, list[Measurement]] = {name: [] for name in options.servers}
         for _ in range(options.rounds):
             for name in options.servers:
-                rate = measure(name, connections, options.seconds, iter(prepared))
-                rates[name].append(rate)
-        median = {name: statistics.median(values) for name, values in rates.items()}
-        for name, values in rates.items():
-            rounds = " ".join(f"{value:,.0f}" for value in values)
-            print(f"{connections} connections, {name}: {rounds} requests/s", flush=True)
+                runs[name].append(measure(name, connections, options.seconds, iter(prepared)))
+        median = {
+            name: statistics.median(run.per_second for run in of_one)
+            for name, of_one in runs.items()
+        }
+        for name, of_one in runs.items():
+            rounds = " ".join(f"{run.per_second:,.0f}" for run in of_one)
+            processor = statistics.median(run.processor_us for run in of_one)
+            print(
+                f"{connections} connections, {name}: {rounds} requests/s,"
+                f" {processor:.0f} µs of processor time each",
+                flush=True,
+            )
         for other in options.servers:
             if other != "edge" and "edge" in median:
                 ratio = median["edge"] / median[other]
