@@ -16,7 +16,7 @@ from services.messaging.ports.reading import ConversationPage, ListPosition
 from services.messaging.store.bulk import one_of
 from services.messaging.store.database import Database
 from services.messaging.store.models import ContactRow, ConversationRow, IdentityRow, MessageRow
-from services.messaging.store.pausing import conversation_key, pause, resume
+from services.messaging.store.pausing import held_conversation, known_as, pause, resume
 from services.messaging.store.queries import conversations_with
 from services.messaging.store.rows import message_of, select_messages
 
@@ -46,7 +46,13 @@ class SqlConversationStore:
     async def conversation(self, conversation_id: str) -> Conversation:
         """One conversation by its id, or one that it had before."""
         async with self._database.read() as connection:
-            return await _one(connection, await conversation_key(connection, conversation_id))
+            rows = await connection.execute(
+                _select_conversations().where(known_as(conversation_id))
+            )
+            conversations = await _read(connection, rows.all())
+        if not conversations:
+            raise NotFoundError("there is no conversation with this id")
+        return conversations[0]
 
     async def conversation_with(self, contact: Identity) -> Conversation:
         """The conversation with a contact; of several the one with the newest message."""
@@ -61,7 +67,7 @@ class SqlConversationStore:
     async def mark_read(self, conversation_id: str, up_to: str | None) -> Conversation:
         """Note that messages were read, up to one of them or all; never takes that back."""
         async with self._database.write() as connection:
-            row_id = await conversation_key(connection, conversation_id)
+            row_id = await held_conversation(connection, conversation_id)
             # Whoever stores a message counts it with this row locked: so it is either among those
             # counted below, or is added to the count afterwards.
             read_up_to = await connection.scalar(
@@ -71,7 +77,7 @@ class SqlConversationStore:
             )
             newest = await _message_read(connection, row_id, up_to)
             known = await _place(connection, read_up_to)
-            if newest is not None and (known is None or newest > known):
+            if newest is not None and (known is None or newest >= known):
                 await connection.execute(
                     update(ConversationRow)
                     .where(ConversationRow.id == row_id)
@@ -85,14 +91,14 @@ class SqlConversationStore:
     async def pause_assistant(self, conversation_id: str) -> Conversation:
         """Silence the assistant, also for what waits for its answer."""
         async with self._database.write() as connection:
-            row_id = await conversation_key(connection, conversation_id)
+            row_id = await held_conversation(connection, conversation_id)
             await pause(connection, row_id, PausedBy.API, self._clock())
             return await _one(connection, row_id)
 
     async def resume_assistant(self, conversation_id: str) -> Conversation:
         """Let the assistant answer again, from the contact's next message on."""
         async with self._database.write() as connection:
-            row_id = await conversation_key(connection, conversation_id)
+            row_id = await held_conversation(connection, conversation_id)
             await resume(connection, row_id)
             return await _one(connection, row_id)
 

@@ -36,8 +36,8 @@ AnyRow = Row[*tuple[Any, ...]]
 async def merge_contacts(connection: AsyncConnection, contact_ids: Collection[int]) -> None:
     """Merge contacts into the one that was stored first, with all that belongs to them.
 
-    Of the conversations with one address of ours the one stored first goes on, and the others' ids
-    lead to it. Contacts that don't exist any more are passed over: somebody else has merged them.
+    Of the conversations with one address of ours that contact's goes on, and the others' ids lead
+    to it. Contacts that don't exist any more are passed over: somebody else has merged them.
     """
     contacts = (
         await connection.execute(
@@ -62,7 +62,11 @@ async def merge_contacts(connection: AsyncConnection, contact_ids: Collection[in
         await connection.execute(
             update(ConversationRow)
             .where(ConversationRow.id == same[0].id)
-            .values(contact_id=survivor, **_conversation(same))
+            .values(
+                contact_id=survivor,
+                read_up_to_id=await _newest(connection, [row.read_up_to_id for row in same]),
+                **_conversation(same),
+            )
         )
     await connection.execute(
         update(IdentityRow).where(IdentityRow.contact_id.in_(losers)).values(contact_id=survivor)
@@ -75,9 +79,12 @@ async def merge_contacts(connection: AsyncConnection, contact_ids: Collection[in
 
 
 def _by_address(conversations: Iterable[AnyRow]) -> list[list[AnyRow]]:
-    """Conversations by our own address, each list in the order of their ids."""
+    """Conversations by our own address, in each list the one that goes on first.
+
+    A contact that goes on keeps its conversations: whoever waits for it may know them already.
+    """
     found: dict[str, list[AnyRow]] = defaultdict(list)
-    for row in conversations:
+    for row in sorted(conversations, key=lambda row: (row.contact_id, row.id)):
         found[row.own_address].append(row)
     return list(found.values())
 
@@ -213,6 +220,16 @@ async def _silence(
     )
 
 
+async def _newest(connection: AsyncConnection, message_ids: Sequence[int | None]) -> int | None:
+    """The newest of some messages, in the order in which they are read."""
+    return await connection.scalar(
+        select(MessageRow.id)
+        .where(MessageRow.id.in_([one for one in message_ids if one is not None]))
+        .order_by(MessageRow.created_at.desc(), MessageRow.id.desc())
+        .limit(1)
+    )
+
+
 def _contact(rows: Sequence[AnyRow]) -> dict[str, Any]:
     named_at, name = max(
         ((row.named_at, row.display_name) for row in rows if row.named_at), default=(None, "")
@@ -242,7 +259,6 @@ def _conversation(rows: Sequence[AnyRow]) -> dict[str, Any]:
         "last_message_at": newest.last_message_at,
         "last_inbound_at": _latest(row.last_inbound_at for row in rows),
         "unread_count": sum(row.unread_count for row in rows),
-        "read_up_to_id": max(row.read_up_to_id or 0 for row in rows) or None,
         "paced_until": _latest(row.paced_until for row in rows),
         "assistant_paused_at": paused and paused.assistant_paused_at,
         "assistant_paused_by": paused and paused.assistant_paused_by,

@@ -2,16 +2,27 @@
 
 from datetime import datetime
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import NotFoundError
 from services.messaging.domain.conversation import PausedBy
 from services.messaging.store.models import (
+    ContactRow,
     ConversationAliasRow,
     ConversationRow,
     PendingReplyRow,
 )
+
+
+def known_as(public_id: str) -> ColumnElement[bool]:
+    """Whether a conversation has this id, or had it before it was merged into another."""
+    earlier = select(ConversationAliasRow.conversation_id).where(
+        ConversationAliasRow.public_id == public_id
+    )
+    return or_(
+        ConversationRow.public_id == public_id, ConversationRow.id == earlier.scalar_subquery()
+    )
 
 
 async def conversation_key(connection: AsyncConnection, public_id: str) -> int:
@@ -20,16 +31,28 @@ async def conversation_key(connection: AsyncConnection, public_id: str) -> int:
     Raises:
         NotFoundError: There is none.
     """
-    for query in (
-        select(ConversationRow.id).where(ConversationRow.public_id == public_id),
-        select(ConversationAliasRow.conversation_id).where(
-            ConversationAliasRow.public_id == public_id
-        ),
-    ):
-        row_id = await connection.scalar(query)
-        if row_id is not None:
-            return row_id
-    raise NotFoundError("there is no conversation with this id")
+    row_id = await connection.scalar(select(ConversationRow.id).where(known_as(public_id)))
+    if row_id is None:
+        raise NotFoundError("there is no conversation with this id")
+    return row_id
+
+
+async def held_conversation(connection: AsyncConnection, public_id: str) -> int:
+    """Like `conversation_key`; until the transaction ends it can't be merged into another.
+
+    Call it before the transaction locks anything else.
+    """
+    while True:
+        row_id = await conversation_key(connection, public_id)
+        held = await connection.scalar(
+            select(ConversationRow.id)
+            .join(ContactRow, ContactRow.id == ConversationRow.contact_id)
+            .where(ConversationRow.id == row_id)
+            .with_for_update(read=True, key_share=True, of=ContactRow)
+        )
+        # Otherwise it was merged a moment ago: its id leads to another now.
+        if held is not None:
+            return held
 
 
 async def pause(
