@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client import generate_latest
+from structlog.testing import capture_logs
 from switchboard.messaging.v1 import message_pb2
 
 from services.common.errors import (
@@ -309,6 +310,12 @@ async def test_filters_are_passed_on(api: Api, messaging: PretendMessaging) -> N
     assert request.contact_address == "050-123 4567"
 
 
+async def test_nothing_is_kept_by_caches(api: Api) -> None:
+    """Messages and errors alike are for the asker alone."""
+    for path in (MESSAGES, "/api/whatsapp/nothing"):
+        assert (await api.http.get(path)).headers["cache-control"] == "no-store"
+
+
 async def test_a_conversation_is_found_by_any_spelling(
     api: Api, messaging: PretendMessaging
 ) -> None:
@@ -377,11 +384,14 @@ async def test_a_wrong_token_of_ours_is_not_the_callers_fault(address: str) -> N
 
 
 async def test_our_own_failures_are_problems_too(api: Api, messaging: PretendMessaging) -> None:
-    """An answer that can't be made is a 500 that says nothing of the inside."""
+    """An answer that can't be made is a 500 that says nothing of the inside; the log does."""
     messaging.statuses = [99]  # type: ignore[list-item]  # as a later release might answer
-    response = await api.http.post(SEND, json=TEXT)
-    problem(response, 500, "INTERNAL")
+    with capture_logs() as logs:
+        response = await api.http.post(SEND, json=TEXT)
+    document = problem(response, 500, "INTERNAL")
     assert "99" not in response.text
+    [failure] = [line for line in logs if line.get("exc_info")]
+    assert (failure["instance"], failure["key"]) == (document["instance"], "crm")
     assert response.headers["ratelimit"]
 
 

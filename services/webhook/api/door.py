@@ -23,6 +23,8 @@ OPENAPI_PATH = "/api/openapi.json"
 
 _READ_SECONDS = 10.0
 _NOBODY = "none"
+# Messages are nobody else's business, so no cache may keep them.
+_NO_STORE = (b"cache-control", b"no-store")
 
 
 class Door:
@@ -82,7 +84,10 @@ class Door:
             nonlocal started, finished
             if message["type"] == "http.response.start":
                 started = True
-                message = {**message, "headers": [*message["headers"], *more_headers]}
+                headers = [*message["headers"], *more_headers]
+                if all(header != b"cache-control" for header, _ in headers):
+                    headers.append(_NO_STORE)
+                message = {**message, "headers": headers}
                 self._count(scope, name, message["status"], self._monotonic() - began)
             await send(message)
             finished = message["type"] == "http.response.body" and not message.get("more_body")

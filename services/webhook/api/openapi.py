@@ -54,14 +54,14 @@ _ERRORS: dict[int, tuple[str, str, dict[str, Any]]] = {
     408: ("TOO_SLOW", "The request took too long to arrive.", {}),
     409: (
         "POLICY_REFUSED",
-        "the contact wrote last more than 24 hours ago, so only a template may be sent",
-        {"rule": "window_closed"},
+        "to: this contact has not written yet; until they do, WhatsApp takes only templates",
+        {"rule": "window"},
     ),
     413: ("TOO_LARGE", "The body is larger than 65536 bytes.", {}),
     415: ("UNSUPPORTED_MEDIA_TYPE", "The body must be application/json.", {}),
     422: (
         "IDEMPOTENCY_CONFLICT",
-        "this idempotency key was used for another message",
+        "Idempotency-Key: it was used before with another request; use a new one",
         {},
     ),
     429: ("RATE_LIMITED", "This key has used up its requests.", {}),

@@ -112,8 +112,7 @@ class ProblemError(Exception):
             ]
         # A field's name may hold half of a surrogate pair, which only ASCII can carry.
         body = json.dumps(document, ensure_ascii=True).encode()
-        headers = {"cache-control": "no-store", **self.headers}
-        return Response(body, self.status, headers, MEDIA_TYPE)
+        return Response(body, self.status, self.headers, MEDIA_TYPE)
 
 
 def title(status: int) -> str:

@@ -26,7 +26,6 @@ log = structlog.get_logger(__name__)
 _RECONNECT_MILLISECONDS = 2000
 _HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
-    "cache-control": "no-store",
     # A proxy must not wait for more.
     "x-accel-buffering": "no",
 }
