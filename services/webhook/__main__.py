@@ -33,7 +33,8 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
     """Run the edge until `stop` is set."""
     registry = CollectorRegistry()
     client = Client()
-    journal = JournalPublisher(client)
+    streams_ready = asyncio.Event()
+    journal = JournalPublisher(client, streams_ready=streams_ready)
     spill = Spill(settings.spill_path, max_bytes=settings.spill_max_bytes)
     _watch_spill(spill, registry)
     bypass = settings.bypass_twilio_signature
@@ -75,6 +76,7 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
             name="switchboard-webhook",
             replicas=settings.jetstream_replicas,
             max_bytes=settings.journal_max_bytes,
+            ready=streams_ready,
         ),
         spill.forward(journal),
     ]

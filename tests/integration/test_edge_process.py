@@ -42,6 +42,13 @@ class EdgeProcess:
                     raise AssertionError(self.log.read_text()) from None
                 time.sleep(0.05)
 
+    def connected(self) -> None:
+        """Wait until the journal is there."""
+        deadline = time.monotonic() + 20
+        while not self.health()["journal_connected"]:
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
     def health(self) -> dict[str, object]:
         return dict(httpx.get(self.url + "/internal/health").json())
 
@@ -154,6 +161,7 @@ def test_stopping_while_the_broker_is_away(
     edge = EdgeProcess(environment, tmp_path / "log")
     processes.append(edge)
     edge.ready()
+    edge.connected()
     assert edge.post("SM1") == 200
     nats_server.kill()
     assert edge.post("SM2") == 200

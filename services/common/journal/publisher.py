@@ -53,6 +53,7 @@ class JournalPublisher:
 
     Args:
         client: May still be connecting; until then every publish is refused.
+        streams_ready: Set when the streams are there; until then likewise. None: they are.
         timeout_seconds: How long one publish may take, waiting for its turn included.
         max_batch: Events in one commit. JetStream takes at most 1,000.
         max_commits: Commits under way at once.
@@ -63,12 +64,14 @@ class JournalPublisher:
         self,
         client: Client,
         *,
+        streams_ready: asyncio.Event | None = None,
         timeout_seconds: float = 3.0,
         max_batch: int = 256,
         max_commits: int = 2,
         max_waiting: int = 8192,
     ) -> None:
         self._client = client
+        self._streams_ready = streams_ready
         self._timeout_seconds = timeout_seconds
         self._max_batch = max_batch
         self._max_commits = max_commits
@@ -82,8 +85,9 @@ class JournalPublisher:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection; the next publish may fail all the same."""
-        return self._client.is_connected
+        """Whether the journal is there; the next publish may fail all the same."""
+        ready = self._streams_ready
+        return self._client.is_connected and (ready is None or ready.is_set())
 
     async def publish(self, event: JournalEvent) -> None:
         """Put `event` into the journal; returns once JetStream has confirmed it.
@@ -95,7 +99,7 @@ class JournalPublisher:
                 too many events waiting.
         """
         # The client would keep what is published without a connection in a buffer of its own.
-        if not self._client.is_connected:
+        if not self.connected:
             raise JournalUnavailableError("the journal is not connected")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
