@@ -158,9 +158,7 @@ class MessageRow(Base):
         UniqueConstraint("provider", "provider_message_id"),
         # The order of lists, for each of the filters.
         Index("ix_messages_created_at_id", "created_at", "id"),
-        Index(
-            "ix_messages_conversation_id_created_at_id", "conversation_id", "created_at", "id"
-        ),
+        Index("ix_messages_conversation_id_created_at_id", "conversation_id", "created_at", "id"),
         Index("ix_messages_status_created_at_id", "status", "created_at", "id"),
     )
 
