@@ -27,7 +27,7 @@ from services.messaging.store.known import SqlKnownMessages
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.usecases.find_lost import FindLostWebhooks
 from services.messaging.usecases.receive import Receive
-from tests.support.journal import consuming, dead, journal, publish, settled
+from tests.support.journal import consuming, dead, journal, publish
 from tests.support.nats import NatsServer
 from tests.support.receiving import receive, rows, webhook_event
 from tests.support.sandbox import ACCOUNT_SID, AUTH_TOKEN, CONTACT, OUR_NUMBER
@@ -95,6 +95,11 @@ async def finding(
     await publisher.close()
 
 
+async def caught_up(client: Client) -> bool:
+    """Wait until everything in the journal is handled."""
+    return await WebhookJournal(client, JournalPublisher(client), clock=now).caught_up()
+
+
 def real(database: Database) -> Receive:
     """What stores the journal's events, without an assistant."""
     return receive(SqlIngestStore(database), clock=now, replies=None)
@@ -137,7 +142,7 @@ async def test_lost_messages_are_stored_with_their_origin(
         await write(sandbox, "A picture", media=[{}, {"content_type": "audio/ogg"}])
         await write(sandbox, "More than a page", times=250)
         assert await finder.lost.look() == 252
-        await until(settled(client))
+        assert await caught_up(client)
         stored = {row["body"]: row for row in await rows(database, "messages")}
         assert len(await rows(database, "messages")) == 252
         message = stored["Is anybody there?"]
@@ -157,7 +162,7 @@ async def test_lost_messages_are_stored_with_their_origin(
 
         assert await finder.lost.look() == 0
         await publish(client, webhook_of(first, "Is anybody there?"))
-        await until(settled(client))
+        assert await caught_up(client)
         assert await rows(database, "message_events") == events
         assert finder.gaps("message") == 252
         assert await dead(client) == []
@@ -181,7 +186,7 @@ async def test_replicas_that_find_the_same_store_it_once(
                 other.lost.look(),
                 *(publish(client, webhook_of(sid, "late")) for sid in sids),
             )
-            await until(settled(client))
+            assert await caught_up(client)
         messages = await rows(database, "messages")
         assert sorted(row["provider_message_id"] for row in messages) == sorted(sids)
         assert len(await rows(database, "message_events")) == 5
@@ -224,7 +229,7 @@ async def test_beyond_the_look_back_nothing_is_found(
         clock.time = now() + timedelta(seconds=5)
         async with finding(sandbox, database, client, clock=clock) as finder:
             assert await finder.lost.look() == 1
-            await until(settled(client))
+            assert await caught_up(client)
         [message] = await rows(database, "messages")
         assert message["provider_message_id"] == recent
 
@@ -243,7 +248,7 @@ async def test_old_messages_are_stored_and_not_answered(
         sandbox.state.messages[old].created_at -= timedelta(hours=2)
         async with consuming(client, receive(SqlIngestStore(database), clock=now)):
             assert await finder.lost.look() == 2
-            await until(settled(client))
+            assert await caught_up(client)
         messages = {row["provider_message_id"]: row for row in await rows(database, "messages")}
         [pending] = await rows(database, "pending_replies")
         assert pending["up_to_id"] == messages[recent]["id"]
@@ -272,7 +277,7 @@ async def test_lost_statuses_catch_up(
             await until_settled(database)
         await sandbox.settled()
         assert await finder.lost.look() == 1
-        await until(settled(client))
+        assert await caught_up(client)
         [message] = await rows(database, "messages")
         [event] = [row for row in await rows(database, "message_events") if row["origin"]]
         assert (event["kind"], event["origin"]) == ("status", "reconciler")
@@ -320,7 +325,7 @@ async def test_what_cannot_be_stored_is_found_once(
         sid = await write(sandbox, "From nobody")
         sandbox.state.messages[sid].sender = "whatsapp:nobody"
         assert await finder.lost.look() == 1
-        await until(settled(client))
+        assert await caught_up(client)
         assert len(await dead(client)) == 1
         assert await finder.lost.look() == 0
 

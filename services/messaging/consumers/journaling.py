@@ -50,11 +50,16 @@ class WebhookJournal:
         try:
             last = (await js.stream_info(INGEST_STREAM)).state.last_seq
             async with asyncio.timeout(self._patience_seconds):
+                idle_before = False
                 while True:
                     consumer = await js.consumer_info(INGEST_STREAM, DURABLE)
                     handled = consumer.ack_floor.stream_seq if consumer.ack_floor else 0
-                    if handled >= last or not (consumer.num_pending or consumer.num_ack_pending):
+                    idle = not (consumer.num_pending or consumer.num_ack_pending)
+                    # A new consumer of a journal that was cleared never gets to `last`; and it
+                    # takes a moment until one knows of an event that has just come.
+                    if handled >= last or (idle and idle_before):
                         return True
+                    idle_before = idle
                     await asyncio.sleep(_LOOK_SECONDS)
         except nats.errors.TimeoutError as error:
             raise UnavailableError("the journal doesn't answer") from error
