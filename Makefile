@@ -21,8 +21,8 @@ say: export SWITCHBOARD_SAY := $(value TEXT)
 say: .venv/run.stamp ## TEXT="...": write as a WhatsApp contact and watch the answer
 	@exec $(BIN)/switchboard say -- "$$SWITCHBOARD_SAY"
 
-test: .venv/dev.stamp ## run every test
-	@$(BIN)/pytest $(ARGS)
+test: .venv/dev.stamp ## run every test, on all cores
+	@$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
 lint: .venv/dev.stamp ## check style, types, import rules and contracts
 	$(BIN)/ruff check
