@@ -1,7 +1,7 @@
 """Work that is not broken off in the middle when it is cancelled."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -24,3 +24,32 @@ async def drained(work: Coroutine[Any, Any, T], stop: Callable[[], None] = _noth
         stop()
         await task
         raise
+
+
+async def take_due(
+    due: Callable[[int], Awaitable[Sequence[T]]],
+    take: Callable[[T], Coroutine[Any, Any, None]],
+    *,
+    concurrency: int,
+    poll_seconds: float,
+) -> None:
+    """Take what is due, for ever, so many at once. When cancelled, cancel what is under way.
+
+    Args:
+        due: Claims at most so many.
+        take: Handles one; on cancellation it should give the claim back.
+    """
+    running: set[asyncio.Task[None]] = set()
+    try:
+        while True:
+            free = concurrency - len(running)
+            running |= {asyncio.create_task(take(one)) for one in await due(free)}
+            if len(running) < concurrency:
+                await asyncio.sleep(poll_seconds)
+            else:
+                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            running -= {task for task in running if task.done()}
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

@@ -18,7 +18,7 @@ from services.messaging.ports.media import (
     MediaUnobtainableError,
     StoredFile,
 )
-from services.messaging.usecases.background import drained
+from services.messaging.usecases.background import drained, take_due
 
 log = structlog.get_logger(__name__)
 
@@ -68,20 +68,12 @@ class FetchMedia:
 
     async def run(self) -> None:
         """Fetch for ever. When cancelled, what is half done is given back at once."""
-        running: set[asyncio.Task[None]] = set()
-        try:
-            while True:
-                free = self._concurrency - len(running)
-                running |= {asyncio.create_task(self._take(one)) for one in await self._due(free)}
-                if len(running) < self._concurrency:
-                    await asyncio.sleep(self._poll_seconds)
-                else:
-                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                running -= {task for task in running if task.done()}
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        await take_due(
+            self._due,
+            self._take,
+            concurrency=self._concurrency,
+            poll_seconds=self._poll_seconds,
+        )
 
     async def _due(self, limit: int) -> Sequence[MediaTask]:
         try:
