@@ -106,3 +106,14 @@ class UnavailableError(SwitchboardError):
     grpc_code = "UNAVAILABLE"
     http_status = 503
     retryable = True
+
+
+def error_kinds() -> list[type[SwitchboardError]]:
+    """Every kind of error above; each has a reason of its own."""
+    return [
+        kind
+        for kind in globals().values()
+        if isinstance(kind, type)
+        and issubclass(kind, SwitchboardError)
+        and kind is not SwitchboardError
+    ]

@@ -18,6 +18,7 @@ from services.common.errors import (
     InvalidInputError,
     NotFoundError,
     OverloadedError,
+    PaceExceededError,
     PolicyRefusedError,
     SwitchboardError,
     UnavailableError,
@@ -178,6 +179,11 @@ async def test_a_send_can_be_waited_for(api: Api, messaging: PretendMessaging) -
         (
             PolicyRefusedError("pace", "too fast", datetime(2026, 5, 1, 9, 30, tzinfo=UTC)),
             409,
+            {"rule": "pace", "until": "2026-05-01T09:30:00+00:00"},
+        ),
+        (
+            PaceExceededError("pace", "too many wait", datetime(2026, 5, 1, 9, 30, tzinfo=UTC)),
+            429,
             {"rule": "pace", "until": "2026-05-01T09:30:00+00:00"},
         ),
         (OverloadedError("too many calls at once"), 429, {}),

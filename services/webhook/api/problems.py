@@ -16,31 +16,19 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from services.common.errors import (
-    IdempotencyConflictError,
     InvalidInputError,
     NotFoundError,
-    OverloadedError,
-    PolicyRefusedError,
-    SwitchboardError,
+    UnauthenticatedError,
     UnavailableError,
+    error_kinds,
 )
 
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
-# The caller's own errors. That messaging doesn't take our token is not among them.
-_SHOWN: dict[str, type[SwitchboardError]] = {
-    error.reason: error
-    for error in (
-        InvalidInputError,
-        NotFoundError,
-        IdempotencyConflictError,
-        PolicyRefusedError,
-        OverloadedError,
-        UnavailableError,
-    )
-}
+# That messaging doesn't take our token is no error of the caller's.
+_SHOWN = {kind.reason: kind for kind in error_kinds() if kind is not UnauthenticatedError}
 _FRAMEWORK_REASONS = {
     404: NotFoundError.reason,
     405: "METHOD_NOT_ALLOWED",
