@@ -14,6 +14,7 @@ from pathlib import Path
 
 _PLAIN_TROUBLE = re.compile(r"^(WARNING|ERROR|CRITICAL)\b|\[(WRN|ERR|FTL)\]")
 _PR_SET_PDEATHSIG = 1
+_LONGEST_GIST = 300
 
 
 class Child:
@@ -120,7 +121,8 @@ def trouble_in(line: str) -> str | None:
         return None
     hidden = {"event", "level", "timestamp", "service", "logger", "exception"}
     details = "".join(f" {key}={value}" for key, value in record.items() if key not in hidden)
-    return f"{record['level']}: {record.get('event')}{details}"
+    gist = f"{record['level']}: {record.get('event')}{details}"
+    return gist if len(gist) <= _LONGEST_GIST else f"{gist[:_LONGEST_GIST]}… (all of it in the log)"
 
 
 # Looked up before any fork: the child may hardly do anything before exec.

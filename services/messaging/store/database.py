@@ -223,4 +223,6 @@ def _log_slow_queries(engine: Engine, threshold_seconds: float) -> None:
         seconds = time.perf_counter() - connection.info["query_started"]
         # SQLite's BEGIN is a wait for its turn.
         if seconds >= threshold_seconds and not statement.startswith("BEGIN"):
-            log.warning("slow query", seconds=round(seconds, 3), statement=statement)
+            log.warning(
+                "slow query", seconds=round(seconds, 3), statement=" ".join(statement.split())
+            )
