@@ -31,6 +31,7 @@ from services.messaging.providers.twilio import webhooks as twilio_webhooks
 from services.messaging.providers.twilio.client import TwilioProvider
 from services.messaging.providers.twilio.history import TwilioHistory
 from services.messaging.providers.twilio.media import TwilioMedia
+from services.messaging.providers.twilio.session import open_session
 from services.messaging.settings import MessagingSettings
 from services.messaging.store.changes import SqlChangeReader
 from services.messaging.store.conversations import SqlConversationStore
@@ -78,15 +79,15 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
     )
     async with contextlib.AsyncExitStack() as closing:
         closing.push_async_callback(database.close)
-        twilio = await closing.enter_async_context(
-            TwilioProvider(
+        session = await closing.enter_async_context(
+            open_session(
                 account_sid=settings.twilio_account_sid,
                 auth_token=SecretStr(secret_list(settings.twilio_auth_token)[0]),
                 base_url=settings.twilio_api_base_url,
-                public_host=settings.public_host,
-                timeout=timedelta(seconds=settings.twilio_timeout_seconds),
+                request_timeout=timedelta(seconds=settings.twilio_timeout_seconds),
             )
         )
+        twilio = TwilioProvider(session, public_host=settings.public_host)
         closing.push_async_callback(_disconnect, client)
         closing.enter_context(serving_metrics(settings.metrics_port, registry))
 
@@ -166,7 +167,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
         publisher = JournalPublisher(client)
         closing.push_async_callback(publisher.close)
         lost = FindLostWebhooks(
-            await closing.enter_async_context(_twilio_history(settings)),
+            TwilioHistory(session, own_address=settings.twilio_whatsapp_number),
             SqlKnownMessages(database),
             WebhookJournal(client, publisher, clock=_now),
             clock=_now,
@@ -239,16 +240,6 @@ def _twilio_media(settings: MessagingSettings) -> TwilioMedia:
         account_sid=settings.twilio_account_sid,
         auth_token=SecretStr(secret_list(settings.twilio_auth_token)[0]),
         base_url=settings.twilio_api_base_url,
-    )
-
-
-def _twilio_history(settings: MessagingSettings) -> TwilioHistory:
-    return TwilioHistory(
-        account_sid=settings.twilio_account_sid,
-        auth_token=SecretStr(secret_list(settings.twilio_auth_token)[0]),
-        base_url=settings.twilio_api_base_url,
-        own_address=settings.twilio_whatsapp_number,
-        timeout=timedelta(seconds=settings.twilio_timeout_seconds),
     )
 
 

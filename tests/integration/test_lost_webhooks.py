@@ -11,7 +11,6 @@ import httpx
 import pytest
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
-from pydantic import SecretStr
 from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
 
 from sandbox.faults import Fault, Faults
@@ -41,6 +40,7 @@ from tests.support.sending import (
     running,
     sender,
     twilio,
+    twilio_session,
     until,
     until_settled,
 )
@@ -74,15 +74,9 @@ async def finding(
     """Everything as messaging wires it."""
     registry = CollectorRegistry()
     publisher = JournalPublisher(client)
-    async with TwilioHistory(
-        account_sid=ACCOUNT_SID,
-        auth_token=SecretStr(AUTH_TOKEN),
-        base_url=sandbox.base_url,
-        own_address=OUR_NUMBER,
-        timeout=timedelta(seconds=5),
-    ) as history:
+    async with twilio_session(sandbox.base_url) as session:
         lost = FindLostWebhooks(
-            history,
+            TwilioHistory(session, own_address=OUR_NUMBER),
             SqlKnownMessages(database),
             WebhookJournal(client, publisher, clock=clock, patience_seconds=patience),
             clock=clock,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +17,7 @@ from services.messaging.domain.contact import Identity, IdentityKind
 from services.messaging.domain.message import Author
 from services.messaging.ports.sending import NewMessage, Provider
 from services.messaging.providers.twilio.client import TwilioProvider
+from services.messaging.providers.twilio.session import TwilioSession, open_session
 from services.messaging.providers.twilio.webhooks import status_report
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
@@ -81,22 +82,29 @@ async def open_sandbox(**settings: Any) -> AsyncIterator[RunningSandbox]:
         yield sandbox
 
 
-def twilio(
+@asynccontextmanager
+async def twilio(
     base_url: str,
     *,
     seconds: float = 5,
     token: str = AUTH_TOKEN,
     public_host: str = NOBODY,
     name: str = "twilio",
-) -> TwilioProvider:
-    """A provider for the sandbox; enter it before use."""
-    return TwilioProvider(
+) -> AsyncIterator[TwilioProvider]:
+    """A provider for the sandbox."""
+    async with twilio_session(base_url, seconds=seconds, token=token) as session:
+        yield TwilioProvider(session, public_host=public_host, name=name)
+
+
+def twilio_session(
+    base_url: str, *, seconds: float = 5, token: str = AUTH_TOKEN
+) -> AbstractAsyncContextManager[TwilioSession]:
+    """The sandbox's account, for what is more than a provider."""
+    return open_session(
         account_sid=ACCOUNT_SID,
         auth_token=SecretStr(token),
         base_url=base_url,
-        public_host=public_host,
-        timeout=timedelta(seconds=seconds),
-        name=name,
+        request_timeout=timedelta(seconds=seconds),
     )
 
 

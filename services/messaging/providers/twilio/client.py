@@ -21,18 +21,16 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import aiohttp
-from pydantic import SecretStr
 from twilio.base.exceptions import TwilioException  # type: ignore[import-untyped]  # No stubs.
-from twilio.rest import Client  # type: ignore[import-untyped]  # No stubs.
 
 from services.common.errors import UnavailableError
 from services.messaging.ports.sending import ClaimedSend, OutcomeKind, ProviderMessage, SendOutcome
-from services.messaging.providers.twilio.transport import NotSentError, RefusedError, Transport
+from services.messaging.providers.twilio.session import TwilioSession
+from services.messaging.providers.twilio.transport import NotSentError, RefusedError
 from services.messaging.providers.twilio.webhooks import (
     MESSAGE_ID_PARAMETER,
     PROVIDER,
@@ -63,48 +61,17 @@ _MAX_PAGES: Final = 20
 
 
 class TwilioProvider:
-    """`Provider` on Twilio. An async context manager that keeps connections open.
+    """`Provider` on Twilio.
 
     Args:
-        base_url: `https://api.twilio.com`, or the sandbox.
         public_host: Our origin as Twilio reaches it, for status callbacks.
-        timeout: For one request in all. Connecting has half of it, at most 5 s.
         name: What rows call it.
     """
 
-    def __init__(
-        self,
-        *,
-        account_sid: str,
-        auth_token: SecretStr,
-        base_url: str,
-        public_host: str,
-        timeout: timedelta,
-        name: str = PROVIDER,
-    ) -> None:
+    def __init__(self, session: TwilioSession, *, public_host: str, name: str = PROVIDER) -> None:
         self.name = name
-        self._http = Transport(timeout.total_seconds())
-        self._client = Client(
-            account_sid,
-            auth_token.get_secret_value(),
-            http_client=self._http,
-            # Otherwise the SDK looks for a region in the process's environment.
-            environment={"TWILIO_REGION": ""},
-        )
-        self._client.api.base_url = base_url
+        self._client = session.client
         self._callback_url = public_host.rstrip("/") + STATUS_CALLBACK_PATH
-
-    async def __aenter__(self) -> Self:
-        await self._http.open()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._http.close()
 
     async def send(self, message: ClaimedSend) -> SendOutcome:
         """Try once. Never raises for a failure of Twilio: that is an outcome."""

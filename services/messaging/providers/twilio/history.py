@@ -6,20 +6,18 @@ https://www.twilio.com/docs/messaging/api/message-resource
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Any, Final, Self
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import aiohttp
 import structlog
-from pydantic import SecretStr
 from twilio.base.exceptions import TwilioException  # type: ignore[import-untyped]  # No stubs.
-from twilio.rest import Client  # type: ignore[import-untyped]  # No stubs.
 
 from services.common.errors import UnavailableError
 from services.common.journal.events import EventKind
 from services.messaging.ports.recovering import ListedEvent
-from services.messaging.providers.twilio.transport import NotSentError, RefusedError, Transport
+from services.messaging.providers.twilio.session import TwilioSession
+from services.messaging.providers.twilio.transport import NotSentError, RefusedError
 from services.messaging.providers.twilio.webhooks import PROVIDER, STATUSES
 
 log = structlog.get_logger(__name__)
@@ -30,48 +28,18 @@ _MAX_MEDIA: Final = 10
 
 
 class TwilioHistory:
-    """`EventHistory` on Twilio. An async context manager that keeps connections open.
+    """`EventHistory` on Twilio.
 
     Args:
-        base_url: `https://api.twilio.com`, or the sandbox.
         own_address: Whose messages are listed.
-        timeout: For one request in all.
     """
 
     name = PROVIDER
 
-    def __init__(
-        self,
-        *,
-        account_sid: str,
-        auth_token: SecretStr,
-        base_url: str,
-        own_address: str,
-        timeout: timedelta,
-    ) -> None:
-        self._http = Transport(timeout.total_seconds())
-        self._client = Client(
-            account_sid,
-            auth_token.get_secret_value(),
-            http_client=self._http,
-            # Otherwise the SDK looks for a region in the process's environment.
-            environment={"TWILIO_REGION": ""},
-        )
-        self._client.api.base_url = base_url
-        self._base_url = base_url
+    def __init__(self, session: TwilioSession, *, own_address: str) -> None:
+        self._client = session.client
+        self._base_url = session.base_url
         self._own_address = own_address
-
-    async def __aenter__(self) -> Self:
-        await self._http.open()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._http.close()
 
     async def received(self, since: datetime) -> AsyncIterator[Sequence[ListedEvent]]:
         """Inbound messages since a time, newest first, in pages."""
