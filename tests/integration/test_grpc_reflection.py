@@ -1,7 +1,7 @@
 """A client that was given nothing but the address and the token."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import grpc.aio
 import pytest
@@ -123,7 +123,10 @@ async def test_a_stock_client_speaks_the_api(server: GrpcServer, database: Datab
 async def test_reflection_needs_the_token(server: GrpcServer) -> None:
     """Streams are guarded like any other call."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        client = StockClient(channel, token="wrong")
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(cast("Any", channel))
+        metadata = (("authorization", "Bearer wrong"),)
+        # Without a request: one that is sent while the call is refused ends in another error.
+        call = stub.ServerReflectionInfo(metadata=metadata, timeout=5)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await client.services()
+            await call.read()
     assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
