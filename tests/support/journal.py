@@ -77,11 +77,14 @@ def settled(client: Client) -> Callable[[], Awaitable[bool]]:
     """Whether every event of the journal was delivered and acknowledged."""
 
     async def nothing_left() -> bool:
+        js = client.jetstream()
         try:
-            info = await client.jetstream().consumer_info(INGEST_STREAM, DURABLE)
+            last = (await js.stream_info(INGEST_STREAM)).state.last_seq
+            info = await js.consumer_info(INGEST_STREAM, DURABLE)
         except nats.errors.Error:
             return False
-        return not info.num_pending and not info.num_ack_pending
+        # Not by `num_pending`: for a moment after a publish it is still 0.
+        return info.ack_floor is not None and info.ack_floor.stream_seq >= last
 
     return nothing_left
 
