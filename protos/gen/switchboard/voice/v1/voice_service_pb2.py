@@ -27,7 +27,7 @@ from switchboard.voice.v1 import call_pb2 as switchboard_dot_voice_dot_v1_dot_ca
 from switchboard.voice.v1 import script_pb2 as switchboard_dot_voice_dot_v1_dot_script__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(switchboard/voice/v1/voice_service.proto\x12\x14switchboard.voice.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fswitchboard/voice/v1/call.proto\x1a!switchboard/voice/v1/script.proto\"\xe6\x02\n\x0fNextStepRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61lled\x18\x04 \x01(\t\x12\x32\n\x08incoming\x18\x05 \x01(\x0b\x32\x1e.switchboard.voice.v1.IncomingH\x00\x12\x32\n\x08recorded\x18\x06 \x01(\x0b\x32\x1e.switchboard.voice.v1.RecordedH\x00\x12.\n\x06silent\x18\x07 \x01(\x0b\x32\x1c.switchboard.voice.v1.SilentH\x00\x12.\n\x06played\x18\x08 \x01(\x0b\x32\x1c.switchboard.voice.v1.PlayedH\x00\x12.\n\x06\x64ialed\x18\t \x01(\x0b\x32\x1c.switchboard.voice.v1.DialedH\x00\x12\x0f\n\x07hold_ms\x18\n \x01(\x05\x42\x07\n\x05\x65vent\"\n\n\x08Incoming\"k\n\x08Recorded\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\x14\n\x0crecording_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64igits\x18\x03 \x01(\t\x12\x18\n\x10\x64uration_seconds\x18\x04 \x01(\x05\x12\x11\n\tvoicemail\x18\x05 \x01(\x08\")\n\x06Silent\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\x11\n\tvoicemail\x18\x02 \x01(\x08\"$\n\x06Played\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\x0c\n\x04part\x18\x02 \x01(\x05\"(\n\x06\x44ialed\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\x10\n\x08\x61nswered\x18\x02 \x01(\x08\"@\n\x10NextStepResponse\x12,\n\x06script\x18\x01 \x01(\x0b\x32\x1c.switchboard.voice.v1.Script\"\x1c\n\x0eGetCallRequest\x12\n\n\x02id\x18\x01 \x01(\t\";\n\x0fGetCallResponse\x12(\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x1a.switchboard.voice.v1.Call\"\xd3\x01\n\x10ListCallsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\t\x12\x32\n\x07outcome\x18\x04 \x01(\x0e\x32!.switchboard.voice.v1.CallOutcome\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x11ListCallsResponse\x12)\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1a.switchboard.voice.v1.Call\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x9f\x02\n\x0cVoiceService\x12Y\n\x08NextStep\x12%.switchboard.voice.v1.NextStepRequest\x1a&.switchboard.voice.v1.NextStepResponse\x12V\n\x07GetCall\x12$.switchboard.voice.v1.GetCallRequest\x1a%.switchboard.voice.v1.GetCallResponse\x12\\\n\tListCalls\x12&.switchboard.voice.v1.ListCallsRequest\x1a\'.switchboard.voice.v1.ListCallsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(switchboard/voice/v1/voice_service.proto\x12\x14switchboard.voice.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fswitchboard/voice/v1/call.proto\x1a!switchboard/voice/v1/script.proto\"\xe6\x02\n\x0fNextStepRequest\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x03 \x01(\t\x12\x0e\n\x06\x63\x61lled\x18\x04 \x01(\t\x12\x32\n\x08incoming\x18\x05 \x01(\x0b\x32\x1e.switchboard.voice.v1.IncomingH\x00\x12\x32\n\x08recorded\x18\x06 \x01(\x0b\x32\x1e.switchboard.voice.v1.RecordedH\x00\x12.\n\x06silent\x18\x07 \x01(\x0b\x32\x1c.switchboard.voice.v1.SilentH\x00\x12.\n\x06played\x18\x08 \x01(\x0b\x32\x1c.switchboard.voice.v1.PlayedH\x00\x12.\n\x06\x64ialed\x18\t \x01(\x0b\x32\x1c.switchboard.voice.v1.DialedH\x00\x12\x0f\n\x07hold_ms\x18\n \x01(\x05\x42\x07\n\x05\x65vent\"\n\n\x08Incoming\"k\n\x08Recorded\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\x14\n\x0crecording_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64igits\x18\x03 \x01(\t\x12\x18\n\x10\x64uration_seconds\x18\x04 \x01(\x05\x12\x11\n\tvoicemail\x18\x05 \x01(\x08\"\x16\n\x06Silent\x12\x0c\n\x04turn\x18\x01 \x01(\x05\"$\n\x06Played\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\x0c\n\x04part\x18\x02 \x01(\x05\"(\n\x06\x44ialed\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\x10\n\x08\x61nswered\x18\x02 \x01(\x08\"@\n\x10NextStepResponse\x12,\n\x06script\x18\x01 \x01(\x0b\x32\x1c.switchboard.voice.v1.Script\"\x1c\n\x0eGetCallRequest\x12\n\n\x02id\x18\x01 \x01(\t\";\n\x0fGetCallResponse\x12(\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x1a.switchboard.voice.v1.Call\"\xd3\x01\n\x10ListCallsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\t\x12\x32\n\x07outcome\x18\x04 \x01(\x0e\x32!.switchboard.voice.v1.CallOutcome\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x11ListCallsResponse\x12)\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1a.switchboard.voice.v1.Call\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x9f\x02\n\x0cVoiceService\x12Y\n\x08NextStep\x12%.switchboard.voice.v1.NextStepRequest\x1a&.switchboard.voice.v1.NextStepResponse\x12V\n\x07GetCall\x12$.switchboard.voice.v1.GetCallRequest\x1a%.switchboard.voice.v1.GetCallResponse\x12\\\n\tListCalls\x12&.switchboard.voice.v1.ListCallsRequest\x1a\'.switchboard.voice.v1.ListCallsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,21 +41,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDED']._serialized_start=540
   _globals['_RECORDED']._serialized_end=647
   _globals['_SILENT']._serialized_start=649
-  _globals['_SILENT']._serialized_end=690
-  _globals['_PLAYED']._serialized_start=692
-  _globals['_PLAYED']._serialized_end=728
-  _globals['_DIALED']._serialized_start=730
-  _globals['_DIALED']._serialized_end=770
-  _globals['_NEXTSTEPRESPONSE']._serialized_start=772
-  _globals['_NEXTSTEPRESPONSE']._serialized_end=836
-  _globals['_GETCALLREQUEST']._serialized_start=838
-  _globals['_GETCALLREQUEST']._serialized_end=866
-  _globals['_GETCALLRESPONSE']._serialized_start=868
-  _globals['_GETCALLRESPONSE']._serialized_end=927
-  _globals['_LISTCALLSREQUEST']._serialized_start=930
-  _globals['_LISTCALLSREQUEST']._serialized_end=1141
-  _globals['_LISTCALLSRESPONSE']._serialized_start=1143
-  _globals['_LISTCALLSRESPONSE']._serialized_end=1230
-  _globals['_VOICESERVICE']._serialized_start=1233
-  _globals['_VOICESERVICE']._serialized_end=1520
+  _globals['_SILENT']._serialized_end=671
+  _globals['_PLAYED']._serialized_start=673
+  _globals['_PLAYED']._serialized_end=709
+  _globals['_DIALED']._serialized_start=711
+  _globals['_DIALED']._serialized_end=751
+  _globals['_NEXTSTEPRESPONSE']._serialized_start=753
+  _globals['_NEXTSTEPRESPONSE']._serialized_end=817
+  _globals['_GETCALLREQUEST']._serialized_start=819
+  _globals['_GETCALLREQUEST']._serialized_end=847
+  _globals['_GETCALLRESPONSE']._serialized_start=849
+  _globals['_GETCALLRESPONSE']._serialized_end=908
+  _globals['_LISTCALLSREQUEST']._serialized_start=911
+  _globals['_LISTCALLSREQUEST']._serialized_end=1122
+  _globals['_LISTCALLSRESPONSE']._serialized_start=1124
+  _globals['_LISTCALLSRESPONSE']._serialized_end=1211
+  _globals['_VOICESERVICE']._serialized_start=1214
+  _globals['_VOICESERVICE']._serialized_end=1501
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,153 @@
+"""What calls need from the store, and the values that cross."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from services.messaging.domain.call import (
+    AnswerPart,
+    Call,
+    CallAction,
+    CallOutcome,
+    CallReport,
+    CallSeen,
+    Recording,
+    TurnState,
+    TurnTimings,
+)
+from services.messaging.ports.reading import ListPosition
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedTurn:
+    """A turn that this process may work on, until its lease ends.
+
+    Attributes:
+        attempt: Number of this attempt, from 1.
+        lease_until: Also tells this claim from others.
+    """
+
+    call_id: str
+    provider: str
+    number: int
+    recording_id: str
+    recording_url: str
+    voicemail: bool
+    heard_at: datetime
+    attempt: int
+    lease_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CallFilter:
+    """Which calls a list shows.
+
+    Attributes:
+        number: Only calls from or to it; E.164.
+    """
+
+    number: str | None = None
+    outcome: CallOutcome | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallPage:
+    """Part of a list; `next` is None on the last page."""
+
+    calls: tuple[Call, ...]
+    next: ListPosition | None
+
+
+class CallStore(Protocol):
+    """Calls and their turns. Every write may come twice, late or before its predecessor.
+
+    Every method raises `UnavailableError` when the database can't be reached. Writes that another
+    replica may wait for are announced (see `Notifier` in the use cases).
+    """
+
+    async def seen(self, call: CallSeen) -> None:
+        """Store a call unless it is known."""
+        ...
+
+    async def report(self, report: CallReport) -> bool:
+        """Apply a report, storing the call where it is unknown; True when it ended the call."""
+        ...
+
+    async def recorded(self, recording: Recording) -> None:
+        """Note what a caller said as a turn, unless it is known; stores an unknown call too.
+
+        The first recording of a turn holds; a later one with another id is left.
+        """
+        ...
+
+    async def silent(self, call: CallSeen, turn: int) -> None:
+        """Note a turn in which the caller said nothing, unless the turn is known."""
+        ...
+
+    async def claim_turn(
+        self, call_id: str, number: int, *, lease: timedelta
+    ) -> ClaimedTurn | None:
+        """Take a turn that is to be worked on; None when it is final or somebody else's.
+
+        Parts that an earlier owner left are kept where they were played, and dropped otherwise.
+        """
+        ...
+
+    async def transcribed(self, turn: ClaimedTurn, transcript: str, language: str) -> bool:
+        """Note what was understood; False when the claim is lost or the turn final."""
+        ...
+
+    async def add_part(self, turn: ClaimedTurn, part: AnswerPart) -> bool:
+        """Add the next sentence of the answer; False when the claim is lost or the turn final."""
+        ...
+
+    async def finish_turn(
+        self,
+        turn: ClaimedTurn,
+        state: TurnState,
+        *,
+        action: CallAction = CallAction.LISTEN,
+        timings: TurnTimings | None = None,
+        problem: str | None = None,
+    ) -> bool:
+        """End a turn; False when the claim is lost or it was final before."""
+        ...
+
+    async def release_turn(self, turn: ClaimedTurn) -> None:
+        """Give a claim back, for another attempt."""
+        ...
+
+    async def played(self, call_id: str, turn: int, parts: int) -> None:
+        """Note that the caller has heard so many parts of an answer; never fewer than before."""
+        ...
+
+    async def set_outcome(self, call_id: str, outcome: CallOutcome) -> None:
+        """Note what came of a call; of several the one that stands first in `CallOutcome` holds,
+        save that TRANSFERRED outranks ANSWERED."""
+        ...
+
+    async def recording_deleted(self, call_id: str, turn: int) -> None:
+        """Forget the provider's recording of a turn."""
+        ...
+
+    async def call(self, call_id: str) -> Call:
+        """One call with its turns.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        ...
+
+    async def calls(
+        self, question: CallFilter, *, limit: int, after: ListPosition | None
+    ) -> CallPage:
+        """A page of calls that follow a position, newest first."""
+        ...
+
+    async def unfinished(self, *, limit: int) -> Sequence[tuple[str, int]]:
+        """Turns nobody works on any more, by call and number: what a crash left behind, and
+        voicemails whose transcription is to be tried again."""
+        ...
