@@ -26,6 +26,7 @@ from services.messaging.store.contacts import (
 )
 from services.messaging.store.database import Database
 from services.messaging.store.followup import StoredMessage, follow_up
+from services.messaging.store.forbidding import cancel_automatic
 from services.messaging.store.merging import merge_contacts
 from services.messaging.store.models import (
     MediaFetchRow,
@@ -33,7 +34,6 @@ from services.messaging.store.models import (
     MessageRow,
     ParkedStatusRow,
 )
-from services.messaging.store.outbox import cancel_automatic
 from services.messaging.store.reports import apply_reports, park, parked_report
 
 _PARKED_AT_ONCE = 500

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import QueryableAttribute
 
 from services.messaging.store.followup import opted_out_since
+from services.messaging.store.forbidding import cancel_automatic
 from services.messaging.store.models import (
     ContactRow,
     ConversationAliasRow,
@@ -26,7 +27,7 @@ from services.messaging.store.models import (
     OutboxRow,
     PendingReplyRow,
 )
-from services.messaging.store.outbox import DUE, WAITING, cancel_automatic
+from services.messaging.store.unsettled import DUE, WAITING
 
 log = structlog.get_logger(__name__)
 

@@ -24,9 +24,9 @@ from services.messaging.store.models import (
     ParkedStatusRow,
     PendingReplyRow,
 )
-from services.messaging.store.outbox import SENDING, UNKNOWN
 from services.messaging.store.pausing import conversation_key
 from services.messaging.store.rows import event_of, message_of, select_events, select_messages
+from services.messaging.store.unsettled import SENDING, UNKNOWN
 
 # What a message's status says about its direction: so `status` serves both filters.
 _STATUSES: Mapping[Direction, Sequence[MessageStatus]] = {

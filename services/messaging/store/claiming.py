@@ -1,0 +1,163 @@
+"""Taking what is due from the outbox, within the caller's transaction."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
+
+from services.messaging.domain.message import MessageStatus, TimeSource
+from services.messaging.ports.sending import ClaimedSend, Routes
+from services.messaging.store.forbidding import fail_if_forbidden
+from services.messaging.store.models import MessageEventRow, MessageRow, OutboxRow
+from services.messaging.store.outcomes import move
+from services.messaging.store.rows import insert_ignoring
+from services.messaging.store.unsettled import (
+    DUE,
+    SENDING,
+    UNKNOWN,
+    claimed_send,
+    oldest_of_its_conversation,
+    select_unsettled,
+)
+from services.messaging.usecases.policy import SendPolicy
+
+
+async def claim_due(
+    connection: AsyncConnection,
+    *,
+    limit: int,
+    lease: timedelta,
+    routes: Routes,
+    policy: SendPolicy,
+    now: datetime,
+) -> Sequence[ClaimedSend]:
+    """Take messages that are due, the oldest of each conversation, and record the attempt.
+
+    A message that a rule has come to forbid meanwhile is failed instead.
+    """
+    due = (
+        select_unsettled()
+        .where(
+            OutboxRow.state == DUE,
+            OutboxRow.due_at <= now,
+            # Both hold, but where a merge of contacts has brought conversations together.
+            OutboxRow.message_id == oldest_of_its_conversation(),
+            OutboxRow.conversation_id.not_in(_busy_conversations()),
+            *_on(routes),
+        )
+        .limit(limit)
+    )
+    rows = (await connection.execute(due)).all()
+    rows = [row for row in rows if not await fail_if_forbidden(connection, row, policy, now)]
+    if not rows:
+        return ()
+    providers = {row.message_id: routes.instead.get(row.provider, row.provider) for row in rows}
+    for provider in sorted(set(routes.instead.values())):
+        moved = [
+            row.message_id for row in rows if providers[row.message_id] == provider != row.provider
+        ]
+        await move(connection, moved, provider)
+    await _begin_attempts(connection, rows, providers, now, now + lease)
+    return [
+        claimed_send(
+            row,
+            provider=providers[row.message_id],
+            attempt=row.attempts + 1,
+            first_attempt_at=row.first_attempt_at or now,
+            last_attempt_at=now,
+            lease_until=now + lease,
+        )
+        for row in rows
+    ]
+
+
+async def claim_unknown(
+    connection: AsyncConnection, *, limit: int, lease: timedelta, now: datetime
+) -> Sequence[ClaimedSend]:
+    """Take sends whose outcome is unknown and whose time to look has come."""
+    waiting = (
+        select_unsettled()
+        .where(
+            OutboxRow.state == UNKNOWN,
+            OutboxRow.due_at <= now,
+            or_(OutboxRow.lease_until.is_(None), OutboxRow.lease_until <= now),
+        )
+        .limit(limit)
+    )
+    rows = (await connection.execute(waiting)).all()
+    if not rows:
+        return ()
+    await connection.execute(
+        update(OutboxRow)
+        .where(OutboxRow.message_id.in_([row.message_id for row in rows]))
+        .values(lease_until=now + lease)
+    )
+    return [
+        claimed_send(
+            row,
+            attempt=row.attempts,
+            first_attempt_at=row.first_attempt_at,
+            last_attempt_at=row.last_attempt_at,
+            lease_until=now + lease,
+        )
+        for row in rows
+    ]
+
+
+async def _begin_attempts(
+    connection: AsyncConnection,
+    rows: Sequence[Row[*tuple[Any, ...]]],
+    providers: Mapping[int, str],
+    now: datetime,
+    lease_until: datetime,
+) -> None:
+    ids = [row.message_id for row in rows]
+    await connection.execute(
+        update(OutboxRow)
+        .where(OutboxRow.message_id.in_(ids))
+        .values(
+            state=SENDING,
+            attempts=OutboxRow.attempts + 1,
+            lease_until=lease_until,
+            first_attempt_at=func.coalesce(OutboxRow.first_attempt_at, now),
+            last_attempt_at=now,
+        )
+    )
+    await connection.execute(
+        update(MessageRow)
+        .where(MessageRow.id.in_(ids), MessageRow.status == MessageStatus.QUEUED.value)
+        .values(status=MessageStatus.SENDING.value)
+    )
+    await connection.execute(
+        insert_ignoring(connection, MessageEventRow),
+        [
+            {
+                "message_id": row.message_id,
+                "event_key": f"attempt:{row.public_id}:{row.attempts + 1}",
+                "kind": "attempt",
+                "status": MessageStatus.SENDING.value,
+                "provider": providers[row.message_id],
+                "occurred_at": now,
+                "source": TimeSource.RECEIVED.value,
+                "payload": {"attempt": row.attempts + 1},
+            }
+            for row in rows
+        ],
+    )
+
+
+def _busy_conversations() -> Select[int]:
+    """A list, not "none exists", for which PostgreSQL may read the whole table."""
+    other = aliased(OutboxRow)
+    return select(other.conversation_id).where(other.state.in_((SENDING, UNKNOWN)))
+
+
+def _on(routes: Routes) -> list[ColumnElement[bool]]:
+    """What of the outbox may be claimed by these routes."""
+    if not routes.closed:
+        return []
+    goes_elsewhere = and_(MessageRow.provider.in_(routes.instead), OutboxRow.pinned.is_(False))
+    return [or_(MessageRow.provider.not_in(routes.closed), goes_elsewhere)]

@@ -1,0 +1,65 @@
+"""What the end of an attempt makes of a row of the outbox, within the caller's transaction."""
+
+from datetime import datetime
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
+from services.messaging.store.models import MessageRow, OutboxRow
+from services.messaging.store.outcomes import accept, move, record_outcome, reject
+from services.messaging.store.unsettled import DUE, UNKNOWN
+
+
+async def settle_attempt(
+    connection: AsyncConnection,
+    message: ClaimedSend,
+    outcome: SendOutcome,
+    retry_at: datetime,
+    *,
+    move_to: str | None,
+    now: datetime,
+) -> None:
+    """Record how an attempt ended, as `OutboxStore.settle` says.
+
+    Raises:
+        LookupError: There is no such message.
+    """
+    row_id = await connection.scalar(
+        select(MessageRow.id).where(MessageRow.public_id == message.message_id)
+    )
+    if row_id is None:
+        raise LookupError("a claimed message is not in the database")
+    unsettled = (
+        await connection.execute(
+            select(OutboxRow.attempts, OutboxRow.lease_until, OutboxRow.pinned)
+            .where(OutboxRow.message_id == row_id)
+            .with_for_update()
+        )
+    ).first()
+    await record_outcome(connection, row_id, message, outcome, now)
+    if outcome.kind is OutcomeKind.ACCEPTED:
+        await accept(connection, row_id, message, outcome, now)
+        return
+    # Without a row the provider's own report has settled the message meanwhile.
+    if unsettled is None or unsettled.attempts != message.attempt:
+        return
+    place = OutboxRow.message_id == row_id
+    if outcome.kind is OutcomeKind.UNKNOWN:
+        # Counts even after the lease: it may only ever make us more careful.
+        await connection.execute(
+            update(OutboxRow)
+            .where(place)
+            .values(state=UNKNOWN, pinned=True, due_at=retry_at, lease_until=None)
+        )
+    elif unsettled.lease_until != message.lease_until:
+        return
+    elif outcome.kind is OutcomeKind.RETRY:
+        if move_to is not None and not unsettled.pinned:
+            await move(connection, [row_id], move_to)
+            retry_at = now
+        await connection.execute(
+            update(OutboxRow).where(place).values(state=DUE, due_at=retry_at, lease_until=None)
+        )
+    else:
+        await reject(connection, row_id, message, outcome, now)

@@ -1,0 +1,77 @@
+"""Reading the outbox: the states of unsettled sends, and what is needed to send one."""
+
+from typing import Any, Final
+
+from sqlalchemy import Row, ScalarSelect, Select, func, select
+from sqlalchemy.orm import aliased
+
+from services.messaging.domain.message import Template
+from services.messaging.ports.sending import ClaimedSend
+from services.messaging.store.models import ContactRow, ConversationRow, MessageRow, OutboxRow
+
+DUE: Final = "due"
+SENDING: Final = "sending"
+UNKNOWN: Final = "unknown"
+WAITING: Final = "waiting"
+
+
+def select_unsettled() -> Select[*tuple[Any, ...]]:
+    """Unsettled sends, locked; those that another process has locked are passed over."""
+    return (
+        select(
+            OutboxRow.message_id,
+            OutboxRow.attempts,
+            OutboxRow.first_attempt_at,
+            OutboxRow.last_attempt_at,
+            OutboxRow.pinned,
+            MessageRow.public_id,
+            MessageRow.provider,
+            MessageRow.contact_address,
+            MessageRow.own_address,
+            MessageRow.body,
+            MessageRow.media,
+            MessageRow.template,
+            ConversationRow.last_inbound_at,
+            ContactRow.opted_out_at,
+        )
+        .join(MessageRow, MessageRow.id == OutboxRow.message_id)
+        .join(ConversationRow, ConversationRow.id == OutboxRow.conversation_id)
+        .join(ContactRow, ContactRow.id == ConversationRow.contact_id)
+        .order_by(OutboxRow.due_at, OutboxRow.message_id)
+        .with_for_update(skip_locked=True, key_share=True, of=[OutboxRow, MessageRow])
+    )
+
+
+def claimed_send(
+    row: Row[*tuple[Any, ...]], provider: str | None = None, **values: Any
+) -> ClaimedSend:
+    """The send in a row of `select_unsettled`.
+
+    Args:
+        provider: What is to send it, if another one takes over.
+        values: The attempt and its times, which a claim is about to change.
+    """
+    return ClaimedSend(
+        message_id=row.public_id,
+        provider=provider or row.provider,
+        contact_address=row.contact_address,
+        own_address=row.own_address,
+        body=row.body,
+        media_urls=tuple(one["url"] for one in row.media),
+        template=Template(**row.template) if row.template else None,
+        **values,
+    )
+
+
+def oldest_of_its_conversation() -> ScalarSelect[int]:
+    """The oldest unsettled message beside the row of the outbox that is looked at.
+
+    A scalar, not "no older one exists", for which PostgreSQL may read the whole table.
+    """
+    other = aliased(OutboxRow)
+    return (
+        select(func.min(other.message_id))
+        .where(other.conversation_id == OutboxRow.conversation_id)
+        .correlate(OutboxRow)
+        .scalar_subquery()
+    )
