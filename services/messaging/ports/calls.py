@@ -1,6 +1,8 @@
 """What calls need from the store, and the values that cross."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -147,7 +149,22 @@ class CallStore(Protocol):
         """A page of calls that follow a position, newest first."""
         ...
 
+    async def recordings_to_delete(self, *, limit: int) -> Sequence[tuple[str, int, str]]:
+        """Final turns whose recording the provider still has: call, turn and recording."""
+        ...
+
     async def unfinished(self, *, limit: int) -> Sequence[tuple[str, int]]:
         """Turns nobody works on any more, by call and number: what a crash left behind, and
         voicemails whose transcription is to be tried again."""
+        ...
+
+
+class CallSignal(Protocol):
+    """Wakes who waits for a change of a call, in any replica. It may be lost: look again at times.
+
+    The store announces every change it makes.
+    """
+
+    def watching(self, call_id: str) -> AbstractContextManager[asyncio.Event]:
+        """An event that is set at each change of the call, until the block is left."""
         ...
