@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from services.common.errors import PolicyRefusedError
 from services.messaging.domain.contact import Identity, IdentityKind, InboundMessage
@@ -23,7 +23,14 @@ from services.messaging.store.replies import SqlReplyStore
 from services.messaging.usecases.receive import Receive
 from tests.support.databases import PostgresServer, migrated
 from tests.support.receiving import OWN, at, inbound, phone, receive, report, rows, state
-from tests.support.sending import ANY_TIME, ManualClock, new_message, open_database, unsettled
+from tests.support.sending import (
+    ANY_TIME,
+    ManualClock,
+    new_message,
+    open_database,
+    unsettled,
+    until,
+)
 
 USER_ID = "US.13491208655302"
 LEASE = timedelta(minutes=1)
@@ -311,6 +318,27 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     """A migrated PostgreSQL database: SQLite has one writer at a time anyway."""
     with postgres.database() as url:
         yield migrated(url)
+
+
+async def test_a_send_that_meets_a_merge_goes_to_the_one_who_is_left(postgres_url: str) -> None:
+    """A send that waits for the merge of its contact is stored in the conversation that goes on."""
+    async with open_database(postgres_url) as database:
+        take, outbox = ingest(database), SqlOutboxStore(database, clock(), ANY_TIME)
+        await take([by_number("SM1", 1), by_user_id("SM2", 2)], [])
+        survivor, _ = await rows(database, "conversations")
+        async with database.write() as connection:
+            ids = [row["id"] for row in await rows(database, "contacts")]
+            await merge_contacts(connection, ids)
+            sending = asyncio.create_task(outbox.enqueue(to_user_id("hello")))
+            await until(lambda: _somebody_waits_for_a_lock(database))
+        message, new = await sending
+        assert new
+        assert message.conversation_id == survivor["public_id"]
+
+
+async def _somebody_waits_for_a_lock(database: Database) -> bool:
+    async with database.read() as connection:
+        return bool(await connection.scalar(text("SELECT 1 FROM pg_locks WHERE NOT granted")))
 
 
 async def test_replicas_merge_while_others_write_and_send(postgres_url: str) -> None:

@@ -30,6 +30,13 @@ Stored = tuple[Message, bool]
 _Key = tuple[str, str, str]
 
 
+class MergedMeanwhileError(UnavailableError):
+    """The contact became another one between looking and locking: the next try finds that one."""
+
+    def __init__(self) -> None:
+        super().__init__("the conversation was just merged with another, try again")
+
+
 class NothingStoredError(Exception):
     """Every request of a batch was refused: raised to roll back what was prepared for them."""
 
@@ -105,10 +112,7 @@ async def _store(
     before = await requested_before(connection, [messages[index] for index in taken])
     for index, earlier in zip(taken, before, strict=True):
         results[index] = (earlier, False) if isinstance(earlier, Message) else earlier
-    return [
-        result or UnavailableError("the conversation was just merged with another, try again")
-        for result in results
-    ]
+    return [result or MergedMeanwhileError() for result in results]
 
 
 def _conversations_of(

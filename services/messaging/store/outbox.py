@@ -27,13 +27,19 @@ from services.messaging.ports.sending import (
 from services.messaging.store.batching import Batching
 from services.messaging.store.claiming import claim_due, claim_unknown
 from services.messaging.store.database import Database
-from services.messaging.store.enqueueing import NothingStoredError, Stored, enqueue_all
+from services.messaging.store.enqueueing import (
+    MergedMeanwhileError,
+    NothingStoredError,
+    Stored,
+    enqueue_all,
+)
 from services.messaging.store.models import MessageRow
 from services.messaging.store.settling import settle_attempt
 from services.messaging.store.sweeping import make_expired_unknown, make_stranded_due
 from services.messaging.usecases.policy import SendPolicy
 
 _MOST_ENQUEUED: Final = 128
+_MERGES_IN_A_ROW: Final = 5
 
 
 class SqlOutboxStore:
@@ -47,6 +53,14 @@ class SqlOutboxStore:
 
     async def enqueue(self, message: NewMessage) -> tuple[Message, bool]:
         """Store a message and its place in the outbox, together with others of this moment."""
+        for _ in range(_MERGES_IN_A_ROW):
+            try:
+                return await self._enqueue_once(message)
+            except MergedMeanwhileError:
+                continue
+        return await self._enqueue_once(message)
+
+    async def _enqueue_once(self, message: NewMessage) -> Stored:
         if message.author is not Author.PERSON:
             return await self._enqueueing(message)
         [result] = await self._enqueue([message])
