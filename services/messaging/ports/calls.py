@@ -118,8 +118,15 @@ class CallStore(Protocol):
         """End a turn; False when the claim is lost or it was final before."""
         ...
 
-    async def release_turn(self, turn: ClaimedTurn) -> None:
-        """Give a claim back, for another attempt."""
+    async def release_turn(self, turn: ClaimedTurn, *, retry_at: datetime) -> None:
+        """Give a claim back; the turn is unfinished from `retry_at` on, for another attempt."""
+        ...
+
+    async def give_up_turn(self, call_id: str, number: int, problem: str) -> bool:
+        """Make a turn FAILED, whoever works on it: the caller won't wait any longer.
+
+        False when it is final already, or unknown.
+        """
         ...
 
     async def played(self, call_id: str, turn: int, parts: int) -> None:
@@ -150,12 +157,18 @@ class CallStore(Protocol):
         ...
 
     async def recordings_to_delete(self, *, limit: int) -> Sequence[tuple[str, int, str]]:
-        """Final turns whose recording the provider still has: call, turn and recording."""
+        """Final turns whose recording the provider still has: call, turn and recording.
+
+        Voicemails that failed are not among them: the recording is all there is of them.
+        """
         ...
 
     async def unfinished(self, *, limit: int) -> Sequence[tuple[str, int]]:
-        """Turns nobody works on any more, by call and number: what a crash left behind, and
-        voicemails whose transcription is to be tried again."""
+        """Turns to be worked on that nobody works on, by call and number, the oldest first.
+
+        What a crash left behind, what nobody has claimed, and what was released once its time
+        has come.
+        """
         ...
 
 
