@@ -17,6 +17,13 @@ class EventKind(Enum):
     VOICE_STATUS = ("ingest.voice.status", "switchboard.voice.status.v1")
     VOICE_RECORDING = ("ingest.voice.recording", "switchboard.voice.recording.v1")
     VOICE_CONTINUATION = ("ingest.voice.continuation", "switchboard.voice.continuation.v1")
+    CONVERSATION_OPENED = ("acts.conversation.opened", "switchboard.conversation.opened.v1")
+    CONVERSATION_READ = ("acts.conversation.read", "switchboard.conversation.read.v1")
+    ASSISTANT_PAUSED = ("acts.assistant.paused", "switchboard.assistant.paused.v1")
+    ASSISTANT_RESUMED = ("acts.assistant.resumed", "switchboard.assistant.resumed.v1")
+    MESSAGE_QUEUED = ("acts.message.queued", "switchboard.message.queued.v1")
+    MESSAGE_ATTEMPTED = ("acts.message.attempted", "switchboard.message.attempted.v1")
+    ATTEMPT_ENDED = ("acts.message.ended", "switchboard.message.ended.v1")
 
     def __init__(self, subject: str, type_: str) -> None:
         self.subject = subject
@@ -40,7 +47,7 @@ class JournalEvent:
         key: The natural key, CloudEvents `id` and deduplication id: the same webhook always
             has the same key.
         source: CloudEvents `source`, for example "/webhook/whatsapp/incoming".
-        time: When the edge received it; aware, UTC.
+        time: When the edge received it, or when messaging did it; aware, UTC.
         data: A serialized `switchboard.events.v1` message.
         traceparent: W3C trace context, or "".
     """

@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 INGEST_STREAM = "INGEST"
 INGEST_SUBJECTS = "ingest.>"
+ACTS_STREAM = "ACTS"
+ACTS_SUBJECTS = "acts.>"
 DEAD_STREAM = "DEAD"
 DEAD_SUBJECTS = "dead.>"
 DUPLICATE_WINDOW_SECONDS = 600.0
@@ -115,17 +117,7 @@ async def ensure_streams(js: JetStreamContext, *, replicas: int, max_bytes: int)
     Args:
         max_bytes: Size at which the journal refuses more; it never forgets to make room.
     """
-    ingest = StreamConfig(
-        name=INGEST_STREAM,
-        subjects=[INGEST_SUBJECTS],
-        retention=RetentionPolicy.LIMITS,
-        storage=StorageType.FILE,
-        discard=DiscardPolicy.NEW,
-        max_bytes=max_bytes,
-        duplicate_window=DUPLICATE_WINDOW_SECONDS,
-        num_replicas=replicas,
-        allow_atomic=True,
-    )
+    ingest = _journal_config(INGEST_STREAM, INGEST_SUBJECTS, replicas, max_bytes)
     dead = StreamConfig(
         name=DEAD_STREAM,
         subjects=[DEAD_SUBJECTS],
@@ -134,12 +126,38 @@ async def ensure_streams(js: JetStreamContext, *, replicas: int, max_bytes: int)
         num_replicas=replicas,
     )
     for config in (ingest, dead):
-        try:
-            await js.stream_info(str(config.name))
-        except NotFoundError:
-            await js.add_stream(config)
-        else:
-            await js.update_stream(config)
+        await _ensure(js, config)
+
+
+async def ensure_acts_stream(js: JetStreamContext, *, replicas: int, max_bytes: int) -> None:
+    """Create or update the stream of what messaging did; only messaging needs it.
+
+    A stream of its own, so that it can never take the room of webhooks.
+    """
+    await _ensure(js, _journal_config(ACTS_STREAM, ACTS_SUBJECTS, replicas, max_bytes))
+
+
+def _journal_config(name: str, subjects: str, replicas: int, max_bytes: int) -> StreamConfig:
+    return StreamConfig(
+        name=name,
+        subjects=[subjects],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.NEW,
+        max_bytes=max_bytes,
+        duplicate_window=DUPLICATE_WINDOW_SECONDS,
+        num_replicas=replicas,
+        allow_atomic=True,
+    )
+
+
+async def _ensure(js: JetStreamContext, config: StreamConfig) -> None:
+    try:
+        await js.stream_info(str(config.name))
+    except NotFoundError:
+        await js.add_stream(config)
+    else:
+        await js.update_stream(config)
 
 
 async def ensure_ingest_consumer(
