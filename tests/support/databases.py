@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 from alembic import command
 
+from services.messaging.store import call_models  # noqa: F401 - Its tables belong to `Base`.
 from services.messaging.store.migrate import alembic_config
 from services.messaging.store.models import Base
 

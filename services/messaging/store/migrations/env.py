@@ -4,6 +4,7 @@ from alembic import context
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from services.messaging.store import call_models  # noqa: F401 - Its tables belong to `Base`.
 from services.messaging.store.models import Base
 
 # Any number, the same for every process that migrates this database.
