@@ -1,5 +1,6 @@
 """Telephone calls: where they stand, and what was said in turns."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -120,6 +121,22 @@ class Recording:
     voicemail: bool
     absent: bool
     heard_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CallEvent:
+    """An event of a call, to be kept as it came.
+
+    Attributes:
+        key: Its natural key.
+        kind: call, status, recording or continuation.
+        payload: What the provider said.
+    """
+
+    key: str
+    kind: str
+    call: CallSeen
+    payload: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from services.messaging.domain.call import (
     AnswerPart,
     Call,
     CallAction,
+    CallEvent,
     CallOutcome,
     CallReport,
     CallSeen,
@@ -69,6 +70,10 @@ class CallStore(Protocol):
     Every method raises `UnavailableError` when the database can't be reached. Writes that another
     replica may wait for are announced (see `Notifier` in the use cases).
     """
+
+    async def note(self, events: Sequence[CallEvent]) -> None:
+        """Keep events as they came, and store their calls where unknown; known keys are left."""
+        ...
 
     async def seen(self, call: CallSeen) -> None:
         """Store a call unless it is known."""

@@ -1,0 +1,154 @@
+"""Reading calls; lists as in `queries`: each is an index read from its end."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Select, select, tuple_, union
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.common.errors import NotFoundError
+from services.messaging.domain.call import (
+    AnswerPart,
+    Call,
+    CallAction,
+    CallOutcome,
+    CallStatus,
+    Turn,
+    TurnState,
+    TurnTimings,
+)
+from services.messaging.ports.calls import CallFilter, CallPage
+from services.messaging.ports.reading import ListPosition
+from services.messaging.store.call_models import CallRow, CallTurnPartRow, CallTurnRow
+
+_NEWEST_FIRST = (CallRow.started_at.desc(), CallRow.id.desc())
+
+
+async def read_call(connection: AsyncConnection, call_id: str) -> Call:
+    """One call with its turns.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    found = await connection.execute(
+        select(*CallRow.__table__.columns)
+        .where(CallRow.provider_call_id == call_id)
+        .order_by(CallRow.id)
+        .limit(1)
+    )
+    row = found.first()
+    if row is None:
+        raise NotFoundError("there is no such call")
+    turns = (
+        await connection.execute(
+            select(*CallTurnRow.__table__.columns)
+            .where(CallTurnRow.call_id == row.id)
+            .order_by(CallTurnRow.number)
+        )
+    ).all()
+    parts = await connection.execute(
+        select(*CallTurnPartRow.__table__.columns)
+        .join(CallTurnRow, CallTurnRow.id == CallTurnPartRow.turn_id)
+        .where(CallTurnRow.call_id == row.id)
+        .order_by(CallTurnPartRow.number)
+    )
+    answers: dict[int, list[AnswerPart]] = {}
+    for part in parts:
+        answers.setdefault(part.turn_id, []).append(AnswerPart(part.text, part.audio_id))
+    return _call_of(row, tuple(_turn_of(one, answers.get(one.id, ()), row) for one in turns))
+
+
+async def list_calls(
+    connection: AsyncConnection, question: CallFilter, *, limit: int, after: ListPosition | None
+) -> CallPage:
+    """A page of calls that follow a position, newest first."""
+    query = _newest(question, after, limit + 1)
+    rows = (await connection.execute(query)).all()
+    page = rows[:limit]
+    return CallPage(
+        calls=tuple(_call_of(row) for row in page),
+        next=(page[-1].started_at, page[-1].id) if len(rows) > limit else None,
+    )
+
+
+def _newest(
+    question: CallFilter, after: ListPosition | None, limit: int
+) -> Select[*tuple[Any, ...]]:
+    bounds = _bounds(question, after)
+    query = select(*CallRow.__table__.columns)
+    if question.number is None:
+        return query.where(*bounds).order_by(*_NEWEST_FIRST).limit(limit)
+    # Two places of two indexes; SQLite takes an ORDER BY only in a table that a union reads.
+    ends = [
+        select(CallRow.id)
+        .where(end == question.number, *bounds)
+        .order_by(*_NEWEST_FIRST)
+        .limit(limit)
+        .subquery()
+        for end in (CallRow.caller, CallRow.called)
+    ]
+    either = union(*(select(end.c.id) for end in ends)).subquery()
+    return query.join(either, either.c.id == CallRow.id).order_by(*_NEWEST_FIRST).limit(limit)
+
+
+def _bounds(question: CallFilter, after: ListPosition | None) -> list[ColumnElement[bool]]:
+    bounds: list[ColumnElement[bool]] = []
+    if question.outcome is not None:
+        bounds.append(CallRow.outcome == question.outcome.value)
+    if question.since is not None:
+        bounds.append(CallRow.started_at >= question.since)
+    if question.until is not None:
+        bounds.append(CallRow.started_at < question.until)
+    if after is not None:
+        bounds.append(tuple_(CallRow.started_at, CallRow.id) < after)
+    return bounds
+
+
+def _call_of(row: Row[*tuple[Any, ...]], turns: tuple[Turn, ...] = ()) -> Call:
+    return Call(
+        call_id=row.provider_call_id,
+        provider=row.provider,
+        status=CallStatus(row.status),
+        outcome=None if row.outcome is None else CallOutcome(row.outcome),
+        caller=row.caller,
+        called=row.called,
+        language=row.language,
+        started_at=row.started_at,
+        answered_at=row.answered_at,
+        ended_at=row.ended_at,
+        duration=_span(row.duration_ms),
+        turns=turns,
+    )
+
+
+def _turn_of(
+    row: Row[*tuple[Any, ...]], parts: Sequence[AnswerPart], call: Row[*tuple[Any, ...]]
+) -> Turn:
+    return Turn(
+        number=row.number,
+        state=TurnState(row.state),
+        voicemail=row.voicemail,
+        transcript=row.transcript,
+        parts=tuple(parts),
+        # After a replay the answer isn't there, and how much of it was played is.
+        played=min(row.played, len(parts)),
+        action=CallAction(row.action),
+        language=row.language,
+        digits=row.digits,
+        recording_id=row.recording_id if row.has_recording else None,
+        recording_duration=_span(row.recording_duration_ms),
+        heard_at=row.heard_at or call.started_at,
+        timings=TurnTimings(
+            fetch=_span(row.fetch_ms),
+            transcribe=_span(row.transcribe_ms),
+            first_sentence=_span(row.first_sentence_ms),
+            first_audio=_span(row.first_audio_ms),
+            gap=_span(row.gap_ms),
+        ),
+        problem=row.problem,
+    )
+
+
+def _span(milliseconds: int | None) -> timedelta | None:
+    return None if milliseconds is None else timedelta(milliseconds=milliseconds)
