@@ -98,10 +98,31 @@ async def test_a_frozen_broker_fails_publishes_by_their_deadline(nats_server: Na
             ),
             timeout=3,
         )
-        nats_server.resume()
         assert all(isinstance(result, JournalUnavailableError) for result in results)
+        nats_server.resume()
+        await until(lambda: journal.connected)
         await asyncio.gather(*(journal.publish(event(f"message:{n}")) for n in range(20)))
     assert sorted(await keys(nats_server)) == sorted(f"message:{n}" for n in range(20))
+
+
+async def test_a_frozen_broker_is_not_waited_for_again(nats_server: NatsServer) -> None:
+    """After one publish without an answer others are refused at once, until the broker answers."""
+    async with journal_client(nats_server.url) as client:
+        journal = JournalPublisher(client, timeout_seconds=0.5)
+        nats_server.pause()
+        with pytest.raises(JournalUnavailableError):
+            await journal.publish(event("message:1"))
+        refused = asyncio.create_task(journal.publish(event("message:2")))
+        await asyncio.sleep(0)
+        assert refused.done()
+        with pytest.raises(JournalUnavailableError):
+            await refused
+        assert client.is_connected
+        nats_server.resume()
+        await until(lambda: journal.connected)
+        await journal.publish(event("message:2"))
+        await journal.close()
+    assert sorted(await keys(nats_server)) == ["message:1", "message:2"]
 
 
 async def test_a_full_stream_refuses_and_forgets_nothing(nats_server: NatsServer) -> None:

@@ -6,6 +6,7 @@ become one JetStream atomic batch
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import uuid
@@ -33,6 +34,8 @@ broker more than they save."""
 
 _GATHER_SECONDS = 0.005
 """At most so long a commit waits for requests that keep coming in."""
+
+_PROBE_SECONDS = 0.5
 
 
 class JournalUnavailableError(UnavailableError):
@@ -80,14 +83,23 @@ class JournalPublisher:
         self._by_key: dict[str, _Waiting] = {}
         self._commits: set[asyncio.Task[None]] = set()
         self._scheduled = False
+        self._stalled: asyncio.Task[None] | None = None
         self._batch_prefix = uuid.uuid4().hex
         self._batch_numbers = itertools.count()
 
     @property
     def connected(self) -> bool:
-        """Whether the journal is there; the next publish may fail all the same."""
+        """Whether the journal is there; the next publish may fail all the same.
+
+        Not while it leaves requests unanswered: a frozen broker is noticed by the first commit
+        that times out, long before the connection is given up, and the others needn't wait too.
+        """
         ready = self._streams_ready
-        return self._client.is_connected and (ready is None or ready.is_set())
+        return (
+            self._client.is_connected
+            and self._stalled is None
+            and (ready is None or ready.is_set())
+        )
 
     async def publish(self, event: JournalEvent) -> None:
         """Put `event` into the journal; returns once JetStream has confirmed it.
@@ -100,7 +112,7 @@ class JournalPublisher:
         """
         # The client would keep what is published without a connection in a buffer of its own.
         if not self.connected:
-            raise JournalUnavailableError("the journal is not connected")
+            raise JournalUnavailableError("the journal isn't there")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         waiting = self._by_key.get(event.key)
@@ -116,6 +128,8 @@ class JournalPublisher:
 
     async def close(self) -> None:
         """Wait for the commits under way."""
+        if self._stalled is not None:
+            self._stalled.cancel()
         while self._commits or self._waiting:
             await asyncio.gather(*self._commits)
             await asyncio.sleep(0)
@@ -235,9 +249,28 @@ class JournalPublisher:
                 timeout=remaining,
                 headers=event.headers() | headers,
             )
+        except nats.errors.TimeoutError as error:
+            self._has_stalled()
+            raise JournalUnavailableError("the journal didn't answer in time") from error
         except (nats.errors.Error, OSError) as error:
             raise JournalUnavailableError(f"the journal didn't answer: {error!r}") from error
         return _refusal(reply)
+
+    def _has_stalled(self) -> None:
+        if self._stalled is None:
+            log.warning("the journal doesn't answer")
+            self._stalled = asyncio.create_task(self._until_it_answers())
+
+    async def _until_it_answers(self) -> None:
+        try:
+            while True:
+                with contextlib.suppress(nats.errors.Error, OSError):
+                    await self._client.jetstream().account_info()
+                    log.info("the journal answers again")
+                    return
+                await asyncio.sleep(_PROBE_SECONDS)
+        finally:
+            self._stalled = None
 
 
 def _frame(event: JournalEvent, batch_id: str, number: int) -> bytes:
