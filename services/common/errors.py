@@ -90,6 +90,15 @@ class PaceExceededError(PolicyRefusedError):
     retryable = True
 
 
+class MediaUnreadableError(PolicyRefusedError):
+    """The host of the file that is to be sent doesn't answer now."""
+
+    reason = "MEDIA_UNREADABLE"
+    grpc_code = "UNAVAILABLE"
+    http_status = 424
+    retryable = True
+
+
 class OverloadedError(SwitchboardError):
     """Too many requests at once."""
 

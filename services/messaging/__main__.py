@@ -27,6 +27,8 @@ from services.messaging.consumers.retention import keep_journal_short
 from services.messaging.domain.opt_out import OptOutWords
 from services.messaging.domain.phone import ContactAddresses
 from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
+from services.messaging.providers.guarded_http import is_on_this_machine
+from services.messaging.providers.media_inspector import HttpMediaInspector
 from services.messaging.providers.twilio import webhooks as twilio_webhooks
 from services.messaging.providers.twilio.client import TwilioProvider
 from services.messaging.providers.twilio.history import TwilioHistory
@@ -131,11 +133,17 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             registry=registry,
         )
         addresses = ContactAddresses(settings.default_region)
+        # Where Twilio is on this machine, as the sandbox is, it may fetch files here.
+        local_files = is_on_this_machine(settings.twilio_api_base_url)
         send = SendMessage(
             outbox,
             own_address=settings.twilio_whatsapp_number,
             provider=settings.whatsapp_provider,
             on_queued=dispatcher.wake,
+            files=HttpMediaInspector(
+                local=local_files, timeout_seconds=settings.media_look_timeout_seconds
+            ),
+            local_files=local_files,
             addresses=addresses,
         )
         watch = Watch(SqlChangeReader(database))

@@ -270,6 +270,12 @@ class MessagingSettings(CommonSettings):
     send_concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
         16, description="messages being handed to the provider at once", examples=["16"]
     )
+    media_look_timeout_seconds: Annotated[float, Field(gt=0, le=6)] = Field(
+        4.0,
+        description="how long the host of a file that is to be sent may take to say its type and "
+        "size; below the 8 seconds that the REST API waits",
+        examples=["4"],
+    )
     lost_webhook_interval_seconds: Seconds = Field(
         300.0,
         description="how often the provider's list is compared with what is stored, to find events "

@@ -16,6 +16,7 @@ from switchboard.messaging.v1 import message_pb2
 from services.common.errors import (
     IdempotencyConflictError,
     InvalidInputError,
+    MediaUnreadableError,
     NotFoundError,
     OverloadedError,
     PaceExceededError,
@@ -185,6 +186,11 @@ async def test_a_send_can_be_waited_for(api: Api, messaging: PretendMessaging) -
             PaceExceededError("pace", "too many wait", datetime(2026, 5, 1, 9, 30, tzinfo=UTC)),
             429,
             {"rule": "pace", "until": "2026-05-01T09:30:00+00:00"},
+        ),
+        (
+            MediaUnreadableError("media_unreadable", "media_url: the file can't be read now"),
+            424,
+            {"rule": "media_unreadable", "detail": "media_url: the file can't be read now"},
         ),
         (OverloadedError("too many calls at once"), 429, {}),
         (UnavailableError("the database doesn't answer"), 503, {}),

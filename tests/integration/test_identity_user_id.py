@@ -13,6 +13,7 @@ from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.usecases.policy import SendPolicy
 from services.messaging.usecases.send import SendMessage
+from tests.support.files import KnownFiles
 from tests.support.receiving import receive, rows
 from tests.support.sandbox import OUR_NUMBER, Receiver, running_receiver
 from tests.support.sending import (
@@ -54,7 +55,11 @@ async def test_a_contact_without_a_number_is_read_and_answered(database_url: str
 
         outbox = SqlOutboxStore(database, now, SendPolicy(window=WINDOW))
         send = SendMessage(
-            outbox, own_address=OUR_NUMBER, provider=provider.name, on_queued=lambda: None
+            outbox,
+            own_address=OUR_NUMBER,
+            provider=provider.name,
+            on_queued=lambda: None,
+            files=KnownFiles(),
         )
         answer = await send(to=conversation["contact_address"], body="Hello you")
         assert answer.conversation_id == conversation["public_id"]

@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import ipaddress
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -15,19 +14,32 @@ from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
+from yarl import URL
 
 from sandbox.faults import Fault, Faults
 from sandbox.server import RunningSandbox
 from services.common.errors import UnavailableError
 from services.common.journal.streams import connect
 from services.messaging.ports.media import File, MediaUnobtainableError
-from services.messaging.providers.twilio.media import TwilioMedia, is_public
+from services.messaging.providers.guarded_http import GuardedHttp, is_public
+from services.messaging.providers.twilio.media import TwilioMedia
 from services.messaging.providers.twilio.webhooks import inbound_message
 from services.messaging.store.database import Database
 from services.messaging.store.files import ObjectMediaStore
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.media import SqlMediaQueue
 from services.messaging.usecases.fetch_media import FetchMedia
+from tests.support.hostile import (
+    Answer,
+    Hostile,
+    endless,
+    file,
+    garbage,
+    head,
+    hostile,
+    sends_to,
+    status,
+)
 from tests.support.nats import NatsServer
 from tests.support.receiving import receive, rows
 from tests.support.sandbox import ACCOUNT_SID, AUTH_TOKEN, Receiver, running_receiver
@@ -230,85 +242,12 @@ async def test_a_broker_that_is_away_is_unavailable(
         assert await store.read(stored.id) == File(b"here", "text/plain")
 
 
-# What a hostile host may answer.
-
-Answer = Callable[["Hostile", asyncio.StreamWriter], Any]
-
-
-@dataclass
-class Hostile:
-    """A server that answers every request in one way, and keeps what it was sent."""
-
-    answer: Answer
-    base_url: str = ""
-    requests: list[str] = field(default_factory=list)
-    writers: list[asyncio.StreamWriter] = field(default_factory=list)
-
-    async def was_asked(self) -> bool:
-        """Whether a request has come."""
-        return bool(self.requests)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take one request."""
-        self.writers.append(writer)
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            self.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            await self.answer(self, writer)
-            await writer.drain()
-            writer.close()
-            await writer.wait_closed()
-
-
-@contextlib.asynccontextmanager
-async def hostile(answer: Answer) -> AsyncIterator[Hostile]:
-    """Serve one while the context lasts."""
-    host = Hostile(answer)
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        await host.serve(reader, writer)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    host.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield host
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for writer in host.writers:
-            writer.transport.abort()
-        await asyncio.sleep(0)
-
-
-def head(status: str, *headers: str) -> bytes:
-    """The head of an answer."""
-    return "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode()
-
-
-async def file(host: Hostile, writer: asyncio.StreamWriter) -> None:
-    writer.write(
-        head("200 OK", "Content-Type: image/png; charset=x", "Content-Length: 4") + b"data"
-    )
-
-
 async def slow_body(host: Hostile, writer: asyncio.StreamWriter) -> None:
     writer.write(head("200 OK", "Content-Length: 1000"))
     while True:
         writer.write(b".")
         await writer.drain()
         await asyncio.sleep(0.05)
-
-
-async def endless(host: Hostile, writer: asyncio.StreamWriter) -> None:
-    writer.write(head("200 OK", "Content-Type: image/png", "Connection: close"))
-    while True:
-        writer.write(b"x" * 65536)
-        await writer.drain()
 
 
 async def too_large(host: Hostile, writer: asyncio.StreamWriter) -> None:
@@ -321,29 +260,6 @@ async def compressed(host: Hostile, writer: asyncio.StreamWriter) -> None:
 
 async def cut(host: Hostile, writer: asyncio.StreamWriter) -> None:
     writer.write(head("200 OK", "Content-Length: 1000") + b"data")
-
-
-async def garbage(host: Hostile, writer: asyncio.StreamWriter) -> None:
-    writer.write(b"\x16\x03\x01 no HTTP at all\r\n\r\n")
-
-
-def sends_to(address: str) -> Answer:
-    """An answer that redirects; "{here}" is the server itself."""
-
-    async def redirect(host: Hostile, writer: asyncio.StreamWriter) -> None:
-        location = address.replace("{here}", host.base_url)
-        writer.write(head("307 Temporary Redirect", f"Location: {location}", "Content-Length: 0"))
-
-    return redirect
-
-
-def status(code: str) -> Answer:
-    """An answer without a file."""
-
-    async def refuse(host: Hostile, writer: asyncio.StreamWriter) -> None:
-        writer.write(head(code, "Content-Length: 0"))
-
-    return refuse
 
 
 async def test_credentials_do_not_follow_a_redirect() -> None:
@@ -431,17 +347,12 @@ async def test_this_machine_is_asked_only_when_twilio_is_here() -> None:
         with pytest.raises(MediaUnobtainableError, match="not one of Twilio's"):
             await source("https://api.twilio.com").fetch(f"{here.base_url}/file")
         # A name under twilio.com that leads here would be somebody's forged DNS.
-        real = source("https://api.twilio.com")
+        real = GuardedHttp(local=False)
         for address in (here.base_url, "https://localhost/", "https://127.0.0.1:443/"):
             with pytest.raises(MediaUnobtainableError, match="private network"):
-                await real._checked_addresses(_address(address))
+                async with real.ask("GET", URL(address)):
+                    pass
     assert here.requests == []
-
-
-def _address(text: str) -> Any:
-    from yarl import URL
-
-    return URL(text)
 
 
 @pytest.mark.parametrize(

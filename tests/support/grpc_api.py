@@ -18,7 +18,7 @@ from services.common.grpc_client import open_channel
 from services.common.grpc_server import GrpcServer
 from services.messaging.domain.phone import ContactAddresses
 from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
-from services.messaging.ports.media import File, MediaStore, StoredFile
+from services.messaging.ports.media import File, MediaInspector, MediaStore, StoredFile
 from services.messaging.ports.sending import ProviderState, ProviderStatus
 from services.messaging.store.changes import SqlChangeReader
 from services.messaging.store.conversations import SqlConversationStore
@@ -28,6 +28,7 @@ from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
 from services.messaging.usecases.send import SendMessage
 from services.messaging.usecases.watch import Watch
+from tests.support.files import KnownFiles
 from tests.support.receiving import inbound, receive
 from tests.support.sandbox import OUR_NUMBER
 from tests.support.sending import now
@@ -64,6 +65,8 @@ async def served(
     *,
     media: MediaStore | None = None,
     watch: Watch | None = None,
+    files: MediaInspector | None = None,
+    local_files: bool = False,
     **options: Any,
 ) -> AsyncIterator[GrpcServer]:
     """A server as messaging wires it, without anything that sends."""
@@ -72,6 +75,8 @@ async def served(
         own_address=OUR_NUMBER,
         provider="twilio",
         on_queued=lambda: None,
+        files=files or KnownFiles(),
+        local_files=local_files,
         addresses=ADDRESSES,
     )
     watch = watch or Watch(SqlChangeReader(database), poll_seconds=0.05)

@@ -1,28 +1,29 @@
-"""Which addresses of files are taken."""
+"""Which addresses of files are taken, and which files."""
 
 import pytest
 
 from services.common.errors import InvalidInputError
-from services.messaging.domain.media_address import checked_media
+from services.messaging.domain.media_address import check_media_address
+from services.messaging.domain.whatsapp_media import max_bytes
 
 
 @pytest.mark.parametrize(
-    ("url", "content_type"),
+    "url",
     [
-        ("https://files.example.com/plan.pdf", "application/pdf"),
-        ("https://files.example.com/a/b/PHOTO.JPG?width=100#top", "image/jpeg"),
-        ("https://files.example.com:8443/voice%2Eogg", "audio/ogg"),
-        ("https://files.example.com/download?id=17", ""),
-        ("https://files.example.com", ""),
-        ("https://xn--4dbrk0ce.example/a.png", "image/png"),
-        ("https://93.184.215.14/a.png", "image/png"),
-        ("https://[2606:2800:220:1::1]/a.png", "image/png"),
-        ("HTTPS://files.example.com./a.png", "image/png"),
+        "https://files.example.com/plan.pdf",
+        "https://files.example.com/a/b/PHOTO.JPG?width=100#top",
+        "https://files.example.com:8443/voice%2Eogg",
+        "https://files.example.com/download?id=17",
+        "https://files.example.com",
+        "https://xn--4dbrk0ce.example/a.png",
+        "https://93.184.215.14/a.png",
+        "https://[2606:2800:220:1::1]/a.png",
+        "HTTPS://files.example.com./a.png",
     ],
 )
-def test_public_files_are_taken(url: str, content_type: str) -> None:
-    """A file on the public internet is taken, with the type that its name tells."""
-    assert checked_media(url, "media_url") == content_type
+def test_public_addresses_are_taken(url: str) -> None:
+    """A file on the public internet is taken, whatever its name."""
+    check_media_address(url, "media_url")
 
 
 @pytest.mark.parametrize(
@@ -70,14 +71,42 @@ def test_public_files_are_taken(url: str, content_type: str) -> None:
         "https://[fe80::1]/a.png",
         "https://[fd00::1]/a.png",
         "https://[::1/a.png",
-        "https://files.example.com/setup.exe",
-        "https://files.example.com/page.html",
-        "https://files.example.com/moving.gif",
-        "https://files.example.com/film.mov",
     ],
 )
 def test_other_addresses_are_refused(url: str) -> None:
     """What the provider couldn't fetch, or shouldn't be asked to, is refused by its field."""
     with pytest.raises(InvalidInputError) as refused:
-        checked_media(url, "media_url")
+        check_media_address(url, "media_url")
     assert refused.value.field == "media_url"
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [
+        ("http://127.0.0.1:9000/a.png", True),
+        ("http://localhost:9000/a.png", True),
+        ("https://[::1]/a.png", True),
+        ("http://10.0.0.1/a.png", False),
+        ("https://10.0.0.1/a.png", False),
+        ("http://files.example.com/a.png", False),
+        ("file://localhost/etc/passwd", False),
+        ("http://user@localhost/a.png", False),
+    ],
+)
+def test_this_machine_is_as_good_with_the_sandbox(url: str, taken: bool) -> None:
+    """Only where it is allowed, and no other private host with it."""
+    with pytest.raises(InvalidInputError):
+        check_media_address(url, "media_url")
+    if taken:
+        check_media_address(url, "media_url", local=True)
+    else:
+        with pytest.raises(InvalidInputError):
+            check_media_address(url, "media_url", local=True)
+
+
+def test_types_and_sizes() -> None:
+    """Pictures may have 5 MB, other files 16 MB, and what WhatsApp doesn't show none at all."""
+    assert max_bytes("image/png") == 5 * 1024 * 1024
+    assert max_bytes("application/pdf") == 16 * 1024 * 1024
+    assert max_bytes("image/gif") is None
+    assert max_bytes("application/octet-stream") is None

@@ -66,6 +66,32 @@ class MediaSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a host says of a file without giving it.
+
+    Attributes:
+        content_type: In lower case, without parameters; "" when the host doesn't say.
+        size_bytes: None when the host doesn't say.
+    """
+
+    content_type: str
+    size_bytes: int | None
+
+
+class MediaInspector(Protocol):
+    """Looks at files that the provider is to fetch from elsewhere."""
+
+    async def inspect(self, url: str) -> FileFacts:
+        """What the file's host says of it.
+
+        Raises:
+            MediaUnobtainableError: Asking again would not help.
+            UnavailableError: Asking again later may help; the text says why.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class MediaTask:
     """A message some of whose files are still to be fetched.
 

@@ -192,6 +192,14 @@ class OutboxStore(Protocol):
         """
         ...
 
+    async def stored_before(self, message: NewMessage) -> Message | None:
+        """The message stored first for this request; None: it is new, or has no `request_id`.
+
+        Raises:
+            IdempotencyConflictError: The `request_id` stands for another request.
+        """
+        ...
+
     async def claim(
         self, *, limit: int, lease: timedelta, routes: Routes = ALL_OPEN
     ) -> Sequence[ClaimedSend]:

@@ -34,6 +34,7 @@ from services.messaging.store.enqueueing import (
     enqueue_all,
 )
 from services.messaging.store.models import MessageRow
+from services.messaging.store.queueing import requested_before
 from services.messaging.store.settling import settle_attempt
 from services.messaging.store.sweeping import make_expired_unknown, make_stranded_due
 from services.messaging.usecases.policy import SendPolicy
@@ -74,6 +75,16 @@ class SqlOutboxStore:
                 return await enqueue_all(connection, messages, self._policy, self._clock())
         except NothingStoredError as nothing:
             return nothing.errors
+
+    async def stored_before(self, message: NewMessage) -> Message | None:
+        """The message stored first for this request; None: it is new, or has no `request_id`."""
+        if message.request_id is None:
+            return None
+        async with self._database.read() as connection:
+            [found] = await requested_before(connection, [message])
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     async def claim(
         self, *, limit: int, lease: timedelta, routes: Routes = ALL_OPEN

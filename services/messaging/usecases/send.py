@@ -4,15 +4,18 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from services.common.errors import InvalidInputError
 from services.messaging.domain.contact import whatsapp_address
-from services.messaging.domain.media_address import checked_media
+from services.messaging.domain.media_address import check_media_address
 from services.messaging.domain.message import Author, Media, Message, Template
 from services.messaging.domain.phone import ContactAddresses
+from services.messaging.ports.media import MediaInspector
 from services.messaging.ports.sending import NewMessage, OutboxStore
 from services.messaging.usecases.background import drained
+from services.messaging.usecases.outgoing_media import inspected
 
 MAX_BODY_CHARACTERS: Final = 1600
 """Twilio refuses longer messages (error 21617)."""
@@ -31,6 +34,8 @@ class SendMessage:
         own_address: Our address, from which messages go out.
         provider: Name of the provider that sends from it.
         on_queued: Called when there is something new to send.
+        files: Looks at a file before the message that carries it is taken.
+        local_files: Files may be on this machine. For the sandbox.
         addresses: Reads the spellings of `to`.
     """
 
@@ -41,12 +46,16 @@ class SendMessage:
         own_address: str,
         provider: str,
         on_queued: Callable[[], None],
+        files: MediaInspector,
+        local_files: bool = False,
         addresses: ContactAddresses | None = None,
     ) -> None:
         self._store = store
         self._own_address = own_address
         self._provider = provider
         self._on_queued = on_queued
+        self._files = files
+        self._local_files = local_files
         self._addresses = addresses or ContactAddresses(None)
 
     async def __call__(
@@ -78,13 +87,13 @@ class SendMessage:
             InvalidInputError: A field is malformed.
             IdempotencyConflictError: The key was used for another request.
             PolicyRefusedError: A rule forbids the message; the error says which.
+            MediaUnreadableError: The file's host doesn't answer now.
             UnavailableError: The database can't be reached.
         """
         recipient = self._addresses.identity(to, field="to")
         _check_content(body, media_url, template)
-        media = (
-            () if media_url is None else (Media(media_url, checked_media(media_url, "media_url")),)
-        )
+        if media_url is not None:
+            check_media_address(media_url, "media_url", local=self._local_files)
         if template is not None:
             _check_template(template)
         if reply_to_message_id is not None:
@@ -99,7 +108,7 @@ class SendMessage:
             provider=self._provider,
             author=Author.PERSON if from_person else Author.API,
             body=body,
-            media=media,
+            media=() if media_url is None else (Media(media_url, ""),),
             template=template,
             reply_to_message_id=reply_to_message_id,
             request_id=request_id,
@@ -116,6 +125,13 @@ class SendMessage:
                 },
             ),
         )
+        if media_url is not None:
+            # What is known already is answered whatever has become of the file.
+            known = await drained(self._store.stored_before(new))
+            if known is not None:
+                return known
+            file = await inspected(self._files, media_url, "media_url")
+            new = replace(new, media=(file,))
         # A caller that gives up meanwhile cancels this.
         return await drained(self._enqueue(new))
 

@@ -28,7 +28,7 @@ def messages_router(messaging: Messaging, held: HeldRequests) -> APIRouter:
         "/send",
         status_code=202,
         summary="Send a message",
-        responses=answers(202, 404, 409, 422, location=True),
+        responses=answers(202, 404, 409, 422, 424, location=True),
     )
     async def send_message(
         request: Request,

@@ -64,6 +64,11 @@ _ERRORS: dict[int, tuple[str, str, dict[str, Any]]] = {
         "Idempotency-Key: it was used before with another request; use a new one",
         {},
     ),
+    424: (
+        "MEDIA_UNREADABLE",
+        "media_url: the file can't be read now: its host can't be found; try again later",
+        {"rule": "media_unreadable"},
+    ),
     429: ("RATE_LIMITED", "This key has used up its requests.", {}),
     500: ("INTERNAL", "Something went wrong here; the log says what.", {}),
     503: ("UNAVAILABLE", "messaging can't be reached now; try again.", {}),
@@ -71,7 +76,7 @@ _ERRORS: dict[int, tuple[str, str, dict[str, Any]]] = {
 }
 _EVERY = (401, 429, 500, 503, 504)
 _WITH_A_BODY = (408, 413, 415)
-_RETRY = (429,)
+_RETRY = (424, 429)
 _HEADERS: dict[str, dict[str, Any]] = {
     "RateLimit": {
         "description": "What is left (`r`) and when all of it is back (`t`, seconds).",

@@ -124,7 +124,8 @@ class NewMessage(Given):
         default_factory=str,
         max_length=2000,
         pattern=r"^https://[!-~]+$",
-        description="An https address from which the provider takes the file.",
+        description="An https address from which the provider takes the file. Its host is asked "
+        "for type and size first.",
         json_schema_extra={"format": "uri"},
     )
     template: NewTemplate = Field(default_factory=lambda: NewTemplate.model_construct(id=""))

@@ -47,7 +47,10 @@ class SendMessageRequest(_message.Message):
     Empty: every call is a new message.
     """
     media_url: _builtins.str
-    """An https address from which the provider takes the file."""
+    """An https address from which the provider takes the file. Its host is asked
+    for the file's type and size before the message is taken; with a request_id
+    that is known already it isn't.
+    """
     reply_to_message_id: _builtins.str
     """The id of a message of the same conversation."""
     from_person: _builtins.bool
