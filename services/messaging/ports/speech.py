@@ -1,6 +1,6 @@
 """What a turn needs from recordings, speech vendors and the assistant."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,10 +79,11 @@ class Talker(Protocol):
 
     def reply(
         self, before: Sequence[Exchange], heard: str, *, language: str
-    ) -> AsyncIterator[str | CallAction]:
+    ) -> AsyncGenerator[str | CallAction, None]:
         """The answer as it is written: pieces of text, and at most one action among them.
 
-        Closing the iterator ends the request.
+        Closing the generator ends the request; who leaves early closes it (`aclosing`).
+        An action may come without a word.
 
         Args:
             before: The call so far, oldest first.
@@ -127,7 +128,7 @@ class AudioStore(Protocol):
         """
         ...
 
-    async def put(self, audio_id: str, mp3: bytes) -> None:
+    async def put(self, audio_id: str, content: bytes) -> None:
         """Store a file; on disk when it returns.
 
         Raises:
