@@ -1,0 +1,61 @@
+"""What a caller and the assistant have said to each other so far."""
+
+from collections.abc import Sequence
+
+from services.messaging.domain.call import Call, CallAction, CallOutcome, Turn, TurnState
+from services.messaging.ports.calls import CallStore
+from services.messaging.ports.speech import Exchange
+
+
+def exchanges(turns: Sequence[Turn], *, before: int) -> tuple[Exchange, ...]:
+    """The conversation before a turn, each answer cut to what the caller has heard of it."""
+    return tuple(
+        Exchange(turn.transcript, " ".join(part.text for part in turn.parts[: turn.played]))
+        for turn in sorted(turns, key=lambda turn: turn.number)
+        if turn.number < before and turn.transcript and not turn.voicemail
+    )
+
+
+async def heard_out(store: CallStore, call: Call, number: int) -> Call:
+    """Note that the answer before a turn was played to its end, and return the call with it.
+
+    A caller gets to that turn only after the whole answer; one that was given up was never
+    handed out whole.
+
+    Raises:
+        UnavailableError: The database can't be reached.
+    """
+    last = max((turn for turn in call.turns if turn.number < number), key=_number, default=None)
+    if last is None or last.state is not TurnState.DONE or last.played >= len(last.parts):
+        return call
+    await store.played(call.call_id, last.number, len(last.parts))
+    return await store.call(call.call_id)
+
+
+def outcome_of(call: Call, *, closed: bool) -> CallOutcome:
+    """What came of a call that has ended, by its turns.
+
+    Args:
+        closed: It came outside business hours.
+    """
+    if call.outcome is CallOutcome.TRANSFERRED:
+        return call.outcome
+    if any(_is_message(turn) for turn in call.turns):
+        return CallOutcome.VOICEMAIL
+    if any(_is_answered(turn) for turn in call.turns):
+        return CallOutcome.ANSWERED
+    return CallOutcome.CLOSED if closed else CallOutcome.MISSED
+
+
+def _is_message(turn: Turn) -> bool:
+    return turn.voicemail and turn.state is not TurnState.SILENT
+
+
+def _is_answered(turn: Turn) -> bool:
+    if turn.voicemail or turn.action is CallAction.TRANSFER or not turn.parts:
+        return False
+    return turn.state is TurnState.DONE or turn.played > 0
+
+
+def _number(turn: Turn) -> int:
+    return turn.number

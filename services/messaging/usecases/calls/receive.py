@@ -1,0 +1,104 @@
+"""Taking in what the journal says of calls."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import structlog
+
+from services.common.errors import NotFoundError
+from services.messaging.domain.call import CallOutcome, CallReport, CallSeen, Recording
+from services.messaging.ports.calls import CallStore
+from services.messaging.ports.clock import Clock
+from services.messaging.usecases.calls.history import heard_out, outcome_of
+from services.messaging.usecases.calls.missed import MissedCallReply
+from services.messaging.usecases.calls.next_step import CallRules
+
+log = structlog.get_logger(__name__)
+
+
+class ReceiveCalls:
+    """Stores events of calls and sees to what follows. Each may come twice, late or out of order.
+
+    Every method raises `UnavailableError` when the database can't be reached: give the event
+    again.
+
+    Args:
+        on_turn: Called with call and number of a turn that is to be worked on; must not block.
+        missed: None when callers who missed us get no message.
+        recent: Calls that are older get no message.
+    """
+
+    def __init__(
+        self,
+        store: CallStore,
+        rules: CallRules,
+        *,
+        on_turn: Callable[[str, int], None],
+        missed: MissedCallReply | None,
+        clock: Clock,
+        recent: timedelta = timedelta(hours=1),
+    ) -> None:
+        self._store = store
+        self._rules = rules
+        self._on_turn = on_turn
+        self._missed = missed
+        self._clock = clock
+        self._recent = recent
+
+    async def seen(self, call: CallSeen) -> None:
+        """Somebody calls."""
+        await self._store.seen(call)
+
+    async def report(self, report: CallReport) -> None:
+        """The provider says where a call stands."""
+        if await self._store.report(report):
+            await self._ended(report.call.call_id)
+
+    async def recorded(self, recording: Recording) -> None:
+        """The caller spoke, or left a message."""
+        call_id = recording.call.call_id
+        await self._store.recorded(recording)
+        if not recording.absent:
+            self._on_turn(call_id, recording.turn)
+        await self._heard_out(call_id, recording.turn)
+        if recording.voicemail:
+            # It may come after the report that the call has ended.
+            await self._ended(call_id)
+
+    async def silent(self, call: CallSeen, turn: int) -> None:
+        """The caller said nothing."""
+        await self._store.silent(call, turn)
+        await self._heard_out(call.call_id, turn)
+
+    async def played(self, call: CallSeen, turn: int, part: int) -> None:
+        """The caller has heard the parts of an answer before `part`."""
+        await self._store.seen(call)
+        await self._store.played(call.call_id, turn, part)
+
+    async def dialed(self, call: CallSeen, turn: int, *, answered: bool) -> None:
+        """A person was called for the caller, after a turn."""
+        await self._store.seen(call)
+        await self._heard_out(call.call_id, turn + 1)
+        if answered:
+            await self._store.set_outcome(call.call_id, CallOutcome.TRANSFERRED)
+
+    async def _heard_out(self, call_id: str, turn: int) -> None:
+        await heard_out(self._store, await self._store.call(call_id), turn)
+
+    async def _ended(self, call_id: str) -> None:
+        try:
+            call = await self._store.call(call_id)
+        except NotFoundError:
+            return
+        if not call.status.has_ended:
+            return
+        outcome = outcome_of(call, closed=self._rules.is_closed(call))
+        if call.outcome is None or outcome in (CallOutcome.VOICEMAIL, CallOutcome.ANSWERED):
+            await self._store.set_outcome(call_id, outcome)
+        unreached = (CallOutcome.VOICEMAIL, CallOutcome.MISSED, CallOutcome.CLOSED)
+        if self._missed is None or outcome not in unreached:
+            return
+        if self._clock() - call.started_at > self._recent + self._rules.max_length:
+            log.info("a call is too long ago for a message to the caller", call_id=call_id)
+            return
+        await self._missed(call)
