@@ -1,10 +1,10 @@
 """Reading calls; lists as in `queries`: each is an index read from its end."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, select, tuple_, union
+from sqlalchemy import ColumnElement, Row, Select, or_, select, tuple_, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import NotFoundError
@@ -70,6 +70,45 @@ async def list_calls(
         calls=tuple(_call_of(row) for row in page),
         next=(page[-1].started_at, page[-1].id) if len(rows) > limit else None,
     )
+
+
+async def recordings_to_delete(
+    connection: AsyncConnection, *, limit: int
+) -> Sequence[tuple[str, int, str]]:
+    """Final turns whose recording the provider still has, but for voicemails that failed."""
+    rows = await connection.execute(
+        select(CallRow.provider_call_id, CallTurnRow.number, CallTurnRow.recording_id)
+        .join(CallRow, CallRow.id == CallTurnRow.call_id)
+        .where(
+            CallTurnRow.has_recording.is_(True),
+            CallTurnRow.state != TurnState.WORKING.value,
+            or_(
+                CallTurnRow.voicemail.is_(False),
+                CallTurnRow.state != TurnState.FAILED.value,
+            ),
+        )
+        .order_by(CallTurnRow.id)
+        .limit(limit)
+    )
+    return [(row.provider_call_id, row.number, str(row.recording_id)) for row in rows]
+
+
+async def unfinished_turns(
+    connection: AsyncConnection, *, now: datetime, limit: int
+) -> Sequence[tuple[str, int]]:
+    """Turns to be worked on that nobody works on, the oldest first."""
+    rows = await connection.execute(
+        select(CallRow.provider_call_id, CallTurnRow.number)
+        .join(CallRow, CallRow.id == CallTurnRow.call_id)
+        .where(
+            CallTurnRow.state == TurnState.WORKING.value,
+            CallTurnRow.recording_id.is_not(None),
+            or_(CallTurnRow.lease_until.is_(None), CallTurnRow.lease_until <= now),
+        )
+        .order_by(CallTurnRow.heard_at, CallTurnRow.id)
+        .limit(limit)
+    )
+    return [(row.provider_call_id, row.number) for row in rows]
 
 
 def _newest(
