@@ -22,6 +22,7 @@ from services.messaging.providers.guarded_http import (
     redirected,
     within,
 )
+from services.messaging.providers.twilio.hosts import TwilioHosts
 
 _TIMEOUT_SECONDS: Final = 30.0
 _CHUNK_BYTES: Final = 64 * 1024
@@ -49,8 +50,7 @@ class TwilioMedia:
         timeout_seconds: float = _TIMEOUT_SECONDS,
     ) -> None:
         self._authorization = aiohttp.encode_basic_auth(account_sid, auth_token.get_secret_value())
-        base = URL(base_url)
-        self._origin = (base.scheme, base.host, base.port)
+        self._hosts = TwilioHosts(base_url)
         self._http = GuardedHttp(local=is_on_this_machine(base_url))
         self._max_bytes = max_bytes
         self._timeout_seconds = timeout_seconds
@@ -64,7 +64,7 @@ class TwilioMedia:
             UnavailableError: Twilio didn't answer, or not yet with the file.
         """
         address = parsed_url(url)
-        if not self._is_twilio(address):
+        if not self._hosts.own(address):
             raise MediaUnobtainableError("its address is not one of Twilio's")
         async with within(self._timeout_seconds):
             found = await self._get(address, {"Authorization": self._authorization})
@@ -74,14 +74,6 @@ class TwilioMedia:
             if isinstance(found, URL):
                 raise MediaUnobtainableError("it is redirected more than once")
             return found
-
-    def _is_twilio(self, url: URL) -> bool:
-        if url.user is not None or url.password is not None:
-            return False
-        host = (url.host or "").lower()
-        if (url.scheme, host, url.port) == self._origin:
-            return True
-        return url.scheme == "https" and url.port == 443 and host.endswith(".twilio.com")
 
     async def _get(self, url: URL, headers: Mapping[str, str]) -> File | URL:
         """The file, or where we are sent for it."""
