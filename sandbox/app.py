@@ -13,17 +13,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sandbox.callbacks import Courier
 from sandbox.control import Control
 from sandbox.faults import FaultBoard
+from sandbox.google_account import GoogleAccount
+from sandbox.google_api import GoogleAPI, GoogleError
 from sandbox.life import Lives
 from sandbox.media import MediaHost
-from sandbox.openai_api import OpenAIAPI, OpenAIError
+from sandbox.openai_api import OpenAIAPI
+from sandbox.openai_audio import OpenAIAudio
+from sandbox.openai_errors import OpenAIError
 from sandbox.settings import SandboxSettings
 from sandbox.state import RequestRecord, SandboxState
 from sandbox.twilio_api import TwilioAPI
 from sandbox.twilio_errors import TwilioError
+from sandbox.vendor_control import VendorControl
+from sandbox.vendors import Latencies, Vendors
 
 
 class Sandbox:
-    """The pretend Twilio, the pretend OpenAI and the control API, wired together."""
+    """The pretend Twilio, OpenAI and Google and the control API, wired together."""
 
     def __init__(
         self,
@@ -40,15 +46,25 @@ class Sandbox:
         self.lives = Lives(settings, state, self.faults, courier)
         media = MediaHost(state, base_url)
         twilio = TwilioAPI(settings, state, self.faults, self.lives, media, self.closing)
-        openai = OpenAIAPI(settings, state, self.faults, self.closing)
-        control = Control(settings, state, self.faults, courier, self.lives, base_url)
+        self.vendors = Vendors(_latencies(settings), state, self.faults, self.closing)
+        openai = OpenAIAPI(settings, state, self.faults, self.vendors, self.closing)
+        audio = OpenAIAudio(settings, self.faults, self.vendors)
+        given = settings.google_account
+        self.google_account = GoogleAccount(given.get_secret_value() if given else None, base_url)
+        google = GoogleAPI(self.google_account, self.vendors)
+        vendor_control = VendorControl(state, self.vendors, self.google_account)
+        control = Control(settings, state, self.faults, courier, self.lives, self.vendors, base_url)
         self.app = FastAPI(title="Switchboard sandbox", lifespan=self._lifespan)
         self.app.include_router(control.router())
+        self.app.include_router(vendor_control.router())
         self.app.include_router(openai.router())
+        self.app.include_router(audio.router())
+        self.app.include_router(google.router())
         self.app.include_router(media.router())
         self.app.include_router(twilio.router())
         self.app.add_exception_handler(TwilioError, _refusal)
         self.app.add_exception_handler(OpenAIError, _refusal)
+        self.app.add_exception_handler(GoogleError, _refusal)
         self.app.add_middleware(RequestLog, state=state)
 
     @asynccontextmanager
@@ -88,4 +104,15 @@ class RequestLog:
 
 
 def _refusal(_: Request, error: Exception) -> Response:
-    return cast("TwilioError | OpenAIError", error).response()
+    return cast("TwilioError | OpenAIError | GoogleError", error).response()
+
+
+def _latencies(settings: SandboxSettings) -> Latencies:
+    return Latencies(
+        transcription=settings.transcription,
+        answer=settings.answer,
+        answer_word=settings.answer_word,
+        speech=settings.speech,
+        google_speech=settings.speech,
+        speech_character=settings.speech_character,
+    )

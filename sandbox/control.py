@@ -20,6 +20,7 @@ from sandbox.state import (
     Status,
     StatusChange,
 )
+from sandbox.vendors import Vendors
 
 _INCOMING_PATH = "/webhook/whatsapp/incoming"
 
@@ -77,6 +78,7 @@ class Control:
         faults: FaultBoard,
         courier: Courier,
         lives: Lives,
+        vendors: Vendors,
         base_url: str,
     ) -> None:
         self._settings = settings
@@ -84,6 +86,7 @@ class Control:
         self._faults = faults
         self._courier = courier
         self._lives = lives
+        self._vendors = vendors
         self._base_url = base_url
 
     def router(self) -> APIRouter:
@@ -175,10 +178,11 @@ class Control:
         return await self.set_faults(Faults())
 
     async def reset(self) -> dict[str, Any]:
-        """Start afresh: no messages, no faults, nothing pending."""
+        """Start afresh: no messages, no faults, nothing pending, the usual latencies."""
         await self._lives.cancel()
         self._state.clear()
         self._faults.now = Faults()
+        self._vendors.reset()
         return await self.health()
 
 

@@ -82,6 +82,14 @@ class OpenAICut(Fault):
     after_events: int = Field(5, ge=0)
 
 
+class VendorFault(Fault):
+    """How a speech vendor fails; `slow` still answers, later."""
+
+    kind: Literal["error", "rate_limited", "hang", "slow", "cut", "garbage"] = "error"
+    seconds: float = Field(1, gt=0, le=600, description="How much later, for `slow`.")
+    retry_after: int | None = Field(1, ge=0, description="Seconds, for `rate_limited`.")
+
+
 class Faults(BaseModel):
     """All switches; null is off."""
 
@@ -107,6 +115,12 @@ class Faults(BaseModel):
     openai_hang: Fault | None = None
     openai_slow: OpenAISlow | None = None
     openai_cut: OpenAICut | None = None
+
+    transcription: VendorFault | None = None
+    transcription_invents: Fault | None = Field(None, description="Words where there were none.")
+    speech: VendorFault | None = None
+    google_token: VendorFault | None = None
+    google_speech: VendorFault | None = None
 
 
 F = TypeVar("F", bound=Fault)

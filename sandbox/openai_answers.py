@@ -1,13 +1,36 @@
 """What the pretend language model says: always the same to the same question."""
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 _HEBREW = re.compile(r"[\u0590-\u05ff]")
 _QUOTED = 80
 
+END_CALL, TRANSFER = "end_call", "transfer_to_person"
+"""Tools that the pretend model knows to call, where it is offered them."""
+
 # The first pattern that fits wins.
+_WITH_TOOLS = [
+    (
+        r"\bperson\b|\bhuman\b|\brepresentative\b|speak (?:to|with) (?:some|any)one",
+        TRANSFER,
+        "One moment, please. I'm putting you through to a colleague.",
+    ),
+    (r"\b(?:good)?bye\b|that's all", END_CALL, "Thank you for calling. Goodbye!"),
+    (r"נציג|בן אדם|לדבר עם מישהו", TRANSFER, "רגע אחד, בבקשה. אני מעביר אתכם לנציג."),
+    (r"להתראות|ביי", END_CALL, "תודה שהתקשרתם. להתראות!"),
+]
+
 _ANSWERS = [
+    (
+        r"\btell me (?:all|more)\b",
+        (
+            "It has three rooms and a balcony. The kitchen was renovated last year. "
+            "There is a lift, and parking in the yard. The sea is a short walk away. "
+            "You could move in next month."
+        ),
+    ),
     (
         r"\bprice|\bcost|how much|\brent\b",
         "The rent is 4,200 shekels a month. Would you like to come and see the place?",
@@ -37,6 +60,24 @@ def answer(question: str) -> str:
     if _HEBREW.search(question):
         return f"תודה על ההודעה: \u201c{quoted}\u201d. נחזור אליכם בהקדם."
     return f"Thanks for your message: \u201c{quoted}\u201d. A colleague will get back to you soon."
+
+
+def answer_with_tools(question: str, offered: Collection[str]) -> tuple[str, str | None]:
+    """An answer, and the tool that is called after it where one of those offered fits."""
+    for pattern, tool, text in _WITH_TOOLS:
+        if tool in offered and re.search(pattern, question, re.IGNORECASE):
+            return text, tool
+    return answer(question), None
+
+
+def offered_tools(request: dict[str, Any]) -> list[str]:
+    """The functions that a request allows to be called."""
+    tools = request.get("tools")
+    return [
+        str(tool.get("name"))
+        for tool in (tools if isinstance(tools, list) else [])
+        if isinstance(tool, dict) and tool.get("type") == "function"
+    ]
 
 
 def last_user_text(request: dict[str, Any]) -> str | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,35 +10,22 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from sandbox.connection import cut, hang
 from sandbox.faults import FaultBoard
-from sandbox.openai_answers import answer, last_user_text
+from sandbox.openai_answers import answer_with_tools, last_user_text, offered_tools
+from sandbox.openai_errors import authorize, invalid, json_object, rate_limited, server_error
 from sandbox.openai_response import ResponseAnswer
 from sandbox.settings import SandboxSettings
-from sandbox.state import OpenAIRequest, SandboxState
+from sandbox.state import OpenAIRequest, SandboxState, VendorCall
+from sandbox.vendors import Vendors
 
-_MODELS = ["gpt-6-luna", "gpt-transcribe", "gpt-realtime-2.1"]
+# With the day on which OpenAI switches it off, where one is announced.
+_MODELS = {
+    "gpt-6-luna": None,
+    "gpt-transcribe": None,
+    "gpt-realtime-2.1": None,
+    "gpt-4o-mini-tts": "2027-01-06",
+    "tts-1": "2027-01-06",
+}
 _MODELS_CREATED = 1_780_272_000
-
-
-class OpenAIError(Exception):
-    """A refusal in OpenAI's shape."""
-
-    def __init__(
-        self,
-        status: int,
-        kind: str,
-        message: str,
-        code: str | None = None,
-        param: str | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-        self.headers = headers
-
-    def response(self) -> JSONResponse:
-        """The answer as OpenAI gives it."""
-        return JSONResponse(self.body, status_code=self.status, headers=self.headers)
 
 
 class OpenAIAPI:
@@ -50,11 +36,13 @@ class OpenAIAPI:
         settings: SandboxSettings,
         state: SandboxState,
         faults: FaultBoard,
+        vendors: Vendors,
         closing: asyncio.Event,
     ) -> None:
         self._key = settings.openai_api_key.get_secret_value()
         self._state = state
         self._faults = faults
+        self._vendors = vendors
         self._closing = closing
 
     def router(self) -> APIRouter:
@@ -66,81 +54,84 @@ class OpenAIAPI:
 
     async def models(self, request: Request) -> Response:
         """The models there are."""
-        self._authorize(request)
+        authorize(request, self._key)
         models = [
-            {"id": name, "object": "model", "created": _MODELS_CREATED, "owned_by": "sandbox"}
-            for name in _MODELS
+            {
+                "id": name,
+                "object": "model",
+                "created": _MODELS_CREATED,
+                "owned_by": "sandbox",
+                "shutdown_date": shutdown_date,
+            }
+            for name, shutdown_date in _MODELS.items()
         ]
         return JSONResponse({"object": "list", "data": models})
 
     async def respond(self, request: Request) -> Response:
         """Answer the last thing the user said."""
-        self._authorize(request)
-        asked = await self._body(request)
+        authorize(request, self._key)
+        asked = await _asked(request)
         record = OpenAIRequest(at=self._state.now(), body=asked)
         self._state.openai_requests.append(record)
+        question = last_user_text(asked)
+        call = self._vendors.note("answer", question or "")
+        call.outcome = "refused"
         strike, now = self._faults.strike, self._faults.now
         if limited := strike(now.openai_rate_limited):
-            wait = limited.retry_after
-            headers = None if wait is None else {"Retry-After": str(wait)}
-            raise OpenAIError(
-                429,
-                "requests",
-                "Rate limit reached for requests.",
-                "rate_limit_exceeded",
-                headers=headers,
-            )
+            raise rate_limited(limited.retry_after)
         if strike(now.openai_error_500):
-            raise OpenAIError(500, "server_error", "The server had an error. Please try again.")
+            raise server_error()
         if strike(now.openai_hang):
             return await hang(request, self._closing)
-        question = last_user_text(asked)
         if question is None:
-            raise _invalid("There is no text of the user in 'input'.", "input")
-        record.answer = answer(question)
-        made = ResponseAnswer(asked, record.answer, int(record.at.timestamp()))
+            raise invalid("There is no text of the user in 'input'.", "input")
+        call.outcome = None
+        record.answer, tool = answer_with_tools(question, offered_tools(asked))
+        made = ResponseAnswer(asked, record.answer, int(record.at.timestamp()), tool)
         slow, broken = strike(now.openai_slow), strike(now.openai_cut)
         delay = slow.seconds if slow else 0
         if asked.get("stream"):
             after = broken.after_events if broken else None
-            events = self._stream(request, made, delay, after)
+            events = self._stream(request, made, call, delay, after)
             return StreamingResponse(events, media_type="text/event-stream")
-        await asyncio.sleep(delay)
-        if broken:
-            return cut(request)
-        return JSONResponse(made.whole())
+        latencies = self._vendors.latencies
+        words = latencies.answer_word * len(record.answer.split())
+        await asyncio.sleep(latencies.answer + words + delay)
+        call.outcome = "refused" if broken else "answered"
+        call.seconds = (self._state.now() - call.at).total_seconds()
+        return cut(request) if broken else JSONResponse(made.whole())
 
     async def _stream(
-        self, request: Request, made: ResponseAnswer, delay: float, cut_after: int | None
+        self,
+        request: Request,
+        made: ResponseAnswer,
+        call: VendorCall,
+        delay: float,
+        cut_after: int | None,
     ) -> AsyncIterator[str]:
-        for number, event in enumerate(made.events()):
-            if number == cut_after:
-                cut(request)
-                # The server ends this task when it notices.
-                await self._closing.wait()
-            await asyncio.sleep(delay)
-            yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
-
-    def _authorize(self, request: Request) -> None:
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        valid = secrets.compare_digest(key.strip().encode(), self._key.encode())
-        if scheme.lower() != "bearer" or not valid:
-            raise OpenAIError(
-                401, "invalid_request_error", "Incorrect API key provided.", "invalid_api_key"
-            )
-
-    async def _body(self, request: Request) -> dict[str, Any]:
+        latencies, words = self._vendors.latencies, 0
+        call.outcome = "abandoned"
         try:
-            body = await request.json()
-        except ValueError as error:
-            raise _invalid("We could not parse the JSON body of your request.") from error
-        if not isinstance(body, dict):
-            raise _invalid("The body must be a JSON object.")
-        for name, kinds in {"model": (str,), "input": (str, list)}.items():
-            if not isinstance(body.get(name), kinds):
-                raise _invalid(f"Missing or malformed parameter: '{name}'.", name)
-        return body
+            for number, event in enumerate(made.events()):
+                if number == cut_after:
+                    call.outcome = "refused"
+                    cut(request)
+                    # The server ends this task when it notices.
+                    await self._closing.wait()
+                if event["type"] == "response.output_text.delta":
+                    await asyncio.sleep(latencies.answer_word if words else latencies.answer)
+                    words += 1
+                await asyncio.sleep(delay)
+                if event["type"] == "response.completed":
+                    call.outcome = "answered"
+                yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
+        finally:
+            call.seconds = (self._state.now() - call.at).total_seconds()
 
 
-def _invalid(message: str, param: str | None = None) -> OpenAIError:
-    return OpenAIError(400, "invalid_request_error", message, param=param)
+async def _asked(request: Request) -> dict[str, Any]:
+    body = await json_object(request)
+    for name, kinds in {"model": (str,), "input": (str, list)}.items():
+        if not isinstance(body.get(name), kinds):
+            raise invalid(f"Missing or malformed parameter: '{name}'.", name)
+    return body

@@ -11,16 +11,22 @@ Json = dict[str, Any]
 class ResponseAnswer:
     """One answer of the model in the shape of OpenAI's Responses API."""
 
-    def __init__(self, request: Json, text: str, created_at: int) -> None:
+    def __init__(self, request: Json, text: str, created_at: int, tool: str | None = None) -> None:
         self._request = request
         self._text = text
         self._created_at = created_at
         self._id = f"resp_{uuid4().hex}"
         self._item_id = f"msg_{uuid4().hex}"
+        self._tool = tool
+        self._tool_id = f"fc_{uuid4().hex}"
+        self._tool_call_id = f"call_{uuid4().hex}"
 
     def whole(self) -> Json:
         """The completed response."""
-        return self._response("completed", [self._item("completed", [self._part(self._text)])])
+        output = [self._item("completed", [self._part(self._text)])]
+        if self._tool:
+            output.append(self._tool_call("completed", "{}"))
+        return self._response("completed", output)
 
     def events(self) -> Iterator[Json]:
         """The events of a streamed response, in order and numbered."""
@@ -48,7 +54,23 @@ class ResponseAnswer:
             **item,
             "item": self._item("completed", [self._part(self._text)]),
         }
+        if self._tool:
+            yield from self._tool_events()
         yield {"type": "response.completed", "response": self.whole()}
+
+    def _tool_events(self) -> Iterator[Json]:
+        item = {"output_index": 1}
+        arguments = {"item_id": self._tool_id, "output_index": 1}
+        begun, done = self._tool_call("in_progress", ""), self._tool_call("completed", "{}")
+        yield {"type": "response.output_item.added", **item, "item": begun}
+        yield {"type": "response.function_call_arguments.delta", **arguments, "delta": "{}"}
+        yield {
+            "type": "response.function_call_arguments.done",
+            **arguments,
+            "name": self._tool,
+            "arguments": "{}",
+        }
+        yield {"type": "response.output_item.done", **item, "item": done}
 
     def _response(self, status: str, output: list[Json]) -> Json:
         asked = self._request
@@ -71,7 +93,7 @@ class ResponseAnswer:
             "temperature": asked.get("temperature", 1.0),
             "text": {"format": {"type": "text"}},
             "tool_choice": "auto",
-            "tools": [],
+            "tools": asked.get("tools") or [],
             "top_p": asked.get("top_p", 1.0),
             "truncation": "disabled",
             "usage": self._usage() if status == "completed" else None,
@@ -84,6 +106,16 @@ class ResponseAnswer:
             "role": "assistant",
             "status": status,
             "content": content,
+        }
+
+    def _tool_call(self, status: str, arguments: str) -> Json:
+        return {
+            "id": self._tool_id,
+            "type": "function_call",
+            "status": status,
+            "name": self._tool,
+            "call_id": self._tool_call_id,
+            "arguments": arguments,
         }
 
     @staticmethod

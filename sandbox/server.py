@@ -16,6 +16,7 @@ from sandbox.connection import BreakableProtocol
 from sandbox.faults import Faults
 from sandbox.settings import SandboxSettings
 from sandbox.state import SandboxState
+from sandbox.vendors import Latencies
 
 _GRACE = 2  # Seconds for requests under way when the sandbox stops.
 
@@ -31,6 +32,15 @@ class RunningSandbox:
     def set_faults(self, faults: Faults) -> None:
         """Set all switches; those not given are off."""
         self._sandbox.faults.now = faults
+
+    def set_latencies(self, latencies: Latencies) -> None:
+        """Set how long the vendors take; those not given answer at once."""
+        self._sandbox.vendors.latencies = latencies
+
+    @property
+    def google_account(self) -> str:
+        """The JSON of the service account that the pretend Google knows."""
+        return self._sandbox.google_account.json
 
     async def settled(self) -> None:
         """Wait until every message has come to its end and every callback was answered."""

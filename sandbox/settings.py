@@ -69,6 +69,15 @@ class SandboxSettings(BaseSettings):
         pattern=r"^whatsapp:\+[1-9][0-9]{6,14}$", validation_alias="TWILIO_WHATSAPP_NUMBER"
     )
     openai_api_key: SecretStr = Field(min_length=1, validation_alias="OPENAI_API_KEY")
+    # The service account that the pretend Google knows; without one it makes its own.
+    google_account: SecretStr | None = Field(None, validation_alias="GOOGLE_TTS_SA_JSON")
+
+    # How long the vendors of a call take; see sandbox/vendors.py.
+    transcription: Seconds = Field(0, validation_alias="SANDBOX_TRANSCRIPTION")
+    answer: Seconds = Field(0, validation_alias="SANDBOX_ANSWER")
+    answer_word: Seconds = Field(0, validation_alias="SANDBOX_ANSWER_WORD")
+    speech: Seconds = Field(0, validation_alias="SANDBOX_SPEECH")
+    speech_character: Seconds = Field(0, validation_alias="SANDBOX_SPEECH_CHARACTER")
 
     # All counted from the moment Twilio accepted the message.
     sent_after: Seconds = Field(0.2, validation_alias="SANDBOX_SENT_AFTER")

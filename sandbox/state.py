@@ -9,6 +9,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, computed_field
 
 FailedStatus = Literal["failed", "undelivered"]
+VendorName = Literal[
+    "transcription", "answer", "speech", "google_token", "google_speech", "recording"
+]
 Status = Literal["queued", "sending", "sent", "delivered", "read", "failed", "undelivered"]
 
 # A status that comes late doesn't undo a later one.
@@ -118,6 +121,22 @@ class OpenAIRequest(BaseModel):
     answer: str | None = None
 
 
+class VendorCall(BaseModel):
+    """A call of a pretend vendor.
+
+    Attributes:
+        about: The recording that was transcribed, the question that was answered, the text that
+            was spoken, or the recording that was fetched.
+        seconds: How long it took; None while it goes on.
+    """
+
+    at: datetime
+    vendor: VendorName
+    about: str
+    seconds: float | None = None
+    outcome: Literal["answered", "refused", "abandoned"] | None = None
+
+
 class SandboxState:
     """Messages in the order they came, and what was asked of us."""
 
@@ -126,6 +145,7 @@ class SandboxState:
         self.messages: dict[str, Message] = {}
         self.requests: deque[RequestRecord] = deque(maxlen=_LOG_LENGTH)
         self.openai_requests: deque[OpenAIRequest] = deque(maxlen=_LOG_LENGTH)
+        self.vendor_calls: deque[VendorCall] = deque(maxlen=_LOG_LENGTH)
 
     def add(self, message: Message) -> None:
         """Keep a message."""
@@ -142,6 +162,7 @@ class SandboxState:
         self.messages.clear()
         self.requests.clear()
         self.openai_requests.clear()
+        self.vendor_calls.clear()
 
 
 def new_sid(prefix: str) -> str:
