@@ -3,14 +3,15 @@
 import json
 import re
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import phonenumbers
 from pydantic import AfterValidator, Field, SecretStr
 
-from services.common.settings import CommonSettings, HttpOrigin
+from services.common.settings import HttpOrigin
 from services.messaging.domain.contact import whatsapp_identity
+from services.messaging.setting_types import ApiUrl, Seconds
 from services.messaging.store.database import database_url
+from services.messaging.voice_settings import VoiceSettings
 
 TWILIO: dict[str, Any] = {"group": "twilio"}
 OPENAI: dict[str, Any] = {"group": "openai"}
@@ -65,20 +66,7 @@ def _json_object(value: SecretStr) -> SecretStr:
     return value
 
 
-def _secure_or_local(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme == "https" or (
-        parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
-    ):
-        return value.rstrip("/")
-    raise ValueError("must begin with https://, as credentials are sent there (http only locally)")
-
-
-ApiUrl = Annotated[str, AfterValidator(_secure_or_local)]
-Seconds = Annotated[float, Field(gt=0)]
-
-
-class MessagingSettings(CommonSettings):
+class MessagingSettings(VoiceSettings):
     """Everything that messaging can be told."""
 
     public_host: HttpOrigin = Field(
@@ -215,7 +203,8 @@ class MessagingSettings(CommonSettings):
     )
     google_tts_sa_json: Annotated[SecretStr, AfterValidator(_json_object)] | None = Field(
         None,
-        description="Google service account for spoken answers, as JSON; checked, not yet used",
+        description="Google service account for spoken answers, as JSON on one line; OpenAI speaks "
+        "when unset",
         examples=['{"type":"service_account","project_id":"..."}'],
         json_schema_extra=GOOGLE,
     )
