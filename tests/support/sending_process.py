@@ -24,6 +24,7 @@ def _die() -> None:
 class _DyingProvider:
     def __init__(self, provider: Provider, point: str) -> None:
         self.name = provider.name
+        self.absorbs_repeats = provider.absorbs_repeats
         self._provider = provider
         self._point = point
 

@@ -11,7 +11,7 @@ WROTE_JUST_NOW = RecipientFacts(opted_out_at=None, last_inbound_at=NOW - timedel
 
 
 def rule(facts: RecipientFacts, *, is_template: bool = False) -> str | None:
-    refusal = SendPolicy().refusal(facts, is_template=is_template, now=NOW)
+    refusal = SendPolicy().refusal(facts, is_template=is_template, provider="twilio", now=NOW)
     return None if refusal is None else refusal.rule
 
 
@@ -34,7 +34,7 @@ def test_outside_the_window_only_templates_go(last_inbound_at: datetime | None) 
 def test_the_refusal_says_when_the_window_closed() -> None:
     """Whoever is refused learns the rule, since when it holds, and what may be sent instead."""
     facts = RecipientFacts(None, NOW - timedelta(hours=30))
-    refusal = SendPolicy().refusal(facts, is_template=False, now=NOW)
+    refusal = SendPolicy().refusal(facts, is_template=False, provider="twilio", now=NOW)
     assert refusal is not None
     assert "2026-03-01T06:00:00Z" in str(refusal)
     assert "template" in str(refusal)
@@ -43,7 +43,10 @@ def test_the_refusal_says_when_the_window_closed() -> None:
 def test_without_a_window_only_the_opt_out_counts() -> None:
     """Where the provider knows no window, whoever hasn't opted out may be written to."""
     policy = SendPolicy(window=None)
-    assert policy.refusal(RecipientFacts(None, None), is_template=False, now=NOW) is None
+    assert (
+        policy.refusal(RecipientFacts(None, None), is_template=False, provider="twilio", now=NOW)
+        is None
+    )
 
 
 @pytest.mark.parametrize("is_template", [False, True])

@@ -12,6 +12,7 @@ _PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
 # Twilio, "WhatsApp business-scoped user ids": a country, optionally ENT for a parent account.
 _BSUID = re.compile(r"[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]{1,128}")
 _USERNAME = re.compile(r"[a-z0-9._]{1,64}")
+_LID = re.compile(r"[0-9]{5,20}@lid", re.ASCII)
 
 
 class IdentityKind(StrEnum):
@@ -41,15 +42,18 @@ class Identity:
 
 
 def whatsapp_identity(address: str) -> Identity | None:
-    """The identity in `whatsapp:+15551234567`, `whatsapp:US.1349…` or the bare forms.
+    """The identity in `whatsapp:+15551234567`, `whatsapp:US.1349…`, `whatsapp:1234@lid` or bare.
 
-    Returns None when it is neither a phone in E.164 nor a business-scoped user id.
+    Returns None when it is neither a phone in E.164, nor a business-scoped user id, nor a LID,
+    behind which WhatsApp hides a phone.
     """
     bare = address.removeprefix("whatsapp:")
     if _PHONE.fullmatch(bare):
         return Identity(IdentityKind.PHONE, bare)
     if _BSUID.fullmatch(bare):
         return Identity(IdentityKind.WHATSAPP_BSUID, bare)
+    if _LID.fullmatch(bare):
+        return Identity(IdentityKind.WHATSAPP_LID, bare)
     return None
 
 
@@ -67,6 +71,14 @@ def whatsapp_address(identity: Identity) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class SamePerson:
+    """Names that a provider says are one person's, all of them proof."""
+
+    identities: tuple[Identity, ...]
+    known_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class InboundMessage:
     """What a contact wrote, as a provider reported it.
 
@@ -77,6 +89,8 @@ class InboundMessage:
             provider; aware, UTC.
         payload: The provider's parameters as they came.
         origin: "" when a webhook brought it, "reconciler" when the provider's list did.
+        from_us: The owner wrote it to the contact, on a device that isn't ours.
+        reply_to: The provider's id of the message that it replies to.
     """
 
     event_key: str
@@ -91,3 +105,5 @@ class InboundMessage:
     media: tuple[Media, ...] = ()
     payload: Mapping[str, object] = field(default_factory=dict)
     origin: str = ""
+    from_us: bool = False
+    reply_to: str | None = None

@@ -40,6 +40,16 @@ class NewMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class RepliedTo:
+    """The message that another one replies to."""
+
+    provider: str
+    provider_message_id: str
+    from_us: bool
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimedSend:
     """A message that this process may send now, until its lease ends.
 
@@ -48,6 +58,7 @@ class ClaimedSend:
         first_attempt_at: When sending it was first tried; the start of any search for it.
         last_attempt_at: When this attempt began.
         lease_until: When another process may take over. It also tells this claim from others.
+        replied_to: None also when no provider knows that message.
     """
 
     message_id: str
@@ -61,6 +72,7 @@ class ClaimedSend:
     lease_until: datetime
     media_urls: tuple[str, ...] = ()
     template: Template | None = None
+    replied_to: RepliedTo | None = None
 
 
 class OutcomeKind(Enum):
@@ -107,6 +119,34 @@ class ProviderState(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Pairing:
+    """How a phone's owner lets us in. Whoever can read this can take the session over.
+
+    Attributes:
+        qr: What the code to be scanned holds; "" when there is none.
+        code: What is to be typed; "" when there is none.
+    """
+
+    qr: str
+    code: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderCondition:
+    """What a provider that keeps a connection knows of itself, whatever became of messages.
+
+    Attributes:
+        usable: Whether anything can be sent.
+        reason: Why not; otherwise what is worth knowing, or "".
+    """
+
+    usable: bool
+    reason: str = ""
+    pairing: Pairing | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderStatus:
     """A provider as this process sees it.
 
@@ -123,6 +163,7 @@ class ProviderStatus:
     last_failure_at: datetime | None = None
     last_error: str | None = None
     retry_at: datetime | None = None
+    pairing: Pairing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +179,15 @@ class ProviderMessage:
 
 
 class Provider(Protocol):
-    """Sends messages, and can tell afterwards what it sent."""
+    """Sends messages, and can tell afterwards what it sent.
+
+    Attributes:
+        absorbs_repeats: A message that is sent again is received once. An unknown outcome is
+            then no reason to ask: it is tried again, by this provider alone.
+    """
 
     name: str
+    absorbs_repeats: bool
 
     async def send(self, message: ClaimedSend) -> SendOutcome:
         """Try once. Never raises for a failure of the provider: that is an outcome."""

@@ -12,6 +12,7 @@ from services.messaging.domain.message import MessageStatus, TimeSource
 from services.messaging.ports.sending import ClaimedSend, Routes
 from services.messaging.store.forbidding import fail_if_forbidden
 from services.messaging.store.models import MessageEventRow, MessageRow, OutboxRow
+from services.messaging.store.moving import may_move_to
 from services.messaging.store.outcomes import move
 from services.messaging.store.rows import insert_ignoring
 from services.messaging.store.unsettled import (
@@ -46,15 +47,19 @@ async def claim_due(
             # Both hold, but where a merge of contacts has brought conversations together.
             OutboxRow.message_id == oldest_of_its_conversation(),
             OutboxRow.conversation_id.not_in(_busy_conversations()),
-            *_on(routes),
+            *_on(routes, policy, now),
         )
         .limit(limit)
     )
     rows = (await connection.execute(due)).all()
-    rows = [row for row in rows if not await fail_if_forbidden(connection, row, policy, now)]
+    providers = {row.message_id: routes.instead.get(row.provider, row.provider) for row in rows}
+    rows = [
+        row
+        for row in rows
+        if not await fail_if_forbidden(connection, row, providers[row.message_id], policy, now)
+    ]
     if not rows:
         return ()
-    providers = {row.message_id: routes.instead.get(row.provider, row.provider) for row in rows}
     for provider in sorted(set(routes.instead.values())):
         moved = [
             row.message_id for row in rows if providers[row.message_id] == provider != row.provider
@@ -155,9 +160,16 @@ def _busy_conversations() -> Select[int]:
     return select(other.conversation_id).where(other.state.in_((SENDING, UNKNOWN)))
 
 
-def _on(routes: Routes) -> list[ColumnElement[bool]]:
+def _on(routes: Routes, policy: SendPolicy, now: datetime) -> list[ColumnElement[bool]]:
     """What of the outbox may be claimed by these routes."""
     if not routes.closed:
         return []
-    goes_elsewhere = and_(MessageRow.provider.in_(routes.instead), OutboxRow.pinned.is_(False))
-    return [or_(MessageRow.provider.not_in(routes.closed), goes_elsewhere)]
+    elsewhere = [
+        and_(
+            MessageRow.provider == provider,
+            OutboxRow.pinned.is_(False),
+            may_move_to(instead, policy, now),
+        )
+        for provider, instead in sorted(routes.instead.items())
+    ]
+    return [or_(MessageRow.provider.not_in(routes.closed), *elsewhere)]

@@ -12,21 +12,37 @@ from services.messaging.ports.sending import OutcomeKind, SendOutcome
 from services.messaging.store.models import ContactRow, MessageRow, OutboxRow
 from services.messaging.store.outcomes import record_outcome, reject
 from services.messaging.store.unsettled import DUE, WAITING, claimed_send, select_unsettled
-from services.messaging.usecases.policy import OPTED_OUT, OUTSIDE_WINDOW, RecipientFacts, SendPolicy
+from services.messaging.usecases.policy import (
+    NO_TEMPLATES,
+    OPTED_OUT,
+    OUTSIDE_WINDOW,
+    RecipientFacts,
+    SendPolicy,
+)
 
 _TOO_LATE_FOR: Final = {
     OPTED_OUT: "the contact opted out first",
     OUTSIDE_WINDOW: "it waited until WhatsApp's 24-hour window had closed",
+    NO_TEMPLATES: "its provider has no templates",
 }
 
 
 async def fail_if_forbidden(
-    connection: AsyncConnection, row: Row[*tuple[Any, ...]], policy: SendPolicy, now: datetime
+    connection: AsyncConnection,
+    row: Row[*tuple[Any, ...]],
+    provider: str,
+    policy: SendPolicy,
+    now: datetime,
 ) -> bool:
-    """Fail the message in a row of `select_unsettled` if a rule forbids it; whether one did."""
+    """Fail the message in a row of `select_unsettled` if a rule forbids it; whether one did.
+
+    Args:
+        provider: What is to send it.
+    """
     refusal = policy.refusal(
         RecipientFacts(row.opted_out_at, row.last_inbound_at),
         is_template=row.template is not None,
+        provider=provider,
         now=now,
     )
     if refusal is None:

@@ -107,7 +107,15 @@ class SqlOutboxStore:
         """Record how an attempt ended. `retry_at` is used by RETRY and UNKNOWN."""
         now = self._clock()
         async with self._database.write() as connection:
-            await settle_attempt(connection, message, outcome, retry_at, move_to=move_to, now=now)
+            await settle_attempt(
+                connection,
+                message,
+                outcome,
+                retry_at,
+                move_to=move_to,
+                policy=self._policy,
+                now=now,
+            )
 
     async def release_stranded(self) -> int:
         """Make due what waits behind nothing any more; returns how many."""

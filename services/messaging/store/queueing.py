@@ -88,7 +88,9 @@ def refusal(
         facts = RecipientFacts(conversation.opted_out_at, conversation.last_inbound_at)
         if message.author is Author.ASSISTANT and conversation.assistant_paused_at is not None:
             return PolicyRefusedError("paused", "the assistant is paused in this conversation")
-    return policy.refusal(facts, is_template=message.template is not None, now=now)
+    return policy.refusal(
+        facts, is_template=message.template is not None, provider=message.provider, now=now
+    )
 
 
 async def insert_queued(

@@ -6,9 +6,11 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
-from services.messaging.store.models import MessageRow, OutboxRow
+from services.messaging.store.models import ConversationRow, MessageRow, OutboxRow
+from services.messaging.store.moving import may_move_to
 from services.messaging.store.outcomes import accept, move, record_outcome, reject
 from services.messaging.store.unsettled import DUE, UNKNOWN
+from services.messaging.usecases.policy import SendPolicy
 
 
 async def settle_attempt(
@@ -18,6 +20,7 @@ async def settle_attempt(
     retry_at: datetime,
     *,
     move_to: str | None,
+    policy: SendPolicy,
     now: datetime,
 ) -> None:
     """Record how an attempt ended, as `OutboxStore.settle` says.
@@ -37,25 +40,25 @@ async def settle_attempt(
             .with_for_update()
         )
     ).first()
-    await record_outcome(connection, row_id, message, outcome, now)
     if outcome.kind is OutcomeKind.ACCEPTED:
+        await record_outcome(connection, row_id, message, outcome, now)
         await accept(connection, row_id, message, outcome, now)
         return
-    # Without a row the provider's own report has settled the message meanwhile.
     if unsettled is None or unsettled.attempts != message.attempt:
         return
     place = OutboxRow.message_id == row_id
     if outcome.kind is OutcomeKind.UNKNOWN:
-        # Counts even after the lease: it may only ever make us more careful.
         await connection.execute(
             update(OutboxRow)
             .where(place)
             .values(state=UNKNOWN, pinned=True, due_at=retry_at, lease_until=None)
         )
-    elif unsettled.lease_until != message.lease_until:
-        return
     elif outcome.kind is OutcomeKind.RETRY:
-        if move_to is not None and not unsettled.pinned:
+        if (
+            move_to is not None
+            and not unsettled.pinned
+            and await _may_move(connection, row_id, move_to, policy, now)
+        ):
             await move(connection, [row_id], move_to)
             retry_at = now
         await connection.execute(
@@ -63,3 +66,14 @@ async def settle_attempt(
         )
     else:
         await reject(connection, row_id, message, outcome, now)
+
+
+async def _may_move(
+    connection: AsyncConnection, row_id: int, provider: str, policy: SendPolicy, now: datetime
+) -> bool:
+    found = await connection.scalar(
+        select(MessageRow.id)
+        .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
+        .where(MessageRow.id == row_id, may_move_to(provider, policy, now))
+    )
+    return found is not None

@@ -5,8 +5,8 @@ from typing import Any, Final
 from sqlalchemy import Row, ScalarSelect, Select, func, select
 from sqlalchemy.orm import aliased
 
-from services.messaging.domain.message import Template
-from services.messaging.ports.sending import ClaimedSend
+from services.messaging.domain.message import Direction, Template
+from services.messaging.ports.sending import ClaimedSend, RepliedTo
 from services.messaging.store.models import ContactRow, ConversationRow, MessageRow, OutboxRow
 
 DUE: Final = "due"
@@ -17,6 +17,7 @@ WAITING: Final = "waiting"
 
 def select_unsettled() -> Select[*tuple[Any, ...]]:
     """Unsettled sends, locked; those that another process has locked are passed over."""
+    replied_to = aliased(MessageRow)
     return (
         select(
             OutboxRow.message_id,
@@ -34,10 +35,15 @@ def select_unsettled() -> Select[*tuple[Any, ...]]:
             ConversationRow.last_inbound_at,
             ContactRow.opted_out_at,
         )
+            replied_to.provider.label("replied_to_provider"),
+            replied_to.provider_message_id.label("replied_to_id"),
+            replied_to.direction.label("replied_to_direction"),
+            replied_to.body.label("replied_to_body"),
         .join(MessageRow, MessageRow.id == OutboxRow.message_id)
         .join(ConversationRow, ConversationRow.id == OutboxRow.conversation_id)
         .join(ContactRow, ContactRow.id == ConversationRow.contact_id)
         .order_by(OutboxRow.due_at, OutboxRow.message_id)
+        .outerjoin(replied_to, replied_to.id == MessageRow.reply_to_id)
         .with_for_update(skip_locked=True, key_share=True, of=[OutboxRow, MessageRow])
     )
 
@@ -65,6 +71,17 @@ def claimed_send(
 
 def oldest_of_its_conversation() -> ScalarSelect[int]:
     """The oldest unsettled message beside the row of the outbox that is looked at.
+
+def _replied_to(row: Row[*tuple[Any, ...]]) -> RepliedTo | None:
+    if row.replied_to_id is None:
+        return None
+    return RepliedTo(
+        provider=row.replied_to_provider,
+        provider_message_id=row.replied_to_id,
+        from_us=row.replied_to_direction == Direction.OUTBOUND.value,
+        body=row.replied_to_body,
+    )
+
 
     A scalar, not "no older one exists", for which PostgreSQL may read the whole table.
     """

@@ -1,16 +1,22 @@
 """Leaving a provider alone while it fails, and saying how it is."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import (
     OutcomeKind,
+    ProviderCondition,
     ProviderState,
     ProviderStatus,
     SendOutcome,
 )
 
 _MAX_HOLD = timedelta(minutes=1)
+
+
+def _nothing_known() -> ProviderCondition:
+    return ProviderCondition(usable=True)
 
 
 class Breaker:
@@ -26,6 +32,7 @@ class Breaker:
         failures: So many in a row open it.
         first_pause: How long it stays open at first.
         longest_pause: Where doubling ends.
+        condition: What the provider knows of itself. While it isn't usable nothing is sent.
     """
 
     def __init__(
@@ -36,12 +43,14 @@ class Breaker:
         failures: int = 5,
         first_pause: timedelta = timedelta(seconds=5),
         longest_pause: timedelta = timedelta(minutes=2),
+        condition: Callable[[], ProviderCondition] = _nothing_known,
     ) -> None:
         self._name = name
         self._clock = clock
         self._failures = failures
         self._first_pause = first_pause
         self._longest_pause = longest_pause
+        self._condition = condition
         self._failed_in_a_row = 0
         self._pause = first_pause
         self._is_open = False
@@ -54,7 +63,7 @@ class Breaker:
 
     def free(self) -> int | None:
         """How many messages may be sent now; None: any number."""
-        if self._retry_at() is not None:
+        if self._retry_at() is not None or not self._condition().usable:
             return 0
         if self._is_open:
             return 0 if self._under_way else 1
@@ -76,7 +85,12 @@ class Breaker:
 
     def status(self) -> ProviderStatus:
         """How the provider is doing."""
+        condition = self._condition()
         state, reason = self._state()
+        if not condition.usable:
+            state, reason = ProviderState.UNAVAILABLE, condition.reason
+        elif condition.reason and state in (ProviderState.HEALTHY, ProviderState.UNTRIED):
+            state, reason = ProviderState.DEGRADED, condition.reason
         return ProviderStatus(
             name=self._name,
             state=state,
@@ -85,6 +99,7 @@ class Breaker:
             last_failure_at=self._last_failure_at,
             last_error=self._last_error,
             retry_at=self._retry_at(),
+            pairing=condition.pairing,
         )
 
     def _succeeded(self) -> None:

@@ -10,6 +10,7 @@ from services.messaging.usecases.pace import RecipientPace
 
 OPTED_OUT: Final = "opted_out"
 OUTSIDE_WINDOW: Final = "window"
+NO_TEMPLATES: Final = "templates"
 PACE: Final = "pace"
 
 
@@ -33,20 +34,34 @@ class SendPolicy:
     Attributes:
         window: So long after the contact's last message anything may be sent; afterwards only
             templates (Twilio's error 63016). None where there is no such rule.
+        web_providers: Those that are a WhatsApp Web session, which knows neither window nor
+            templates: both belong to WhatsApp's business platform.
         pace: How fast one recipient is written to.
         max_waiting: So many messages may wait for one recipient.
     """
 
     window: timedelta | None = WINDOW
+    web_providers: frozenset[str] = frozenset()
     pace: RecipientPace = RecipientPace()  # noqa: RUF009 - Frozen.
     max_waiting: int = 100
 
+    def window_of(self, provider: str) -> timedelta | None:
+        """The window that holds for a provider; None when it has none."""
+        return None if provider in self.web_providers else self.window
+
+    def takes_templates(self, provider: str) -> bool:
+        """Whether a provider has templates."""
+        return provider not in self.web_providers
+
     def refusal(
-        self, facts: RecipientFacts, *, is_template: bool, now: datetime
+        self, facts: RecipientFacts, *, is_template: bool, provider: str, now: datetime
     ) -> PolicyRefusedError | None:
         """Why a message to this contact may not be sent now; None when it may.
 
-        `until` is None: both rules hold until the contact writes.
+        `until` is None: these rules hold until the contact writes, or for ever.
+
+        Args:
+            provider: What is to send it.
         """
         if facts.opted_out_at is not None:
             return PolicyRefusedError(
@@ -54,7 +69,13 @@ class SendPolicy:
                 "to: this contact opted out and gets no messages until they opt in again, for "
                 "example by writing START",
             )
-        if is_template or self.window is None:
+        window = self.window_of(provider)
+        if is_template and not self.takes_templates(provider):
+            return PolicyRefusedError(
+                NO_TEMPLATES,
+                f"template: {provider} has no templates; send `body`, which needs no window there",
+            )
+        if is_template or window is None:
             return None
         if facts.last_inbound_at is None:
             return PolicyRefusedError(
@@ -62,7 +83,7 @@ class SendPolicy:
                 "to: this contact has not written yet; until they do, WhatsApp takes only "
                 "templates: send `template`",
             )
-        closes_at = facts.last_inbound_at + self.window
+        closes_at = facts.last_inbound_at + window
         if now >= closes_at:
             return PolicyRefusedError(
                 OUTSIDE_WINDOW,

@@ -1,7 +1,8 @@
 """Finding out what became of sends whose outcome is unknown.
 
-Such a message is never simply sent again. The provider is asked for what it has sent to that
-contact since the first attempt. Ours is the one with the same text that belongs to no other
+Where the provider absorbs repeats, as WhatsApp Web does for one message id, such a message is sent
+again by that provider. Elsewhere it never simply is. The provider is asked for what it has sent to
+that contact since the first attempt. Ours is the one with the same text that belongs to no other
 message: at most one message of a conversation is under way at a time, and all earlier ones have
 their provider's id, so there is nothing else that it could be. Of a message with a file the text
 is its caption. Of a template only the provider knows the text, so ours is whatever belongs to no
@@ -169,6 +170,12 @@ class Reconciler:
         provider = self._providers.get(message.provider)
         if provider is None:
             return SendOutcome(OutcomeKind.UNKNOWN, error_code="no_provider")
+        if provider.absorbs_repeats:
+            return SendOutcome(
+                OutcomeKind.RETRY,
+                error_code="sent_again",
+                error_message="it is sent once more under the same id",
+            )
         # Before asking: the list must be younger than the end of the grace period.
         grace_is_over = self._clock() - message.last_attempt_at >= self._grace
         try:

@@ -68,6 +68,8 @@ class TwilioProvider:
         name: What rows call it.
     """
 
+    absorbs_repeats = False
+
     def __init__(self, session: TwilioSession, *, public_host: str, name: str = PROVIDER) -> None:
         self.name = name
         self._client = session.client

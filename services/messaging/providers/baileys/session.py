@@ -1,0 +1,158 @@
+"""What the bridge says of its session, and whether messages may be handed to it."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from services.messaging.ports.clock import Clock
+from services.messaging.ports.sending import Pairing, ProviderCondition
+from services.messaging.providers.baileys.documents import (
+    BadDocumentError,
+    SessionState,
+    State,
+    parse_state,
+)
+from services.messaging.providers.baileys.folder import VARIABLE, QueueFolder, QueueUnusableError
+
+log = structlog.get_logger(__name__)
+
+STALE: Final = timedelta(seconds=30)
+SILENT: Final = timedelta(seconds=90)
+_CLOCK_SKEW: Final = timedelta(seconds=60)
+
+NOT_LOOKED: Final = "not_looked"
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why nothing can be sent now: a word for programs, and a sentence."""
+
+    code: str
+    words: str
+
+
+class BridgeSession:
+    """Looks at `state.json` regularly.
+
+    Args:
+        account: The number that the session must be, in E.164.
+    """
+
+    def __init__(
+        self,
+        folder: QueueFolder,
+        *,
+        account: str,
+        clock: Clock,
+        poll: timedelta = timedelta(seconds=0.5),
+    ) -> None:
+        self._folder = folder
+        self._account = account
+        self._clock = clock
+        self._poll_seconds = poll.total_seconds()
+        self._state: State | None = None
+        self._unreadable: Obstacle | None = Obstacle(NOT_LOOKED, "its state was not read yet")
+        self._bad_files = 0
+        self._told: str | None = None
+
+    async def run(self) -> None:
+        """Look for ever; may be cancelled at any time."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._poll_seconds)
+
+    async def look(self) -> None:
+        """Read the state once."""
+        self._state, self._unreadable = None, None
+        try:
+            content, self._bad_files = await asyncio.to_thread(self._read)
+            if content is None:
+                self._unreadable = Obstacle(
+                    "bridge_missing", f"the bridge has never run: no state.json in {VARIABLE}"
+                )
+            else:
+                self._state = parse_state(content)
+        except QueueUnusableError as error:
+            self._unreadable = Obstacle(error.code, str(error))
+        except BadDocumentError as error:
+            self._unreadable = Obstacle("bridge_state", f"state.json can't be read: {error}")
+        self._tell()
+
+    def obstacle(self) -> Obstacle | None:
+        """Why nothing can be sent now; None when messages may be handed over."""
+        state = self._state
+        if state is None:
+            return self._unreadable
+        now = self._clock()
+        age = now - state.written_at
+        if age > STALE:
+            return Obstacle(
+                "bridge_stopped", f"the bridge isn't running: its state is {_span(age)} old"
+            )
+        if -age > _CLOCK_SKEW:
+            return Obstacle("bridge_clock", "the bridge's clock is ahead of ours")
+        if state.state is not SessionState.OPEN:
+            return Obstacle(f"bridge_{state.state}", f"{_WORDS[state.state]}: {state.reason}")
+        if state.account != self._account:
+            return Obstacle(
+                "wrong_account", "the session belongs to another number than BAILEYS_NUMBER"
+            )
+        if state.last_frame_at is None or now - state.last_frame_at > SILENT:
+            return Obstacle("bridge_silent", f"WhatsApp has been silent for {_span(SILENT)}")
+        return None
+
+    def condition(self) -> ProviderCondition:
+        """The same for the status of the provider, with what is worth knowing besides."""
+        obstacle = self.obstacle()
+        if obstacle is not None:
+            return ProviderCondition(False, obstacle.words, self._pairing())
+        warnings = []
+        if self._bad_files:
+            warnings.append(
+                f"files that can't be read lie in {VARIABLE}, in a folder bad: {self._bad_files}"
+            )
+        state = self._state
+        if state is not None and (waits_since := state.ack_pending_since) is not None:
+            waits = self._clock() - waits_since
+            if waits > STALE:
+                warnings.append(f"WhatsApp has not acknowledged a message for {_span(waits)}")
+        return ProviderCondition(True, "; ".join(warnings))
+
+    def _pairing(self) -> Pairing | None:
+        state = self._state
+        if state is None or state.pairing is None or state.state is not SessionState.PAIRING:
+            return None
+        pairing = state.pairing
+        return Pairing(pairing.qr or "", pairing.code or "", pairing.expires_at)
+
+    def _read(self) -> tuple[bytes | None, int]:
+        return self._folder.read_state(), self._folder.count_bad()
+
+    def _tell(self) -> None:
+        """Log each change once."""
+        obstacle = self.obstacle()
+        code = obstacle.code if obstacle else None
+        if code == self._told:
+            return
+        self._told = code
+        if obstacle is None:
+            log.info("messages can be handed to the Baileys bridge")
+        else:
+            log.warning("nothing can be sent by Baileys", code=code, reason=obstacle.words)
+
+
+_WORDS: Final = {
+    SessionState.CONNECTING: "connecting",
+    SessionState.PAIRING: "waiting to be paired with a phone",
+    SessionState.LOGGED_OUT: "logged out",
+    SessionState.RESTRICTED: "restricted by WhatsApp",
+    SessionState.BLOCKED: "blocked",
+}
+
+
+def _span(span: timedelta) -> str:
+    seconds = int(span.total_seconds())
+    return f"{seconds} seconds" if seconds < 300 else f"{seconds // 60} minutes"
