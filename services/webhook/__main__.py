@@ -8,8 +8,9 @@ import structlog
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry, Gauge
 
+from services.common.audio import AudioBucket
 from services.common.grpc_client import open_channel
-from services.common.http_server import behind_proxies, serving_http
+from services.common.http_server import serving_http
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import keep_connected
 from services.common.lifecycle import run_service, run_until_stopped
@@ -19,12 +20,18 @@ from services.webhook.api.app import build_api
 from services.webhook.api.keys import ApiKeys
 from services.webhook.api.limits import HeldRequests
 from services.webhook.api.messaging import Messaging
-from services.webhook.app import build_app
+from services.webhook.app import Edge
+from services.webhook.audio import audio_router
+from services.webhook.audio_cache import AudioCache
 from services.webhook.ingress import WebhookIngress
 from services.webhook.routes import WHATSAPP_ROUTES
 from services.webhook.settings import WebhookSettings
 from services.webhook.signature import SignatureVerifier
 from services.webhook.spill import Spill
+from services.webhook.voice import VoiceResponder
+from services.webhook.voice_routes import voice_routes
+from services.webhook.voicemail import Voicemail
+from services.webhook.voicemail_page import voicemail_router
 
 log = structlog.get_logger(__name__)
 
@@ -38,8 +45,15 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
     spill = Spill(settings.spill_path, max_bytes=settings.spill_max_bytes)
     _watch_spill(spill, registry)
     bypass = settings.bypass_twilio_signature
+    channel = open_channel(settings.messaging_grpc_address, settings.messaging_token())
+    voice = VoiceResponder(
+        channel,
+        public_host=settings.public_host,
+        voicemail=Voicemail(settings.voice_language),
+        registry=registry,
+    )
     ingress = WebhookIngress(
-        routes=WHATSAPP_ROUTES,
+        routes=(*WHATSAPP_ROUTES, *voice_routes(voice)),
         verifier=None
         if bypass
         else SignatureVerifier(
@@ -51,7 +65,6 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
         failures_per_minute=settings.signature_failures_per_minute,
         trusted_proxies=settings.trusted_proxies,
     )
-    channel = open_channel(settings.messaging_grpc_address, settings.messaging_token())
     held = HeldRequests(settings.api_held_requests)
     api = build_api(
         messaging=Messaging(channel),
@@ -62,12 +75,15 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
         requests_per_minute=settings.api_requests_per_minute,
         failures_per_minute=settings.api_key_failures_per_minute,
     )
-    app = build_app(
+    audio = AudioCache(AudioBucket(client).get, max_bytes=settings.audio_cache_bytes)
+    app = Edge(
         ingress=ingress,
         journal=journal,
         spill=spill,
         signatures_bypassed=bypass,
-        api=behind_proxies(api, settings.trusted_proxies),
+        api=api,
+        routers=[audio_router(audio, registry=registry), voicemail_router(voice)],
+        trusted_proxies=settings.trusted_proxies,
     )
     loops = [
         keep_connected(

@@ -1,30 +1,69 @@
-"""The edge's ASGI application: the webhooks, the API, and its own health."""
+"""The edge's ASGI application: the webhooks, the API, audio, and its own health."""
 
-from fastapi import FastAPI
+from collections.abc import Sequence
+
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.common.http_server import behind_proxies
 from services.common.journal.publisher import JournalPublisher
 from services.webhook.ingress import WebhookIngress
 from services.webhook.spill import Spill
 
 
-def build_app(
-    *,
-    ingress: WebhookIngress,
-    journal: JournalPublisher,
-    spill: Spill,
-    signatures_bypassed: bool,
-    api: ASGIApp | None = None,
-) -> ASGIApp:
-    """The whole edge. Webhooks don't pass through FastAPI, whose share would be the greatest.
+class Edge(FastAPI):
+    """The whole edge: a FastAPI application whose webhooks are answered before its own stack.
+
+    That stack, which does nothing for a webhook, would be the greatest share of it.
 
     Args:
         api: Everything under `/api/`.
+        routers: What else is served.
+        trusted_proxies: Comma-separated addresses whose `X-Forwarded-For` names the sender.
     """
-    internal = FastAPI(title="Switchboard", docs_url=None, redoc_url=None, openapi_url=None)
 
-    @internal.get("/internal/health")
+    def __init__(
+        self,
+        *,
+        ingress: WebhookIngress,
+        journal: JournalPublisher,
+        spill: Spill,
+        signatures_bypassed: bool,
+        api: ASGIApp | None = None,
+        routers: Sequence[APIRouter] = (),
+        trusted_proxies: str = "127.0.0.1",
+    ) -> None:
+        super().__init__(
+            title="Switchboard",
+            docs_url=None,
+            redoc_url=None,
+            openapi_url=None,
+            redirect_slashes=False,
+        )
+        self._ingress = ingress
+        # The ingress asks who sent a request only when it refuses it.
+        self._framework = behind_proxies(super().__call__, trusted_proxies)
+        self.include_router(_health_router(journal, spill, signatures_bypassed))
+        for router in routers:
+            self.include_router(router)
+        if api is not None:
+            # Not mounted: the API's routes have their whole path.
+            self.router.routes.append(Route("/api/{path:path}", api, include_in_schema=False))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and self._ingress.serves(scope["path"]):
+            await self._ingress(scope, receive, send)
+        else:
+            await self._framework(scope, receive, send)
+
+
+def _health_router(journal: JournalPublisher, spill: Spill, signatures_bypassed: bool) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/internal/health")
     async def health() -> JSONResponse:
         """200 while events can be stored somewhere, 503 when they would be refused."""
         can_store = journal.connected or spill.accepting
@@ -45,12 +84,4 @@ def build_app(
             headers={"cache-control": "no-store"},
         )
 
-    async def edge(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and ingress.serves(scope["path"]):
-            await ingress(scope, receive, send)
-        elif api is not None and scope["type"] == "http" and scope["path"].startswith("/api/"):
-            await api(scope, receive, send)
-        else:
-            await internal(scope, receive, send)
-
-    return edge
+    return router

@@ -25,6 +25,13 @@ class FailureLimiter:
         self._max_senders = max_senders
         self._windows: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
+    def limited(self, sender: str) -> float:
+        """As `failed` would answer, without counting anything."""
+        now = self._monotonic()
+        start, count = self._windows.get(sender, (now, 0))
+        left = 60 - (now - start)
+        return left if left > 0 and count >= self._per_minute else 0.0
+
     def failed(self, sender: str) -> float:
         """Count one failure.
 

@@ -1,4 +1,4 @@
-"""The webhooks we take, and how a verified one becomes an event of the journal."""
+"""The WhatsApp webhooks, and how a verified webhook becomes an event of the journal."""
 
 import hashlib
 import math
@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from switchboard.events.v1 import events_pb2
 
@@ -13,10 +14,28 @@ from services.common.errors import InvalidInputError
 from services.common.journal.events import EventKind, JournalEvent
 
 Parameters = Sequence[tuple[str, str]]
+Values = Mapping[str, str]
+"""Parameters by name; of a repeated one the first counts."""
 
 # https://www.w3.org/TR/trace-context/#traceparent-header; all-zero ids are invalid.
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _PLAIN_KEY = re.compile(r"[!-~]{1,200}", re.ASCII)
+
+
+class Responder(Protocol):
+    """Answers a webhook for which somebody waits, after its event is stored."""
+
+    async def respond(self, event: JournalEvent, began: float) -> bytes:
+        """TwiML. It never fails: whoever waits can't be told of errors.
+
+        Args:
+            began: When the request began to arrive, by `time.monotonic`.
+        """
+        ...
+
+    def without_event(self, event: JournalEvent) -> str:
+        """Where TwiML is that can be given though `event` could not be stored; absolute."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,31 +44,39 @@ class WebhookRoute:
 
     Attributes:
         name: Label in metrics and logs.
-        key: The event's natural key from the parameters, the same each time the provider sends
-            it. Raises `InvalidInputError` when they don't identify it.
+        key: The event's natural key from the parameters of the body and of the query, the same
+            each time the provider sends it. Raises `InvalidInputError` when they don't identify
+            it.
+        responder: None when nobody waits for more than a thank-you.
     """
 
     name: str
     path: str
     provider: str
     kind: EventKind
-    key: Callable[[Mapping[str, str]], str]
+    key: Callable[[Values, Values], str]
+    responder: Responder | None = None
 
 
-def _first(parameters: Mapping[str, str], *names: str) -> str:
+def required(parameters: Values, *names: str) -> str:
+    """The first of several parameters that has a value.
+
+    Raises:
+        InvalidInputError: None has; names the first.
+    """
     for name in names:
         if value := parameters.get(name):
             return value
     raise InvalidInputError(names[0], "is missing from the webhook's parameters")
 
 
-def _message_key(parameters: Mapping[str, str]) -> str:
-    return "message:" + _first(parameters, "MessageSid", "SmsMessageSid", "SmsSid")
+def _message_key(parameters: Values, query: Values) -> str:
+    return "message:" + required(parameters, "MessageSid", "SmsMessageSid", "SmsSid")
 
 
-def _status_key(parameters: Mapping[str, str]) -> str:
-    sid = _first(parameters, "MessageSid", "SmsMessageSid", "SmsSid")
-    status = _first(parameters, "MessageStatus", "SmsStatus")
+def _status_key(parameters: Values, query: Values) -> str:
+    sid = required(parameters, "MessageSid", "SmsMessageSid", "SmsSid")
+    status = required(parameters, "MessageStatus", "SmsStatus")
     error = parameters.get("ErrorCode")
     return f"status:{sid}:{status}:{error}" if error else f"status:{sid}:{status}"
 
@@ -98,7 +125,7 @@ def to_event(
     form = _storable(form)
     query = _storable(query)
     # Of a repeated parameter the first one counts, whichever way a later reader takes it.
-    key = route.key(dict(reversed(form)))
+    key = route.key(dict(reversed(form)), dict(reversed(query)))
     if not _PLAIN_KEY.fullmatch(key):
         # No id of Twilio's looks like this; it still has to be one header of bounded length.
         prefix = key.partition(":")[0]

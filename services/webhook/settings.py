@@ -10,10 +10,12 @@ from pydantic.config import JsonDict
 
 from services.common.settings import CommonSettings, HttpOrigin, Port, secret_list, split_list
 from services.webhook.api.keys import parse_api_keys
+from services.webhook.voicemail import VoiceLanguage
 
 _CORE: JsonDict = {"group": "core"}
 _TWILIO: JsonDict = {"group": "twilio"}
 _API: JsonDict = {"group": "api"}
+_VOICE: JsonDict = {"group": "voice"}
 
 # As browsers send it: no path, no user, the scheme and host in lower case.
 _BROWSER_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(?::[0-9]{1,5})?", re.ASCII)
@@ -180,6 +182,20 @@ class WebhookSettings(CommonSettings):
         description="origins whose web pages may use the REST API, separated by commas",
         examples=["https://desk.example.com"],
         json_schema_extra=_API,
+    )
+
+    voice_language: VoiceLanguage = Field(
+        "en-US",
+        description="language in which callers are greeted: en-US or he-IL",
+        examples=["he-IL"],
+        json_schema_extra=_VOICE,
+    )
+    audio_cache_bytes: int = Field(
+        64 * 1024**2,
+        ge=0,
+        description="bytes of rendered speech that the edge keeps in memory",
+        examples=["67108864"],
+        json_schema_extra=_VOICE,
     )
 
     @classmethod

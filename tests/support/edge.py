@@ -20,7 +20,7 @@ from twilio.request_validator import (  # type: ignore[import-untyped]  # has no
 from services.common.http_server import serving_http
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import INGEST_STREAM, ensure_streams
-from services.webhook.app import build_app
+from services.webhook.app import Edge as EdgeApp
 from services.webhook.ingress import WebhookIngress
 from services.webhook.routes import WHATSAPP_ROUTES
 from services.webhook.signature import SignatureVerifier
@@ -106,7 +106,7 @@ async def running_edge(
         failures_per_minute=failures_per_minute,
         read_seconds=read_seconds,
     )
-    app = build_app(ingress=ingress, journal=journal, spill=spill, signatures_bypassed=False)
+    app = EdgeApp(ingress=ingress, journal=journal, spill=spill, signatures_bypassed=False)
     try:
         async with (
             serving_http(app, host="127.0.0.1", port=0, drain_seconds=5) as port,

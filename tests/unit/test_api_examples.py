@@ -10,6 +10,8 @@ from services.webhook.api.examples import ANSWERS, NEW_MESSAGES, READ_MARKS, STR
 from services.webhook.api.requests import NewMessage, ReadMark
 
 SHAPES: dict[str, type[BaseModel]] = {
+    "list_calls": models.CallPage,
+    "get_call": models.CallWithTurns,
     "get_status": models.Status,
     "send_message": models.Message,
     "list_messages": models.MessagePage,

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from services.webhook.api import problems
+from services.webhook.api.calls import calls_router
 from services.webhook.api.conversations import conversations_router
 from services.webhook.api.door import OPENAPI_PATH, Door
 from services.webhook.api.keys import ApiKeys
@@ -55,6 +56,9 @@ def build_api(
         generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
+    calls = APIRouter(prefix="/api", dependencies=[Security(declared)])
+    calls.include_router(calls_router(messaging))
+    app.include_router(calls)
     routes = APIRouter(prefix="/api/whatsapp", dependencies=[Security(declared)])
     routes.include_router(status_router(messaging))
     routes.include_router(messages_router(messaging, held))

@@ -3,9 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from switchboard.messaging.v1 import conversation_pb2, message_pb2, provider_pb2
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
+from switchboard.voice.v1 import call_pb2
 
 from services.webhook.api import models
 
@@ -86,6 +88,16 @@ def status(found: pb.GetStatusResponse) -> models.Status:
     )
 
 
+def call(found: call_pb2.Call) -> models.Call:
+    """A call."""
+    return models.Call(**_call_members(found))
+
+
+def call_with_turns(found: call_pb2.Call) -> models.CallWithTurns:
+    """A call and its turns."""
+    return models.CallWithTurns(**_call_members(found), turns=[_turn(turn) for turn in found.turns])
+
+
 def to_timestamp(time: datetime | None) -> Timestamp | None:
     """A moment as the contract has it."""
     if time is None:
@@ -131,6 +143,46 @@ def _message_members(found: message_pb2.Message) -> dict[str, Any]:
     }
 
 
+def _call_members(found: call_pb2.Call) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "provider": found.provider,
+        "status": _word(call_pb2.CallStatus, "CALL_STATUS_", found.status),
+        "outcome": _word(call_pb2.CallOutcome, "CALL_OUTCOME_", found.outcome),
+        "caller": found.caller,
+        "called": found.called,
+        "language": found.language or None,
+        "started_at": _datetime(found.started_at),
+        "answered_at": _time(found, "answered_at"),
+        "ended_at": _time(found, "ended_at"),
+        "seconds": _seconds(found, "duration"),
+    }
+
+
+def _turn(found: call_pb2.Turn) -> models.Turn:
+    stages = models.TurnTimings.model_fields
+    return models.Turn(
+        number=found.number,
+        state=_word(call_pb2.TurnState, "TURN_STATE_", found.state),
+        voicemail=found.voicemail,
+        transcript=found.transcript or None,
+        answer=[
+            models.AnswerPart(
+                text=part.text,
+                audio_url=f"/audio/{part.audio_id}.mp3" if part.audio_id else None,
+                played=part.played,
+            )
+            for part in found.answer
+        ],
+        digits=found.digits or None,
+        recording_id=found.recording_id or None,
+        recording_seconds=_seconds(found, "recording_duration"),
+        heard_at=_datetime(found.heard_at),
+        timings=models.TurnTimings(**{name: _seconds(found.timings, name) for name in stages}),
+        problem=found.problem or None,
+    )
+
+
 def _provider(found: provider_pb2.ProviderStatus) -> models.ProviderStatus:
     return models.ProviderStatus(
         name=found.name,
@@ -163,6 +215,13 @@ def _sourced(found: Any, name: str) -> Any:
 
 def _time(found: Any, name: str) -> datetime | None:
     return _datetime(getattr(found, name)) if found.HasField(name) else None
+
+
+def _seconds(found: Any, name: str) -> float | None:
+    if not found.HasField(name):
+        return None
+    duration: Duration = getattr(found, name)
+    return duration.ToTimedelta().total_seconds()
 
 
 def _datetime(timestamp: Timestamp) -> datetime:

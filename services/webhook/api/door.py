@@ -75,6 +75,8 @@ class Door:
         instance = uuid.uuid4().urn
         state = scope.setdefault("state", {})
         state["instance"] = instance
+        # An application around this one has put its own there.
+        scope.pop("route", None)
         began = self._monotonic()
         more_headers: tuple[tuple[bytes, bytes], ...] = ()
         started = finished = False

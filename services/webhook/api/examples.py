@@ -112,6 +112,50 @@ _STATUS: dict[str, Any] = {
         "oldest_unsettled_at": None,
     },
 }
+_CALL: dict[str, Any] = {
+    "id": "CA0123456789abcdef0123456789abcdef",
+    "provider": "twilio",
+    "status": "completed",
+    "outcome": "answered",
+    "caller": "+972501234567",
+    "called": "+14155238886",
+    "language": "en-US",
+    "started_at": "2026-05-01T09:30:00.123456Z",
+    "answered_at": "2026-05-01T09:30:01Z",
+    "ended_at": "2026-05-01T09:30:42Z",
+    "seconds": 41.0,
+}
+_CALL_WITH_TURNS: dict[str, Any] = {
+    **_CALL,
+    "turns": [
+        {
+            "number": 1,
+            "state": "done",
+            "voicemail": False,
+            "transcript": "Is the flat in Haifa still free?",
+            "answer": [
+                {
+                    "text": "Yes, the flat in Haifa is still free.",
+                    "audio_url": f"/audio/{'0123456789abcdef' * 4}.mp3",
+                    "played": True,
+                }
+            ],
+            "digits": None,
+            "recording_id": "RE0123456789abcdef0123456789abcdef",
+            "recording_seconds": 3.0,
+            "heard_at": "2026-05-01T09:30:12.345678Z",
+            "timings": {
+                "fetch": 0.12,
+                "transcribe": 0.45,
+                "first_sentence": 0.38,
+                "first_audio": 0.21,
+                "gap": 1.19,
+            },
+            "problem": None,
+        }
+    ],
+}
+_CALL_PAGE: dict[str, Any] = {"calls": [_CALL], "next_cursor": None}
 STREAM_EVENT: dict[str, Any] = {"event": _SENT_EVENT, "message": _SENT}
 
 NEW_MESSAGES: dict[str, Example] = {
@@ -139,6 +183,8 @@ READ_MARKS: dict[str, Example] = {
 }
 
 ANSWERS: dict[str, dict[str, Any]] = {
+    "list_calls": _CALL_PAGE,
+    "get_call": _CALL_WITH_TURNS,
     "get_status": _STATUS,
     "send_message": _MESSAGE,
     "list_messages": _MESSAGE_PAGE,

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import grpc.aio
 from switchboard.messaging.v1.messaging_service_pb2_grpc import MessagingServiceStub
+from switchboard.voice.v1.voice_service_pb2_grpc import VoiceServiceStub
 
 from services.webhook.api.problems import ProblemError, internal_problem, raise_problem
 
 if TYPE_CHECKING:
     from switchboard.messaging.v1.messaging_service_pb2_grpc import MessagingServiceAsyncStub
+    from switchboard.voice.v1.voice_service_pb2_grpc import VoiceServiceAsyncStub
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -26,7 +28,7 @@ _NAMES = {
 
 
 class Messaging:
-    """The service that owns all messages.
+    """The service that owns all messages and calls.
 
     Args:
         call_seconds: Deadline of a call, and of a stream's first response.
@@ -34,6 +36,7 @@ class Messaging:
 
     def __init__(self, channel: grpc.aio.Channel, *, call_seconds: float = 8.0) -> None:
         self.stub: MessagingServiceAsyncStub = MessagingServiceStub(channel)
+        self.voice: VoiceServiceAsyncStub = VoiceServiceStub(channel)
         self._call_seconds = call_seconds
 
     async def call(

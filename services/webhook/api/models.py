@@ -156,6 +156,84 @@ class ConversationWithMessages(Shape):
     next_cursor: str | None = Field(description="`cursor` of the next page; null on the last.")
 
 
+CallStatus = Literal[
+    "queued",
+    "ringing",
+    "in_progress",
+    "busy",
+    "failed",
+    "no_answer",
+    "canceled",
+    "completed",
+]
+CallOutcome = Literal["answered", "transferred", "voicemail", "missed", "closed"]
+
+
+class AnswerPart(Shape):
+    """A sentence of an answer."""
+
+    text: str
+    audio_url: str | None = Field(
+        description="Where the rendered speech is, until it expires; null when the provider spoke."
+    )
+    played: bool = Field(description="The caller heard it to its end.")
+
+
+class TurnTimings(Shape):
+    """Seconds that the stages of a turn took, each from the end of the one before."""
+
+    fetch: float | None
+    transcribe: float | None
+    first_sentence: float | None
+    first_audio: float | None
+    gap: float | None = Field(description="From the recording's webhook to the first audio.")
+
+
+class Turn(Shape):
+    """Once the caller spoke, and what was answered."""
+
+    number: int = Field(description="From 1.")
+    state: Literal["working", "done", "silent", "failed", "canceled"]
+    voicemail: bool = Field(description="A message that the caller left.")
+    transcript: str | None = Field(description="What the caller said.")
+    answer: list[AnswerPart]
+    digits: str | None = Field(description="Keys pressed.")
+    recording_id: str | None = Field(description="The provider's, while the provider has it.")
+    recording_seconds: float | None
+    heard_at: datetime
+    timings: TurnTimings
+    problem: str | None = Field(description="Why there is no answer.")
+
+
+class Call(Shape):
+    """A telephone call."""
+
+    id: str = Field(description="The provider's id, for Twilio the CallSid.")
+    provider: str
+    status: CallStatus
+    outcome: CallOutcome | None = Field(description="What came of it, as far as is known.")
+    caller: str = Field(description="E.164, or what the provider says of a hidden number.")
+    called: str
+    language: str | None = Field(description="The language last spoken, as BCP 47.")
+    started_at: datetime
+    answered_at: datetime | None
+    ended_at: datetime | None
+    seconds: float | None
+
+
+class CallWithTurns(Call):
+    """A telephone call, and what was said."""
+
+    turns: list[Turn] = Field(description="Oldest first.")
+
+
+class CallPage(Shape):
+    """Calls, newest first."""
+
+    calls: list[Call]
+    next_cursor: str | None = Field(description="`cursor` of the next page; null on the last.")
+
+
 class ProviderStatus(Shape):
     """How a provider is doing."""
 

@@ -145,7 +145,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     found = get_openapi(
         title="Switchboard",
         version=app.version,
-        summary="One WhatsApp API, whatever the provider.",
+        summary="One API for WhatsApp and calls, whatever the provider.",
         description=(
             "Send your key as `X-API-Key`. Every error is a problem document (RFC 9457) with a"
             " stable `reason`. Lists are read page by page with `cursor`; times are RFC 3339, UTC."

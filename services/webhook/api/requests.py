@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from services.webhook.api.models import Direction, MessageStatus
+from services.webhook.api.models import CallOutcome, Direction, MessageStatus
 
 MAX_WAIT_SECONDS = 30
 
@@ -39,6 +39,15 @@ Number = Annotated[
             " as `whatsapp:US.13491208655302`."
         ),
         json_schema_extra={"format": "contact-address"},
+    ),
+]
+PhoneNumber = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=160,
+        description="A number in any common spelling.",
+        json_schema_extra={"format": "phone-number"},
     ),
 ]
 Limit = Annotated[int, Field(ge=1, le=200, description="At most this many.")]
@@ -186,6 +195,15 @@ class MessagesQuery(PageQuery):
     since: Moment | None = Field(None, description="Created at this time or later.")
     until: Moment | None = Field(None, description="Created before this time.")
     contact: Number | None = None
+
+
+class CallsQuery(PageQuery):
+    """Which calls."""
+
+    number: PhoneNumber | None = Field(None, description="Only calls from or to it.")
+    outcome: CallOutcome | None = None
+    since: Moment | None = Field(None, description="Begun at this time or later.")
+    until: Moment | None = Field(None, description="Begun before this time.")
 
 
 class SendQuery(Query):
