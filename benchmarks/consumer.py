@@ -25,6 +25,7 @@ from sqlalchemy import func, insert, select
 from services.common.journal.events import JournalEvent
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import INGEST_STREAM, connect, ensure_streams
+from services.messaging.consumers.durable import ConsumerOptions
 from services.messaging.consumers.ingest import IngestConsumer
 from services.messaging.domain.contact import Identity, IdentityKind, InboundMessage
 from services.messaging.domain.message import StatusReport
@@ -82,7 +83,7 @@ async def _consumer(client: Client, database: Database, events: Sequence[Journal
         handle,
         {webhooks.PROVIDER: webhooks},
         registry=CollectorRegistry(),
-        batch_size=_BATCH,
+        options=ConsumerOptions(batch_size=_BATCH),
     )
     started = time.perf_counter()
     task = asyncio.create_task(consumer.run())

@@ -196,7 +196,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             _consume(consumer, streams_ready),
             keep_journal_short(
                 client,
-                durable=DURABLE,
+                durables=[DURABLE],
                 max_age=timedelta(days=settings.journal_retention_days),
                 clock=_now,
                 ready=streams_ready,

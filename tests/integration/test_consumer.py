@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from services.common.errors import UnavailableError
 from services.common.journal.events import EventKind, JournalEvent
 from services.common.journal.streams import connect
+from services.messaging.consumers.durable import ConsumerOptions
 from services.messaging.consumers.ingest import Handler, IngestConsumer
 from services.messaging.domain.contact import InboundMessage
 from services.messaging.domain.message import StatusReport
@@ -252,7 +253,7 @@ async def test_a_crash_between_commit_and_acknowledgement_loses_and_doubles_noth
             commit_then_hang,
             {webhooks.PROVIDER: webhooks},
             registry=CollectorRegistry(),
-            ack_wait_seconds=1,
+            options=ConsumerOptions(ack_wait_seconds=1),
         )
         work = asyncio.create_task(consumer._consume())
         await stored.wait()

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from services.common.journal.events import JournalEvent
 from services.common.journal.streams import DEAD_STREAM, INGEST_STREAM, connect, ensure_streams
+from services.messaging.consumers.durable import ConsumerOptions
 from services.messaging.consumers.ingest import DURABLE, Handler, IngestConsumer
 from services.messaging.providers.twilio import webhooks
 from tests.support.nats import NatsServer
@@ -48,11 +49,13 @@ async def consuming(
         handle,
         {webhooks.PROVIDER: webhooks},
         registry=CollectorRegistry(),
-        batch_size=batch_size,
-        fetch_seconds=0.2,
-        ack_wait_seconds=ack_wait,
-        max_attempts=max_attempts,
-        first_delay_seconds=0.05,
+        options=ConsumerOptions(
+            batch_size=batch_size,
+            fetch_seconds=0.2,
+            ack_wait_seconds=ack_wait,
+            max_attempts=max_attempts,
+            first_delay_seconds=0.05,
+        ),
     )
     task = asyncio.create_task(consumer.run())
     try:
@@ -80,7 +83,7 @@ def settled(client: Client) -> Callable[[], Awaitable[bool]]:
         js = client.jetstream()
         try:
             last = (await js.stream_info(INGEST_STREAM)).state.last_seq
-            info = await js.consumer_info(INGEST_STREAM, DURABLE)
+            info = await js.consumer_info(INGEST_STREAM, DURABLE.name)
         except nats.errors.Error:
             return False
         # Not by `num_pending`: for a moment after a publish it is still 0.

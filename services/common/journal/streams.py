@@ -161,16 +161,25 @@ async def _ensure(js: JetStreamContext, config: StreamConfig) -> None:
 
 
 async def ensure_ingest_consumer(
-    js: JetStreamContext, *, durable: str, ack_wait_seconds: float, max_deliver: int
+    js: JetStreamContext,
+    *,
+    durable: str,
+    subjects: str,
+    ack_wait_seconds: float,
+    max_deliver: int,
 ) -> None:
-    """Create the durable pull consumer that all replicas share, or update it.
+    """Create the durable pull consumer that all replicas share, or update it where it stands.
 
     `pull_subscribe` would silently keep the configuration of one that exists.
+
+    Args:
+        subjects: What it gets; may hold wildcards.
     """
     await js.add_consumer(
         INGEST_STREAM,
         ConsumerConfig(
             durable_name=durable,
+            filter_subject=subjects,
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=ack_wait_seconds,
             max_deliver=max_deliver,

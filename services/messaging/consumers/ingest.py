@@ -1,43 +1,18 @@
-"""The journal's consumer: fetches batches, has them stored, and acknowledges what is stored.
+"""The consumer of what concerns messages."""
 
-Any number of replicas share one durable consumer. Its `max_deliver` is unlimited, because the
-server would stop delivering in silence: its advisory reaches only whoever listens at that moment.
-Instead an event that goes on failing is moved to the stream `DEAD` here, where it is kept. Waiting
-for the database doesn't count: that is no fault of the event, however long it takes.
-"""
-
-import asyncio
-import contextlib
-import random
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import nats.errors
-import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 from prometheus_client import CollectorRegistry, Counter
 
-from services.common.errors import UnavailableError
-from services.common.journal.streams import INGEST_STREAM, ensure_ingest_consumer
-from services.messaging.consumers.dead_letters import DeadLetters
-from services.messaging.consumers.decoding import PoisonError, Translator, decode
+from services.messaging.consumers.decoding import Translator, decode
+from services.messaging.consumers.durable import ConsumerOptions, Durable, JournalConsumer
 from services.messaging.domain.contact import InboundMessage
 from services.messaging.domain.message import StatusReport
-from services.messaging.usecases.background import drained
 
-log = structlog.get_logger(__name__)
-
-DURABLE = "messaging"
-
-_MAX_DELAY_SECONDS = 60.0
-_MAX_PAUSE_SECONDS = 10.0
-_CHECK_SECONDS = 30.0
-_TOGETHER_AT_MOST = 2
-"""Deliveries after which an event is handled alone: it may be what brought the others down."""
+DURABLE = Durable("messaging", "ingest.whatsapp.>")
 
 
 class Handler(Protocol):
@@ -48,22 +23,12 @@ class Handler(Protocol):
     ) -> object: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Event:
-    delivery: Msg
-    content: InboundMessage | StatusReport
-
-
-class IngestConsumer:
-    """Consumes the journal until cancelled.
+class IngestConsumer(JournalConsumer[InboundMessage | StatusReport]):
+    """Consumes messages and reports about them until cancelled.
 
     Args:
         client: May still be connecting.
         translators: By the name of the provider.
-        fetch_seconds: How long one request waits for events; also the longest a stop takes
-            when there is nothing to do.
-        ack_wait_seconds: Lease of a delivered event; extended while it is worked on.
-        max_attempts: Deliveries after which an event that fails alone goes to `DEAD`.
     """
 
     def __init__(
@@ -73,184 +38,24 @@ class IngestConsumer:
         translators: Mapping[str, Translator],
         *,
         registry: CollectorRegistry,
-        batch_size: int = 256,
-        fetch_seconds: float = 1.0,
-        ack_wait_seconds: float = 30.0,
-        max_attempts: int = 10,
-        first_delay_seconds: float = 1.0,
-        monotonic: Callable[[], float] = time.monotonic,
+        options: ConsumerOptions | None = None,
     ) -> None:
-        self._client = client
-        self._handle = handle
-        self._translators = translators
-        self._dead_letters = DeadLetters(client)
-        self._batch_size = batch_size
-        self._fetch_seconds = fetch_seconds
-        self._ack_wait_seconds = ack_wait_seconds
-        self._max_attempts = max_attempts
-        self._first_delay_seconds = first_delay_seconds
-        self._monotonic = monotonic
-        self._subscription: JetStreamContext.PullSubscription | None = None
-        self._check_at = 0.0
-        self._stopping = asyncio.Event()
-        self._events_total = Counter(
-            "switchboard_ingest_events_total",
-            "Events of the journal by what became of them: stored, deferred or dead.",
-            ["outcome"],
-            registry=registry,
-        )
-
-    async def run(self) -> None:
-        """Consume for ever. When cancelled, the batch in hand is finished and acknowledged."""
-        await drained(self._consume(), self._stopping.set)
-
-    async def _consume(self) -> None:
-        pause = 0.0
-        while not self._stopping.is_set():
-            healthy = await self._step()
-            pause = 0.0 if healthy else min(max(2 * pause, 0.25), _MAX_PAUSE_SECONDS)
-            if pause:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), pause)
-        await self._close()
-
-    async def _step(self) -> bool:
-        """Fetch and handle one batch; returns whether to go on without a pause."""
-        try:
-            events = await self._fetch()
-        except (nats.errors.Error, OSError) as error:
-            log.warning("the journal can't be read now", error=repr(error))
-            await self._close()
-            return False
-        if self._stopping.is_set():
-            await self._give_back(events, delay=0.0)
-            return True
-        async with self._leases(events):
-            try:
-                await self._process(events)
-                return True
-            except UnavailableError as error:
-                waiting = [event for event in events if not event.is_acked]
-                log.warning("events wait", reason=str(error), events=len(waiting))
-                await self._give_back(waiting)
-                return False
-
-    async def _fetch(self) -> Sequence[Msg]:
-        now = self._monotonic()
-        if self._subscription is None or now >= self._check_at:
-            # Again every while: somebody may have deleted the consumer, or the whole stream.
-            js = self._client.jetstream()
-            await ensure_ingest_consumer(
-                js, durable=DURABLE, ack_wait_seconds=self._ack_wait_seconds, max_deliver=-1
+        async def store(contents: Sequence[InboundMessage | StatusReport]) -> None:
+            await handle(
+                [one for one in contents if isinstance(one, InboundMessage)],
+                [one for one in contents if isinstance(one, StatusReport)],
             )
-            if self._subscription is None:
-                self._subscription = await js.pull_subscribe_bind(DURABLE, INGEST_STREAM)
-            self._check_at = now + _CHECK_SECONDS
-        try:
-            return await self._subscription.fetch(self._batch_size, timeout=self._fetch_seconds)
-        except TimeoutError:
-            return ()
 
-    async def _process(self, deliveries: Sequence[Msg]) -> None:
-        events: list[_Event] = []
-        for delivery in deliveries:
-            try:
-                content = decode(delivery.headers, delivery.data, self._translators)
-            except PoisonError as error:
-                await self._bury(delivery, str(error))
-            else:
-                events.append(_Event(delivery, content))
-        suspect = [e for e in events if e.delivery.metadata.num_delivered > _TOGETHER_AT_MOST]
-        together = [e for e in events if e.delivery.metadata.num_delivered <= _TOGETHER_AT_MOST]
-        if together:
-            try:
-                await self._store(together)
-            except UnavailableError:
-                raise
-            except Exception as error:  # noqa: BLE001 - It is met again, and logged, alone.
-                log.warning("a batch failed, its events are tried one by one", error=_kind(error))
-                suspect = [*together, *suspect]
-        for event in suspect:
-            await self._store_alone(event)
-
-    async def _store_alone(self, event: _Event) -> None:
-        try:
-            await self._store([event])
-        except UnavailableError:
-            raise
-        except ValueError as error:
-            await self._bury(event.delivery, _kind(error))
-        except Exception as error:
-            log.exception("an event failed")
-            if event.delivery.metadata.num_delivered >= self._max_attempts:
-                await self._bury(event.delivery, f"failed again and again: {_kind(error)}")
-            else:
-                await self._give_back([event.delivery])
-
-    async def _store(self, events: Sequence[_Event]) -> None:
-        """Have events stored, then acknowledge: what is lost in between comes again."""
-        contents = [event.content for event in events]
-        await self._handle(
-            [one for one in contents if isinstance(one, InboundMessage)],
-            [one for one in contents if isinstance(one, StatusReport)],
+        super().__init__(
+            client,
+            DURABLE,
+            decode=functools.partial(decode, translators=translators),
+            store=store,
+            events_total=Counter(
+                "switchboard_ingest_events_total",
+                "Events of the journal by what became of them: stored, deferred or dead.",
+                ["outcome"],
+                registry=registry,
+            ),
+            options=options,
         )
-        self._events_total.labels("stored").inc(len(events))
-        with self._broker_may_be_away():
-            for event in events:
-                await event.delivery.ack()
-
-    async def _bury(self, delivery: Msg, reason: str) -> None:
-        await self._dead_letters.bury(delivery, reason)
-        self._events_total.labels("dead").inc()
-
-    async def _give_back(self, deliveries: Sequence[Msg], *, delay: float | None = None) -> None:
-        """Have events delivered again, each time after a longer delay."""
-        self._events_total.labels("deferred").inc(len(deliveries))
-        with self._broker_may_be_away():
-            for delivery in deliveries:
-                seconds = self._delay(delivery) if delay is None else delay
-                await delivery.nak(seconds)
-
-    def _delay(self, delivery: Msg) -> float:
-        doublings = min(delivery.metadata.num_delivered - 1, 10)
-        seconds = min(self._first_delay_seconds * (1 << doublings), _MAX_DELAY_SECONDS)
-        return seconds * random.uniform(0.75, 1.25)  # noqa: S311 - Spreading load needs no secrecy.
-
-    @contextlib.asynccontextmanager
-    async def _leases(self, deliveries: Sequence[Msg]) -> AsyncIterator[None]:
-        """Extend the lease of what is still being worked on."""
-
-        async def extend() -> None:
-            while True:
-                await asyncio.sleep(self._ack_wait_seconds / 3)
-                with self._broker_may_be_away():
-                    for delivery in deliveries:
-                        if not delivery.is_acked:
-                            await delivery.in_progress()
-
-        task = asyncio.create_task(extend())
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    @contextlib.contextmanager
-    def _broker_may_be_away(self) -> Iterator[None]:
-        try:
-            yield
-        except (nats.errors.Error, OSError) as error:
-            log.warning("the journal was not told; the events come again", error=repr(error))
-
-    async def _close(self) -> None:
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None:
-            with contextlib.suppress(nats.errors.Error, OSError):
-                await subscription.unsubscribe()
-                # So that the acknowledgements are out before the process goes.
-                await self._client.flush(timeout=2)
-
-
-def _kind(error: Exception) -> str:
-    """What may be shown of an error: other kinds of error may quote what a contact wrote."""
-    return str(error) if type(error) is ValueError else type(error).__name__

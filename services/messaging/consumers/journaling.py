@@ -52,7 +52,7 @@ class WebhookJournal:
             async with asyncio.timeout(self._patience_seconds):
                 idle_before = False
                 while True:
-                    consumer = await js.consumer_info(INGEST_STREAM, DURABLE)
+                    consumer = await js.consumer_info(INGEST_STREAM, DURABLE.name)
                     handled = consumer.ack_floor.stream_seq if consumer.ack_floor else 0
                     idle = not (consumer.num_pending or consumer.num_ack_pending)
                     # A new consumer of a journal that was cleared never gets to `last`; and it

@@ -5,6 +5,7 @@ journal has none but the size at which it refuses more. Without this it would fi
 """
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import nats.errors
@@ -14,6 +15,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from services.common.journal.streams import INGEST_STREAM, INGEST_SUBJECTS
+from services.messaging.consumers.durable import Durable
 from services.messaging.ports.clock import Clock
 
 log = structlog.get_logger(__name__)
@@ -22,25 +24,26 @@ log = structlog.get_logger(__name__)
 async def keep_journal_short(
     client: Client,
     *,
-    durable: str,
+    durables: Sequence[Durable],
     max_age: timedelta,
     clock: Clock,
     ready: asyncio.Event,
     every_seconds: float = 3600.0,
 ) -> None:
-    """Remove what is older than `max_age` and acknowledged by `durable`, for ever.
+    """Remove what is older than `max_age` and was handled by all of `durables`, for ever.
 
     Args:
+        durables: Every consumer of the journal, by whatever subjects.
         ready: Set when the streams are there.
     """
     await ready.wait()
     while True:
         try:
             removed = await remove_old_events(
-                client.jetstream(), durable=durable, before=clock() - max_age
+                client.jetstream(), durables=durables, before=clock() - max_age
             )
         except NotFoundError:
-            # The consumer makes its durable with its first fetch: nothing was handled yet.
+            # A consumer makes its durable with its first fetch: nothing was handled yet.
             pass
         except (nats.errors.Error, OSError) as error:
             log.warning("old events stay in the journal for now", error=repr(error))
@@ -50,20 +53,39 @@ async def keep_journal_short(
         await asyncio.sleep(every_seconds)
 
 
-async def remove_old_events(js: JetStreamContext, *, durable: str, before: datetime) -> int:
-    """Remove acknowledged events that were journaled before a time; returns how many.
+async def remove_old_events(
+    js: JetStreamContext, *, durables: Sequence[Durable], before: datetime
+) -> int:
+    """Remove events journaled before a time that all of `durables` have handled; returns how many.
 
     Raises:
-        nats.errors.Error: The broker didn't answer.
+        nats.errors.Error: The broker didn't answer, or one of the consumers isn't there.
     """
     state = (await js.stream_info(INGEST_STREAM)).state
-    consumer = await js.consumer_info(INGEST_STREAM, durable)
-    handled = consumer.ack_floor.stream_seq if consumer.ack_floor else 0
-    end = min(await _first_since(js, state.first_seq, state.last_seq, before), handled + 1)
+    end = await _first_since(js, state.first_seq, state.last_seq, before)
+    for durable in durables:
+        end = min(end, await _first_unhandled(js, durable, state.last_seq))
     if state.messages == 0 or end <= state.first_seq:
         return 0
     await js.purge_stream(INGEST_STREAM, seq=end)
     return state.messages - (await js.stream_info(INGEST_STREAM)).state.messages
+
+
+async def _first_unhandled(js: JetStreamContext, durable: Durable, last: int) -> int:
+    """The first sequence that a consumer still needs; `last + 1` when it needs none up to there.
+
+    Not merely the one after those it has acknowledged: a consumer that seldom gets anything stands
+    far behind the end of the journal.
+    """
+    consumer = await js.consumer_info(INGEST_STREAM, durable.name)
+    acknowledged = consumer.ack_floor.stream_seq if consumer.ack_floor else 0
+    try:
+        found = await js.get_msg(
+            INGEST_STREAM, seq=acknowledged + 1, subject=durable.subjects, next=True
+        )
+    except NotFoundError:
+        return last + 1
+    return found.seq or acknowledged + 1
 
 
 async def _first_since(js: JetStreamContext, low: int, high: int, time: datetime) -> int:
