@@ -1,21 +1,16 @@
 """The environment that messaging reads."""
 
-import json
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 import phonenumbers
 from pydantic import AfterValidator, Field, SecretStr
 
 from services.common.settings import HttpOrigin
 from services.messaging.domain.contact import whatsapp_identity
-from services.messaging.setting_types import ApiUrl, Seconds
+from services.messaging.setting_types import OPENAI, TWILIO, ApiUrl, Seconds
 from services.messaging.store.database import database_url
 from services.messaging.voice_settings import VoiceSettings
-
-TWILIO: dict[str, Any] = {"group": "twilio"}
-OPENAI: dict[str, Any] = {"group": "openai"}
-GOOGLE: dict[str, Any] = {"group": "google"}
 
 
 def _database_url(value: SecretStr) -> SecretStr:
@@ -54,16 +49,6 @@ def _region(value: str) -> str:
     if region not in phonenumbers.SUPPORTED_REGIONS:
         raise ValueError("must be a country's two letters, such as IL")
     return region
-
-
-def _json_object(value: SecretStr) -> SecretStr:
-    try:
-        document = json.loads(value.get_secret_value())
-    except ValueError as error:
-        raise ValueError("must be the service account's JSON on one line") from error
-    if not isinstance(document, dict) or document.get("type") != "service_account":
-        raise ValueError("must be the JSON of a service account (type: service_account)")
-    return value
 
 
 class MessagingSettings(VoiceSettings):
@@ -201,14 +186,6 @@ class MessagingSettings(VoiceSettings):
         description="words beyond the built-in English and Hebrew ones that allow messages again",
         examples=["WEITER"],
     )
-    google_tts_sa_json: Annotated[SecretStr, AfterValidator(_json_object)] | None = Field(
-        None,
-        description="Google service account for spoken answers, as JSON on one line; OpenAI speaks "
-        "when unset",
-        examples=['{"type":"service_account","project_id":"..."}'],
-        json_schema_extra=GOOGLE,
-    )
-
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(
         10, description="database connections kept open", examples=["10"]
     )

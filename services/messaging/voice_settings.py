@@ -1,198 +1,164 @@
-"""The part of messaging's environment that calls need."""
+"""The part of messaging's environment that is about calls."""
 
-import json
-from typing import Annotated, Final, Literal
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field
 
-from services.common.settings import CommonSettings, split_list
-from services.messaging.domain.language import LANGUAGES
-from services.messaging.setting_types import (
-    GOOGLE,
-    OPENAI,
-    TWILIO,
-    VOICE,
-    ApiUrl,
-    Seconds,
-    secure_or_local,
-)
+from services.messaging.domain.business_hours import BusinessHours, time_zone
+from services.messaging.setting_types import OPENAI, TWILIO, VOICE, Seconds
+from services.messaging.speech_settings import SpeechSettings
 
-_ACCOUNT_FIELDS: Final = ("client_email", "private_key", "token_uri")
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
 
 
-def _service_account(value: SecretStr) -> SecretStr:
-    try:
-        document = json.loads(value.get_secret_value())
-    except ValueError:
-        # The decoder's words would show the text.
-        raise ValueError("must be the service account's JSON on one line") from None
-    if not isinstance(document, dict) or document.get("type") != "service_account":
-        raise ValueError("must be the JSON of a service account (type: service_account)")
-    for name in _ACCOUNT_FIELDS:
-        if not isinstance(document.get(name), str):
-            raise ValueError(f"must be a service account's whole JSON: {name} is missing")
-    if "PRIVATE KEY" not in document["private_key"]:
-        raise ValueError("must hold the private key as Google gave it, in PEM")
-    try:
-        secure_or_local(document["token_uri"])
-    except ValueError as error:
-        raise ValueError(f"token_uri {error}") from None
+def _business_hours(value: str) -> str:
+    BusinessHours.parse(value, ZoneInfo("UTC"))
     return value
 
 
-def _voice_names(value: str) -> str:
-    voice_names(value)
+def _time_zone(value: str) -> str:
+    time_zone(value)
     return value
 
 
-def voice_names(value: str) -> dict[str, str]:
-    """Names of voices by language, from "he-IL=he-IL-Wavenet-C,en-US=en-US-Neural2-F".
-
-    Raises:
-        ValueError: A part of it is malformed.
-    """
-    names: dict[str, str] = {}
-    for part in split_list(value):
-        language, _, name = (word.strip() for word in part.partition("="))
-        if language not in LANGUAGES or not name:
-            raise ValueError(
-                "must be pairs such as he-IL=he-IL-Wavenet-C, separated by commas; the languages "
-                f"are {', '.join(LANGUAGES)}"
-            )
-        names[language] = name
-    return names
+def _phone_number(value: str) -> str:
+    if not _E164.fullmatch(value):
+        raise ValueError("must be a number in E.164, such as +97231234567")
+    return value
 
 
-class VoiceSettings(CommonSettings):
+class VoiceSettings(SpeechSettings):
     """What messaging can be told about calls."""
 
+    voice_language: Literal["en-US", "he-IL"] = Field(
+        "en-US",
+        description="language in which callers are greeted: en-US or he-IL",
+        examples=["he-IL"],
+        json_schema_extra=VOICE,
+    )
+    voice_greeting: str = Field(
+        "",
+        description="what callers hear first, in VOICE_LANGUAGE; a short greeting when unset",
+        examples=["Example Estates, good day. How can I help you?"],
+        json_schema_extra=VOICE,
+    )
     voice_persona: str = Field(
         "You answer the telephone for a business. Be friendly, brief and honest; when you don't "
         "know something, say that a colleague will call back.",
-        description="who answers calls, what it knows and how it should speak",
+        description="who the assistant on the telephone is, what it knows and how it should answer",
         examples=["You answer the telephone for Example Estates, an estate agent in Haifa."],
         json_schema_extra=VOICE,
     )
-    audio_retention_days: Annotated[float, Field(ge=1)] = Field(
-        30.0,
-        description="age at which rendered speech goes; what is said again is rendered anew",
+    voice_keywords: str = Field(
+        "",
+        description="names and terms that callers are likely to say, separated by commas; they "
+        "are understood better then",
+        examples=["Example Estates,Carmel,arnona"],
+        json_schema_extra=VOICE,
+    )
+    voice_business_hours: Annotated[str, AfterValidator(_business_hours)] | None = Field(
+        None,
+        description="when calls are answered; always when unset. Needs VOICE_TIMEZONE",
+        examples=["Sun-Thu 09:00-18:00, Fri 09:00-13:00"],
+        json_schema_extra=VOICE,
+    )
+    voice_timezone: Annotated[str, AfterValidator(_time_zone)] | None = Field(
+        None,
+        description="time zone of VOICE_BUSINESS_HOURS",
+        examples=["Asia/Jerusalem"],
+        json_schema_extra=VOICE,
+    )
+    voice_closed_message: str = Field(
+        "",
+        description="what callers hear outside these hours, in VOICE_LANGUAGE",
+        examples=["Example Estates is closed now. We open on Sunday at nine."],
+        json_schema_extra=VOICE,
+    )
+    voice_closed_voicemail: bool = Field(
+        True,
+        description="whether callers can leave a message outside these hours",
+        examples=["true"],
+        json_schema_extra=VOICE,
+    )
+    voice_max_turns: Annotated[int, Field(ge=1, le=200)] = Field(
+        30,
+        description="so often a caller is listened to in one call",
         examples=["30"],
         json_schema_extra=VOICE,
     )
-
-    recording_max_bytes: Annotated[int, Field(ge=1024)] = Field(
-        10 * 1024**2,
-        description="a larger recording is not fetched; a minute has 960 kB",
-        examples=["10485760"],
-        json_schema_extra=TWILIO,
+    voice_max_call_seconds: Annotated[int, Field(ge=30, le=14_400)] = Field(
+        900,
+        description="a call is ended after this, once the answer under way has been said",
+        examples=["900"],
+        json_schema_extra=VOICE,
     )
-    recording_timeout_seconds: Seconds = Field(
-        10.0,
-        description="how long fetching a recording may take, the wait for it included",
-        examples=["10"],
-        json_schema_extra=TWILIO,
+    voice_silence_seconds: Annotated[int, Field(ge=1, le=10)] = Field(
+        2,
+        description="silence after which the caller has finished; part of every caller's wait",
+        examples=["2"],
+        json_schema_extra=VOICE,
     )
-
-    openai_transcription_model: str = Field(
-        "gpt-transcribe",
-        description="model that understands what callers say",
-        examples=["gpt-transcribe"],
-        json_schema_extra=OPENAI,
+    voice_transfer_to: Annotated[str, AfterValidator(_phone_number)] | None = Field(
+        None,
+        description="who is called when a caller asks for a person or presses 0; nobody when unset",
+        examples=["+97231234567"],
+        json_schema_extra=VOICE,
     )
-    openai_transcription_timeout_seconds: Seconds = Field(
-        8.0,
-        description="how long transcribing one recording may take",
-        examples=["8"],
-        json_schema_extra=OPENAI,
+    voice_transfer_timeout_seconds: Annotated[int, Field(ge=5, le=120)] = Field(
+        25,
+        description="how long that telephone rings before the caller is asked for a message",
+        examples=["25"],
+        json_schema_extra=VOICE,
     )
-    transcription_keywords: str = Field(
-        "",
-        description="names and terms that callers are likely to say, separated by commas; for "
-        "gpt-transcribe",
-        examples=["Example Estates,Carmel"],
-        json_schema_extra=OPENAI,
-    )
-    openai_voice_model: str = Field(
-        "gpt-6-luna",
-        description="model that answers callers; a fast one",
+    voice_model: str | None = Field(
+        None,
+        description="model that answers callers, if a faster one than OPENAI_MODEL",
         examples=["gpt-6-luna"],
         json_schema_extra=OPENAI,
     )
-    openai_voice_timeout_seconds: Seconds = Field(
-        15.0,
-        description="how long one answer to a caller may take to write",
-        examples=["15"],
-        json_schema_extra=OPENAI,
+    voice_answer_timeout_seconds: Seconds = Field(
+        20.0,
+        description="how long one spoken answer may take to write",
+        examples=["20"],
+        json_schema_extra=VOICE,
     )
-    openai_voice_reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = (
-        Field(
-            None,
-            description="how much the model that answers callers thinks before it speaks, which "
-            "they hear as silence; unset for its own default, and for models that don't reason",
-            examples=["none"],
-            json_schema_extra=OPENAI,
-        )
-    )
-    openai_speech_base_url: ApiUrl | None = Field(
+    voice_reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = Field(
         None,
-        description="a server of its own for speech, with OpenAI's API; unset for OPENAI_BASE_URL",
-        examples=["http://127.0.0.1:8880/v1"],
-        json_schema_extra=OPENAI,
+        description="how long the model may think before it speaks; its own default when unset",
+        examples=["low"],
+        json_schema_extra=VOICE,
     )
-    openai_speech_api_key: SecretStr | None = Field(
+    voice_concurrency: Annotated[int, Field(ge=1, le=1000)] = Field(
+        50,
+        description="turns of calls that one process works on at once",
+        examples=["50"],
+        json_schema_extra=VOICE,
+    )
+    recording_retention: Literal["keep", "none"] = Field(
+        "keep",
+        description="none: what callers said is deleted at the provider once it is transcribed",
+        examples=["none"],
+        json_schema_extra=TWILIO,
+    )
+    audio_retention_days: Annotated[float, Field(ge=1)] = Field(
+        30.0,
+        description="how long rendered speech is kept for sentences that come up again",
+        examples=["30"],
+        json_schema_extra=VOICE,
+    )
+    missed_call_reply: str | None = Field(
         None,
-        description="key for OPENAI_SPEECH_BASE_URL, where it wants one; OPENAI_API_KEY is never "
-        "shown to it",
-        examples=["sk-..."],
-        json_schema_extra=OPENAI,
-    )
-    openai_speech_model: str = Field(
-        "gpt-4o-mini-tts",
-        description="model that speaks where Google can't",
-        examples=["gpt-4o-mini-tts"],
-        json_schema_extra=OPENAI,
-    )
-    openai_speech_voice: str = Field(
-        "marin",
-        description="voice of that model",
-        examples=["marin"],
-        json_schema_extra=OPENAI,
-    )
-    openai_speech_timeout_seconds: Seconds = Field(
-        6.0,
-        description="how long speaking one sentence may take there",
-        examples=["6"],
-        json_schema_extra=OPENAI,
+        description="WhatsApp message to callers who reached nobody or left a message: a text, "
+        "which reaches those who wrote within 24 hours, or a template's ContentSid; unset: none",
+        examples=["HX0123456789abcdef0123456789abcdef"],
+        json_schema_extra=VOICE,
     )
 
-    google_tts_sa_json: Annotated[SecretStr, AfterValidator(_service_account)] | None = Field(
-        None,
-        description="Google service account for spoken answers, as JSON; without it OpenAI speaks",
-        examples=['{"type":"service_account","project_id":"..."}'],
-        json_schema_extra=GOOGLE,
-    )
-    google_tts_api_base_url: ApiUrl = Field(
-        "https://texttospeech.googleapis.com",
-        description="where Google's Text-to-Speech is; another value is for a region or the "
-        "sandbox",
-        examples=["https://eu-texttospeech.googleapis.com"],
-        json_schema_extra=GOOGLE,
-    )
-    google_tts_voices: Annotated[str, AfterValidator(_voice_names)] = Field(
-        "",
-        description="voices by language; Google chooses for languages without",
-        examples=["he-IL=he-IL-Wavenet-C,en-US=en-US-Neural2-F"],
-        json_schema_extra=GOOGLE,
-    )
-    google_tts_speaking_rate: Annotated[float, Field(ge=0.25, le=2)] = Field(
-        1.0,
-        description="how fast Google speaks; 1 is the voice's normal pace",
-        examples=["1.0"],
-        json_schema_extra=GOOGLE,
-    )
-    google_tts_timeout_seconds: Seconds = Field(
-        4.0,
-        description="how long speaking one sentence may take before OpenAI is asked instead",
-        examples=["4"],
-        json_schema_extra=GOOGLE,
-    )
+    @classmethod
+    def cross_check(cls, values: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+        """Hours mean nothing without a time zone."""
+        if values.get("voice_business_hours") and not values.get("voice_timezone"):
+            yield "voice_timezone", "must be set along with VOICE_BUSINESS_HOURS"
