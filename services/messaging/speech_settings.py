@@ -121,7 +121,10 @@ class SpeechSettings(CommonSettings):
     google_tts_sa_json: Annotated[SecretStr, AfterValidator(_service_account)] | None = Field(
         None,
         description="Google service account for spoken answers, as JSON; without it OpenAI speaks",
-        examples=['{"type":"service_account","project_id":"..."}'],
+        examples=[
+            '{"type":"service_account","client_email":"...","private_key":"-----BEGIN PRIVATE KEY'
+            '-----...","token_uri":"https://oauth2.googleapis.com/token"}'
+        ],
         json_schema_extra=GOOGLE,
     )
     google_tts_api_base_url: ApiUrl = Field(
