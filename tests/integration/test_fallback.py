@@ -58,8 +58,10 @@ async def second() -> AsyncIterator[RunningSandbox]:
 
 
 @asynccontextmanager
-async def working(store: SqlOutboxStore, *providers: TwilioProvider) -> AsyncIterator[Sender]:
-    process = sender(store, *providers, breaker_failures=3)
+async def working(
+    store: SqlOutboxStore, *providers: TwilioProvider, breaker_pause: float = 0.3
+) -> AsyncIterator[Sender]:
+    process = sender(store, *providers, breaker_failures=3, breaker_pause=breaker_pause)
     async with running(process.dispatcher.run(), process.reconciler.run()):
         yield process
 
@@ -87,7 +89,8 @@ async def test_nobody_at_the_first(
     async with (
         twilio(f"http://127.0.0.1:{port}") as primary,
         twilio(second.base_url, name="other") as other,
-        working(store, primary, other),
+        # Longer than the test: the first must not be tried again meanwhile.
+        working(store, primary, other, breaker_pause=60),
     ):
         await until_settled(database)
     rows = await stored(database)

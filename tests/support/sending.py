@@ -145,6 +145,7 @@ def sender(
     provider: Provider,
     *others: Provider,
     breaker_failures: int = 5,
+    breaker_pause: float = 0.3,
     concurrency: int = 8,
     grace: float = 0.5,
     lease: float = 4,
@@ -166,7 +167,12 @@ def sender(
         first_look=timedelta(),
         retry=retry,
         breakers={
-            name: Breaker(name, now, failures=breaker_failures, first_pause=timedelta(seconds=0.3))
+            name: Breaker(
+                name,
+                now,
+                failures=breaker_failures,
+                first_pause=timedelta(seconds=breaker_pause),
+            )
             for name in providers
         },
     )
