@@ -62,6 +62,11 @@ def open_channel(address: str, token: str, default_seconds: float = 10.0) -> grp
     return grpc.aio.insecure_channel(
         address,
         interceptors=[_UnaryDefaults(token, default_seconds), _StreamDefaults(token)],
-        # Our services are reached directly, whatever proxy leads outside.
-        options=[("grpc.enable_http_proxy", 0)],
+        options=[
+            # Our services are reached directly, whatever proxy leads outside.
+            ("grpc.enable_http_proxy", 0),
+            # By default one that was away for long is looked for only every two minutes.
+            ("grpc.initial_reconnect_backoff_ms", 250),
+            ("grpc.max_reconnect_backoff_ms", 2000),
+        ],
     )

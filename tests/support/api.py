@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+import grpc.aio
 import httpx
 from google.protobuf.timestamp_pb2 import Timestamp
 from prometheus_client import CollectorRegistry
 from switchboard.messaging.v1 import conversation_pb2, message_pb2, provider_pb2
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
 from switchboard.messaging.v1 import messaging_service_pb2_grpc as rpc
+from switchboard.voice.v1 import voice_service_pb2_grpc as voice_rpc
 
 from services.common.errors import NotFoundError, SwitchboardError
 from services.common.grpc_client import open_channel
@@ -21,6 +23,7 @@ from services.webhook.api.app import build_api
 from services.webhook.api.keys import ApiKeys
 from services.webhook.api.limits import HeldRequests
 from services.webhook.api.messaging import Messaging
+from tests.support.voice import PretendVoice
 
 KEY = "a-key-for-tests"
 OTHER_KEY = "another-key-for-tests"
@@ -179,13 +182,20 @@ class PretendMessaging(rpc.MessagingServiceServicer):
 
 
 @contextlib.asynccontextmanager
-async def served(messaging: PretendMessaging) -> AsyncIterator[str]:
-    """Serve it; yields its address."""
+async def served(
+    messaging: PretendMessaging, voice: PretendVoice | None = None, *, port: int = 0
+) -> AsyncIterator[str]:
+    """Serve them; yields their address."""
+
+    def add_services(server: grpc.aio.Server) -> None:
+        rpc.add_MessagingServiceServicer_to_server(messaging, server)
+        voice_rpc.add_VoiceServiceServicer_to_server(voice or PretendVoice(), server)
+
     server = GrpcServer(
-        address="127.0.0.1:0",
+        address=f"127.0.0.1:{port}",
         tokens=[GRPC_TOKEN],
         service_names=[],
-        add_services=lambda server: rpc.add_MessagingServiceServicer_to_server(messaging, server),
+        add_services=add_services,
     )
     await server.start()
     try:

@@ -17,14 +17,23 @@ from twilio.request_validator import (  # type: ignore[import-untyped]  # has no
     RequestValidator,
 )
 
+from services.common.audio import AudioBucket
+from services.common.grpc_client import open_channel
 from services.common.http_server import serving_http
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import INGEST_STREAM, ensure_streams
 from services.webhook.app import Edge as EdgeApp
+from services.webhook.audio import audio_router
+from services.webhook.audio_cache import AudioCache
 from services.webhook.ingress import WebhookIngress
 from services.webhook.routes import WHATSAPP_ROUTES
 from services.webhook.signature import SignatureVerifier
 from services.webhook.spill import Spill
+from services.webhook.voice import VoiceResponder
+from services.webhook.voice_routes import voice_routes
+from services.webhook.voicemail import VoiceLanguage, Voicemail
+from services.webhook.voicemail_page import voicemail_router
+from tests.support.api import GRPC_TOKEN
 
 TOKEN = "a-test-token"
 PUBLIC_HOST = "https://switchboard.example.com"
@@ -91,14 +100,33 @@ async def running_edge(
     timeout_seconds: float = 3.0,
     failures_per_minute: int = 1000,
     read_seconds: float = 8.0,
+    messaging: str = "127.0.0.1:9",
+    voice_language: VoiceLanguage = "en-US",
+    answer_seconds: float = 3.0,
+    hold_seconds: float = 8.0,
+    audio_cache_bytes: int = 1_000_000,
+    audio_misses_per_minute: int = 60,
 ) -> AsyncIterator[Edge]:
-    """An edge that publishes through `client`; nothing drains its spill."""
+    """An edge that publishes through `client`; nothing drains its spill.
+
+    Args:
+        messaging: Address of its gRPC; nobody answers at the default.
+    """
     registry = CollectorRegistry()
+    channel = open_channel(messaging, GRPC_TOKEN)
+    voice = VoiceResponder(
+        channel,
+        public_host=PUBLIC_HOST,
+        voicemail=Voicemail(voice_language),
+        registry=registry,
+        answer_seconds=answer_seconds,
+        hold_seconds=hold_seconds,
+    )
     journal = JournalPublisher(client, timeout_seconds=timeout_seconds)
     spill = Spill(spill_path, max_bytes=spill_max_bytes)
     await spill.open()
     ingress = WebhookIngress(
-        routes=WHATSAPP_ROUTES,
+        routes=(*WHATSAPP_ROUTES, *voice_routes(voice)),
         verifier=SignatureVerifier(PUBLIC_HOST, [TOKEN], {}),
         journal=journal,
         spill=spill,
@@ -106,7 +134,17 @@ async def running_edge(
         failures_per_minute=failures_per_minute,
         read_seconds=read_seconds,
     )
-    app = EdgeApp(ingress=ingress, journal=journal, spill=spill, signatures_bypassed=False)
+    cache = AudioCache(AudioBucket(client, timeout_seconds=1).get, max_bytes=audio_cache_bytes)
+    app = EdgeApp(
+        ingress=ingress,
+        journal=journal,
+        spill=spill,
+        signatures_bypassed=False,
+        routers=[
+            audio_router(cache, registry=registry, misses_per_minute=audio_misses_per_minute),
+            voicemail_router(voice),
+        ],
+    )
     try:
         async with (
             serving_http(app, host="127.0.0.1", port=0, drain_seconds=5) as port,
@@ -114,6 +152,7 @@ async def running_edge(
         ):
             yield Edge(http, port, registry, journal, spill)
     finally:
+        await channel.close()
         await journal.close()
         await spill.close()
 
