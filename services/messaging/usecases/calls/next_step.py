@@ -91,6 +91,7 @@ class CallRules:
 
     Attributes:
         language: BCP 47, in which callers are greeted.
+        answers: Whether there is an assistant; otherwise callers leave messages.
         hours: None when it is always open.
         message_when_closed: Whether one can leave a message outside these hours.
         max_turns: So often a caller is listened to.
@@ -101,6 +102,7 @@ class CallRules:
     """
 
     language: str
+    answers: bool = True
     hours: BusinessHours | None = None
     message_when_closed: bool = True
     max_turns: int = 30
@@ -179,6 +181,8 @@ class NextStep:
     def _welcome(self, call: CallSeen) -> Script:
         language = self._rules.language
         if not self._rules.is_closed(call):
+            if not self._rules.answers:
+                return self._message(Phrase.NOBODY_THERE, language, 1)
             greeting = self._prompts.step(Phrase.GREETING, language)
             return (greeting, *self._listen(1, self._rules.max_length))
         if self._rules.message_when_closed:
@@ -274,7 +278,9 @@ class NextStep:
             phrase = Phrase.ONE_MOMENT if first else Phrase.ANOTHER_MOMENT
             return (self._prompts.step(phrase, language), AfterPart(event.turn, part))
         if turn is not None:
-            await self._store.give_up_turn(call_id, event.turn, "the caller had waited too long")
+            problem = "the caller had waited too long"
+            if await self._store.give_up_turn(call_id, event.turn, problem):
+                self._metrics.turn(TurnState.FAILED, turn.timings)
             # It may have been finished at that very moment.
             script = self._ready(await self._known(call_id), event.turn, part)
             if script is not None:

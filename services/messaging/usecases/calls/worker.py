@@ -1,0 +1,315 @@
+"""Working on turns: one owner for each, in any replica, until it is answered or nobody listens."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+import structlog
+
+from services.common.errors import UnavailableError
+from services.messaging.domain.call import Call, CallAction, Turn, TurnState
+from services.messaging.domain.keys import HANGUP, is_key_press
+from services.messaging.domain.language import PHRASES
+from services.messaging.ports.calls import CallSignal, CallStore, ClaimedTurn
+from services.messaging.ports.clock import Clock
+from services.messaging.usecases.background import drained
+from services.messaging.usecases.calls.history import exchanges, heard_out
+from services.messaging.usecases.calls.metrics import CallMetrics
+from services.messaging.usecases.calls.next_step import CallRules
+from services.messaging.usecases.calls.stages import StageTimer
+from services.messaging.usecases.calls.turn import Answering
+from services.messaging.usecases.calls.understanding import (
+    Heard,
+    NothingHeardError,
+    NotUnderstoodError,
+    RecordingLateError,
+    Understanding,
+)
+
+log = structlog.get_logger(__name__)
+
+_FIRST_RETRY: Final = timedelta(seconds=15)
+_LONGEST_RETRY: Final = timedelta(hours=1)
+_SWEEP_LIMIT: Final = 100
+_MAX_WAITING: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """What became of a turn."""
+
+    state: TurnState
+    problem: str | None = None
+    action: CallAction = CallAction.LISTEN
+
+
+class _LostError(Exception):
+    """The turn is final, or somebody else's."""
+
+
+class TurnWorker:
+    """Answers what callers say, and transcribes the messages they leave.
+
+    Args:
+        answering: None when there is no assistant.
+        lease: How long one turn may take; afterwards another process may take it over.
+        voicemail_tries: For so long after it was left a message is tried to be transcribed.
+        sweep_seconds: Looks this often for turns that nobody works on.
+        poll_seconds: Looks this often whether the caller has gone, for signals may be lost.
+    """
+
+    def __init__(
+        self,
+        store: CallStore,
+        signal: CallSignal,
+        understanding: Understanding,
+        answering: Answering | None,
+        rules: CallRules,
+        *,
+        clock: Clock,
+        metrics: CallMetrics,
+        concurrency: int = 50,
+        lease: timedelta = timedelta(seconds=120),
+        voicemail_tries: timedelta = timedelta(hours=24),
+        sweep_seconds: float = 2.0,
+        poll_seconds: float = 2.0,
+    ) -> None:
+        self._store = store
+        self._signal = signal
+        self._understanding = understanding
+        self._answering = answering
+        self._rules = rules
+        self._clock = clock
+        self._metrics = metrics
+        self._concurrency = concurrency
+        self._lease = lease
+        self._voicemail_tries = voicemail_tries
+        self._sweep_seconds = sweep_seconds
+        self._poll_seconds = poll_seconds
+        # In the order in which they came.
+        self._waiting: dict[tuple[str, int], None] = {}
+        self._running: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._woken = asyncio.Event()
+
+    def wake(self, call_id: str, number: int) -> None:
+        """There is a turn to be worked on; nothing happens when somebody has it."""
+        # Beyond that the sweep brings them.
+        if len(self._waiting) < _MAX_WAITING:
+            self._waiting[call_id, number] = None
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Work for ever. When cancelled, what is half done is given back at once."""
+        loop = asyncio.get_running_loop()
+        sweep_at = loop.time()
+        try:
+            while True:
+                self._woken.clear()
+                if loop.time() >= sweep_at:
+                    await self._sweep()
+                    sweep_at = loop.time() + self._sweep_seconds
+                self._start()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), max(0, sweep_at - loop.time()))
+        finally:
+            running = [*self._running.values()]
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    def _start(self) -> None:
+        for turn in [*self._waiting]:
+            if len(self._running) >= self._concurrency:
+                return
+            del self._waiting[turn]
+            if turn not in self._running:
+                task = asyncio.create_task(self._take(*turn))
+                self._running[turn] = task
+                task.add_done_callback(partial(self._done, turn))
+
+    def _done(self, turn: tuple[str, int], _: asyncio.Task[None]) -> None:
+        del self._running[turn]
+        self._woken.set()
+
+    async def _sweep(self) -> None:
+        try:
+            for call_id, number in await drained(self._store.unfinished(limit=_SWEEP_LIMIT)):
+                self.wake(call_id, number)
+        except UnavailableError:
+            log.warning("turns of calls wait for the database")
+
+    async def _take(self, call_id: str, number: int) -> None:
+        turn: ClaimedTurn | None = None
+        try:
+            turn = await drained(self._store.claim_turn(call_id, number, lease=self._lease))
+            if turn is None:
+                return
+            call = await drained(self._store.call(call_id))
+            timer = StageTimer(self._clock, turn.heard_at)
+            end = self._over(turn, call)
+            if end is None:
+                end = await self._worked(turn, call, timer)
+            await drained(self._finish(turn, end, timer))
+        except asyncio.CancelledError:
+            if turn is not None:
+                with contextlib.suppress(UnavailableError):
+                    await self._store.release_turn(turn, retry_at=self._clock())
+            raise
+        except _LostError:
+            log.info("a turn is somebody else's, or over", call_id=call_id, turn=number)
+        except UnavailableError:
+            log.warning("a turn waits for the database", call_id=call_id, turn=number)
+        except Exception:
+            log.exception("a turn failed; it is tried again", call_id=call_id, turn=number)
+
+    def _over(self, turn: ClaimedTurn, call: Call) -> _End | None:
+        """What becomes of a turn on which there is no work to do; None for any other."""
+        if turn.voicemail:
+            return None
+        said = _turn(call, turn.number)
+        if call.status.has_ended or said.digits == HANGUP:
+            return _End(TurnState.CANCELED, "the caller has hung up")
+        if is_key_press(said.digits):
+            return _End(TurnState.SILENT, "keys were pressed")
+        if said.parts:
+            # An earlier owner is gone, and the caller has heard these: no vendor is asked again.
+            return _End(TurnState.DONE, "the answer was broken off")
+        if self._clock() - turn.heard_at >= self._rules.longest_wait:
+            return _End(TurnState.FAILED, "it reached us too late to be answered")
+        return None
+
+    async def _worked(self, turn: ClaimedTurn, call: Call, timer: StageTimer) -> _End | None:
+        """What became of a turn; None when it is to be tried again."""
+        if turn.voicemail:
+            return await self._message(turn, call, timer)
+        task = asyncio.create_task(self._question(turn, call, timer))
+        gone = asyncio.create_task(self._until_gone(turn))
+        try:
+            await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not task.done():
+                task.cancel()
+            await asyncio.gather(task, gone, return_exceptions=True)
+        if task.cancelled():
+            return _End(TurnState.CANCELED, "the caller has hung up")
+        return task.result()
+
+    async def _until_gone(self, turn: ClaimedTurn) -> None:
+        """Return once the call has ended, or nobody waits for the turn any more."""
+        with self._signal.watching(turn.call_id) as changed:
+            while True:
+                changed.clear()
+                with contextlib.suppress(UnavailableError):
+                    call = await drained(self._store.call(turn.call_id))
+                    if call.status.has_ended or _turn(call, turn.number).state.is_final:
+                        return
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), self._poll_seconds)
+
+    async def _message(self, turn: ClaimedTurn, call: Call, timer: StageTimer) -> _End | None:
+        """Transcribe a message."""
+        try:
+            async with asyncio.timeout(0.8 * self._lease.total_seconds()):
+                await self._heard(turn, call, timer)
+            return _End(TurnState.DONE)
+        except (NotUnderstoodError, RecordingLateError) as error:
+            problem = str(error)
+        except NothingHeardError as error:
+            return _End(TurnState.SILENT, str(error))
+        except TimeoutError:
+            problem = "it took too long"
+        except (_LostError, UnavailableError):
+            raise
+        except Exception:
+            log.exception("transcribing a message failed", call_id=turn.call_id)
+            problem = "it failed in an unforeseen way"
+        if self._clock() - turn.heard_at < self._voicemail_tries:
+            log.info("a message waits for its transcript", call_id=turn.call_id, problem=problem)
+            return None
+        log.error("a message was not transcribed", call_id=turn.call_id, problem=problem)
+        return _End(TurnState.FAILED, problem)
+
+    async def _question(self, turn: ClaimedTurn, call: Call, timer: StageTimer) -> _End:
+        """Answer what the caller said."""
+        try:
+            async with asyncio.timeout(0.8 * self._lease.total_seconds()):
+                heard = await self._heard(turn, call, timer)
+                return await self._answered(turn, call, heard, timer)
+        except NothingHeardError as error:
+            return _End(TurnState.SILENT, str(error))
+        except NotUnderstoodError as error:
+            return _End(TurnState.FAILED, str(error))
+        except TimeoutError:
+            return _End(TurnState.FAILED, "it took too long")
+        except (_LostError, UnavailableError):
+            raise
+        except Exception:
+            log.exception("answering a caller failed", call_id=turn.call_id)
+            return _End(TurnState.FAILED, "it failed in an unforeseen way")
+
+    async def _heard(self, turn: ClaimedTurn, call: Call, timer: StageTimer) -> Heard:
+        said = _turn(call, turn.number)
+        if said.transcript:
+            # An earlier owner came that far.
+            return Heard(said.transcript, said.language)
+        heard = await self._understanding.hear(turn, languages=self._languages(call), timer=timer)
+        if not await drained(self._store.transcribed(turn, heard.text, heard.language)):
+            raise _LostError
+        return heard
+
+    async def _answered(
+        self, turn: ClaimedTurn, call: Call, heard: Heard, timer: StageTimer
+    ) -> _End:
+        if self._answering is None:
+            return _End(TurnState.FAILED, "there is no assistant")
+        call = await drained(heard_out(self._store, call, turn.number))
+        before = exchanges(call.turns, before=turn.number)
+        is_first = True
+        async with (
+            self._answering.answer(before, heard.text, language=heard.language) as answer,
+            contextlib.aclosing(answer.parts()) as parts,
+        ):
+            async for part in parts:
+                if not await drained(self._store.add_part(turn, part)):
+                    raise _LostError
+                if part.audio_id is None:
+                    self._metrics.said()
+                if is_first:
+                    timer.spoken(answer.first_sentence_at)
+                    is_first = False
+        if is_first and answer.action is CallAction.LISTEN:
+            return _End(TurnState.FAILED, answer.problem or "the assistant has nothing to say")
+        return _End(TurnState.DONE, answer.problem, answer.action)
+
+    async def _finish(self, turn: ClaimedTurn, end: _End | None, timer: StageTimer) -> None:
+        if end is None:
+            pause = min(_FIRST_RETRY * 2 ** min(turn.attempt - 1, 20), _LONGEST_RETRY)
+            await self._store.release_turn(turn, retry_at=self._clock() + pause)
+            return
+        finished = await self._store.finish_turn(
+            turn, end.state, action=end.action, timings=timer.timings, problem=end.problem
+        )
+        if not finished:
+            return
+        self._metrics.turn(end.state, timer.timings)
+        if end.problem is not None:
+            log.info(
+                "a turn has no answer, or half of one",
+                call_id=turn.call_id,
+                turn=turn.number,
+                state=end.state.value,
+                problem=end.problem,
+            )
+
+    def _languages(self, call: Call) -> Sequence[str]:
+        spoken = (call.language, self._rules.language, *PHRASES)
+        return tuple(dict.fromkeys(language for language in spoken if language))
+
+
+def _turn(call: Call, number: int) -> Turn:
+    return next(turn for turn in call.turns if turn.number == number)
