@@ -2,14 +2,19 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field
 
 from services.messaging.domain.business_hours import BusinessHours, time_zone
+from services.messaging.domain.language import Phrase
 from services.messaging.setting_types import OPENAI, TWILIO, VOICE, Seconds
 from services.messaging.speech_settings import SpeechSettings
+from services.messaging.usecases.calls.missed import TEMPLATE
+from services.messaging.usecases.calls.next_step import CallRules
+from services.messaging.usecases.send import MAX_BODY_CHARACTERS
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
 
@@ -30,6 +35,18 @@ def _phone_number(value: str) -> str:
     return value
 
 
+def _missed_call_reply(value: str) -> str:
+    if value.startswith("HX") and not TEMPLATE.fullmatch(value):
+        raise ValueError("must be a text, or a ContentSid: HX and 32 hexadecimal digits")
+    if not value.strip() or len(value) > MAX_BODY_CHARACTERS:
+        raise ValueError(f"must be a text of at most {MAX_BODY_CHARACTERS} characters")
+    return value
+
+
+# Said in one piece: a vendor takes 5000 bytes.
+_Words = Annotated[str, Field(max_length=1000)]
+
+
 class VoiceSettings(SpeechSettings):
     """What messaging can be told about calls."""
 
@@ -39,7 +56,7 @@ class VoiceSettings(SpeechSettings):
         examples=["he-IL"],
         json_schema_extra=VOICE,
     )
-    voice_greeting: str = Field(
+    voice_greeting: _Words = Field(
         "",
         description="what callers hear first, in VOICE_LANGUAGE; a short greeting when unset",
         examples=["Example Estates, good day. How can I help you?"],
@@ -71,7 +88,7 @@ class VoiceSettings(SpeechSettings):
         examples=["Asia/Jerusalem"],
         json_schema_extra=VOICE,
     )
-    voice_closed_message: str = Field(
+    voice_closed_message: _Words = Field(
         "",
         description="what callers hear outside these hours, in VOICE_LANGUAGE",
         examples=["Example Estates is closed now. We open on Sunday at nine."],
@@ -149,7 +166,7 @@ class VoiceSettings(SpeechSettings):
         examples=["30"],
         json_schema_extra=VOICE,
     )
-    missed_call_reply: str | None = Field(
+    missed_call_reply: Annotated[str, AfterValidator(_missed_call_reply)] | None = Field(
         None,
         description="WhatsApp message to callers who reached nobody or left a message: a text, "
         "which reaches those who wrote within 24 hours, or a template's ContentSid; unset: none",
@@ -162,3 +179,29 @@ class VoiceSettings(SpeechSettings):
         """Hours mean nothing without a time zone."""
         if values.get("voice_business_hours") and not values.get("voice_timezone"):
             yield "voice_timezone", "must be set along with VOICE_BUSINESS_HOURS"
+
+    def call_rules(self, *, answers: bool) -> CallRules:
+        """How calls are to go.
+
+        Args:
+            answers: Whether there is an assistant.
+        """
+        hours = None
+        if self.voice_business_hours and self.voice_timezone:
+            hours = BusinessHours.parse(self.voice_business_hours, time_zone(self.voice_timezone))
+        return CallRules(
+            language=self.voice_language,
+            answers=answers,
+            hours=hours,
+            message_when_closed=self.voice_closed_voicemail,
+            max_turns=self.voice_max_turns,
+            max_length=timedelta(seconds=self.voice_max_call_seconds),
+            transfer_to=self.voice_transfer_to,
+            silence_seconds=self.voice_silence_seconds,
+            dial_timeout_seconds=self.voice_transfer_timeout_seconds,
+        )
+
+    def own_phrases(self) -> dict[Phrase, str]:
+        """What the business says in its own words."""
+        own = {Phrase.GREETING: self.voice_greeting, Phrase.CLOSED: self.voice_closed_message}
+        return {phrase: text for phrase, text in own.items() if text}
