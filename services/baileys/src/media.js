@@ -1,0 +1,130 @@
+/** Files that come with messages and go out with them, in the queue's `media/`. */
+
+import { createHash, randomBytes } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { open, rename, stat, utimes } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+
+import { downloadMediaMessage, toNumber } from 'baileys'
+
+import { createFolder, isMissing, list, remove, syncFolder } from './queue/files.js'
+
+/** @typedef {import('baileys').WAMessage} WAMessage */
+/** @typedef {{sha256: string, size: number, mimetype: string}} File */
+
+const TRIES = 5
+const TOTAL_MS = 120_000
+
+class TooLargeError extends Error {}
+
+export class Media {
+	#folder
+	#temporary
+	#maxBytes
+
+	/** @param {string} queueDir @param {number} maxBytes */
+	constructor(queueDir, maxBytes) {
+		this.#folder = join(queueDir, 'media')
+		this.#temporary = join(queueDir, 'media', 'tmp')
+		this.#maxBytes = maxBytes
+	}
+
+	async open() {
+		await createFolder(this.#temporary)
+		for (const name of await list(this.#temporary))
+			if (name.startsWith('bridge-')) await remove(join(this.#temporary, name))
+	}
+
+	/**
+	 * Where a file that is to be sent lies; undefined when it isn't there or is another one.
+	 *
+	 * @param {File} file
+	 */
+	async outgoing(file) {
+		const path = join(this.#folder, file.sha256)
+		try {
+			const found = await stat(path)
+			if (!found.isFile() || found.size !== file.size || found.size > this.#maxBytes) return undefined
+			const hash = createHash('sha256')
+			for await (const chunk of createReadStream(path)) hash.update(chunk)
+			return hash.digest('hex') === file.sha256 ? path : undefined
+		} catch (error) {
+			if (isMissing(error)) return undefined
+			throw error
+		}
+	}
+
+	/**
+	 * Fetch a received message's file.
+	 *
+	 * @param {WAMessage} message
+	 * @param {import('./translate.js').MediaMessage} media
+	 * @param {import('baileys').WASocket | undefined} socket to ask for a file that is gone
+	 * @returns {Promise<{file: File} | {problem: string}>}
+	 */
+	async fetch(message, media, socket) {
+		if (media.fileLength && toNumber(/** @type {any} */ (media.fileLength)) > this.#maxBytes) return { problem: 'too_large' }
+		const until = Date.now() + TOTAL_MS
+		let problem = 'unreadable'
+		for (let attempt = 1; attempt <= TRIES && Date.now() < until; attempt++) {
+			try {
+				const { sha256, size } = await this.#download(message, socket, until - Date.now())
+				return { file: { sha256, size, mimetype: (media.mimetype ?? '').slice(0, 255) } }
+			} catch (error) {
+				if (error instanceof TooLargeError) return { problem: 'too_large' }
+				if (isDiskError(error)) throw error
+				problem = problemOf(error)
+				await pause(Math.min(500 * 2 ** (attempt - 1), Math.max(until - Date.now(), 0)))
+			}
+		}
+		return { problem }
+	}
+
+	/** @param {WAMessage} message @param {import('baileys').WASocket | undefined} socket @param {number} milliseconds */
+	async #download(message, socket, milliseconds) {
+		const signal = AbortSignal.timeout(Math.max(milliseconds, 1))
+		const context = socket && { logger: socket.logger, reuploadRequest: socket.updateMediaMessage }
+		const stream = await downloadMediaMessage(message, 'stream', { options: { signal } }, context)
+		const unfinished = join(this.#temporary, `bridge-${randomBytes(8).toString('hex')}`)
+		const hash = createHash('sha256')
+		let size = 0
+		try {
+			const handle = await open(unfinished, 'wx', 0o600)
+			try {
+				for await (const chunk of stream) {
+					size += chunk.length
+					if (size > this.#maxBytes) throw new TooLargeError()
+					hash.update(chunk)
+					await handle.write(chunk)
+				}
+				await handle.sync()
+			} finally {
+				await handle.close()
+			}
+			const sha256 = hash.digest('hex')
+			const path = join(this.#folder, sha256)
+			await rename(unfinished, path)
+			const now = new Date()
+			await utimes(path, now, now)
+			await syncFolder(this.#folder)
+			return { sha256, size }
+		} catch (error) {
+			await remove(unfinished)
+			throw error
+		}
+	}
+}
+
+/** @param {unknown} error */
+function problemOf(error) {
+	const status = /** @type {any} */ (error)?.status ?? /** @type {any} */ (error)?.output?.statusCode
+	if (status === 404 || status === 410) return 'gone'
+	if (error instanceof Error && (error.name === 'TimeoutError' || error.name === 'AbortError')) return 'timeout'
+	return 'unreadable'
+}
+
+/** @param {unknown} error */
+const isDiskError = (error) =>
+	['ENOSPC', 'EDQUOT', 'EACCES', 'EROFS', 'EIO', 'ENOENT'].includes(/** @type {any} */ (error)?.code) &&
+	/** @type {any} */ (error)?.path !== undefined
