@@ -170,7 +170,8 @@ def _welcome(console: Console, stack: Stack, folder: DataFolder) -> None:
         _say(console, f'Try in another terminal: make say TEXT="{EXAMPLE_TEXT}"')
     else:
         public = stack.variables["PUBLIC_HOST"].rstrip("/")
-        _say(console, f"In Twilio's console: messages go to {public}/webhook/whatsapp/incoming")
+        _say(console, f"In Twilio's console: messages go to {public}/webhook/whatsapp/incoming,")
+        _say(console, f"calls to {public}/webhook/incoming_call")
     _say(console, "Switchboard is ready")
 
 

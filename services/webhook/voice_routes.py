@@ -114,7 +114,7 @@ def question(event: JournalEvent) -> pb.NextStepRequest:
                 asked.silent.turn = continuation.turn
             case "dial":
                 asked.dialed.turn = continuation.turn
-                asked.dialed.answered = form.get("DialCallStatus") in _ANSWERED
+                asked.dialed.answered = form.get("DialCallStatus", "").lower() in _ANSWERED
     return asked
 
 

@@ -31,7 +31,17 @@ PORTS = ("HTTP", "HEALTH", "GRPC", "SANDBOX", "NATS")
 
 # What makes these right can't be said in a schema: a number that exists, a page's own cursor, a
 # message of this conversation, a key not used before.
-BEYOND_A_SCHEMA = {"to", "phone", "contact", "cursor", "up_to", "reply_to", "media_url", "until"}
+BEYOND_A_SCHEMA = {
+    "to",
+    "phone",
+    "number",
+    "contact",
+    "cursor",
+    "up_to",
+    "reply_to",
+    "media_url",
+    "until",
+}
 
 _message_ids = ["0" * 32]
 schemathesis.openapi.format(
@@ -39,6 +49,9 @@ schemathesis.openapi.format(
     st.sampled_from(
         [CONTACT, "050-123 4567", f"whatsapp:{CONTACT}", "00972501234567", "+1 415 523 8886"]
     ),
+)
+schemathesis.openapi.format(
+    "phone-number", st.sampled_from([CONTACT, "050-123 4567", "00972501234567"])
 )
 schemathesis.openapi.format("message-id", st.deferred(lambda: st.sampled_from(_message_ids)))
 

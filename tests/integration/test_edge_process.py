@@ -116,6 +116,41 @@ async def test_killed_with_events_on_its_disk(
     assert TOKEN not in second.log.read_text()
 
 
+def test_what_else_the_edge_serves(
+    environment: dict[str, str], processes: list[EdgeProcess], tmp_path: Path
+) -> None:
+    """The API, audio and health share one port with the webhooks; all else is 404."""
+    keys = {
+        "API_KEYS": "crm:a-key-for-tests",
+        "GRPC_TOKEN": "token",
+        "MESSAGING_GRPC_ADDRESS": "127.0.0.1:9",
+    }
+    edge = EdgeProcess({**environment, **keys}, tmp_path / "log")
+    processes.append(edge)
+    edge.ready()
+    edge.connected()
+
+    def status(path: str, **headers: str) -> int:
+        return httpx.get(edge.url + path, headers=headers).status_code
+
+    assert status("/api/openapi.json") == 200
+    assert status("/api/whatsapp/status") == 401
+    # Nobody answers where messaging should be.
+    assert status("/api/calls", **{"x-api-key": "a-key-for-tests"}) == 503
+    assert status("/api/nothing", **{"x-api-key": "a-key-for-tests"}) == 404
+    assert status(f"/audio/{'0' * 64}.mp3") == 404
+    assert status("/voice/voicemail/greeting?turn=1") == 200
+    assert [status(path) for path in ("/", "/api", "/docs", "/webhook")] == [404] * 4
+    call = {"CallSid": "CA1", "From": "+972501234567", "To": "+14155238886"}
+    answer = httpx.post(
+        edge.url + "/webhook/incoming_call",
+        data=call,
+        headers={"x-twilio-signature": signature("/webhook/incoming_call", call)},
+    )
+    assert "<Record" in answer.text
+    assert edge.stop() == 0
+
+
 def test_the_bypass_is_refused_in_production(
     environment: dict[str, str], processes: list[EdgeProcess], tmp_path: Path
 ) -> None:
