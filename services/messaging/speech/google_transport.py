@@ -13,6 +13,7 @@ from google.api_core import exceptions, gapic_v1
 from google.cloud.texttospeech import SynthesizeSpeechRequest, SynthesizeSpeechResponse
 from google.cloud.texttospeech_v1.services.text_to_speech.transports import TextToSpeechTransport
 from google.oauth2.service_account import Credentials
+from google.protobuf import json_format
 from yarl import URL
 
 from services.messaging.speech.google_token import GoogleToken
@@ -86,7 +87,7 @@ class AsyncRestTransport(TextToSpeechTransport):
             data=SynthesizeSpeechRequest.to_json(
                 request,
                 use_integers_for_enums=False,
-                including_default_value_fields=False,
+                always_print_fields_with_no_presence=False,
                 indent=None,
             ),
             headers=headers,
@@ -105,7 +106,10 @@ class AsyncRestTransport(TextToSpeechTransport):
                 content += chunk
                 if len(content) > self._max_bytes:
                     raise ValueError("the answer is too large")
-        answer: SynthesizeSpeechResponse = SynthesizeSpeechResponse.from_json(
-            bytes(content), ignore_unknown_fields=True
-        )
+        try:
+            answer: SynthesizeSpeechResponse = SynthesizeSpeechResponse.from_json(
+                bytes(content), ignore_unknown_fields=True
+            )
+        except (json_format.ParseError, ValueError, TypeError, AttributeError):
+            raise ValueError("the answer is malformed") from None
         return answer
