@@ -68,9 +68,11 @@ class SentenceCutter:
     def _cut(self, *, final: bool) -> list[str]:
         pieces = []
         while (end := self._end(final=final)) is not None:
-            pieces.append(" ".join(self._text[:end].split()))
+            piece = " ".join(self._text[:end].split())
             self._text, self._at = self._text[end:], 0
-            self._is_first = False
+            if _has_words(piece):
+                pieces.append(piece)
+                self._is_first = False
         return pieces
 
     def _end(self, *, final: bool) -> int | None:
@@ -136,7 +138,7 @@ def _ends_sentence(text: str, start: int, after: int) -> bool:
     marks = text[start:after]
     if "\n" in marks or not marks.startswith((".", "…")):
         return True
-    following = text[after:].lstrip(_OPENERS)[:1]
+    following = text[after]
     if marks.startswith(("..", "…")):
         return not following.islower()
     before, _, word = text[:start].rpartition(" ")
