@@ -6,14 +6,14 @@ from collections.abc import Callable
 import nats.errors
 import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
+
+from services.messaging.consumers.listening import listen
 
 log = structlog.get_logger(__name__)
 
 SUBJECT = "switchboard.changes"
 
 _TOGETHER_SECONDS = 0.01
-_RETRY_SECONDS = 1.0
 
 
 class ChangeSignal:
@@ -33,7 +33,7 @@ class ChangeSignal:
 
     async def run(self, wake: Callable[[], None]) -> None:
         """Listen and announce for ever; `wake` is called when some replica has added events."""
-        await asyncio.gather(self._listen(wake), self._tell(wake))
+        await asyncio.gather(listen(self._client, SUBJECT, lambda _: wake()), self._tell(wake))
 
     async def _tell(self, wake: Callable[[], None]) -> None:
         while True:
@@ -48,18 +48,3 @@ class ChangeSignal:
                 await self._client.publish(SUBJECT)
             except (nats.errors.Error, OSError) as error:
                 log.warning("other replicas were not told of changes", error=repr(error))
-
-    async def _listen(self, wake: Callable[[], None]) -> None:
-        async def heard(_message: Msg) -> None:
-            wake()
-
-        # A subscription outlives reconnects, but needs a first connection.
-        while True:
-            if self._client.is_connected:
-                try:
-                    await self._client.subscribe(SUBJECT, cb=heard)
-                except (nats.errors.Error, OSError) as error:
-                    log.warning("changes of other replicas are not heard", error=repr(error))
-                else:
-                    return
-            await asyncio.sleep(_RETRY_SECONDS)

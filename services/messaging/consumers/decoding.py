@@ -44,23 +44,36 @@ def decode(
     Raises:
         PoisonError: It is no event of ours, or lacks what nothing can be done without.
     """
-    try:
-        event = JournalEvent.parse(headers, data)
-        webhook = WebhookReceived.FromString(event.data)
-        received_at = _received_at(webhook, event)
-    except MalformedEventError as error:
-        raise PoisonError(str(error)) from error
-    except DecodeError as error:
-        raise PoisonError("the data is not a WebhookReceived message") from error
+    event, webhook, received_at = read_webhook(headers, data)
     translator = translators.get(webhook.provider)
     if translator is None:
         raise PoisonError("the provider is unknown")
     try:
         if event.kind is EventKind.WHATSAPP_MESSAGE:
             return translator.inbound_message(event.key, webhook, received_at)
-        return translator.status_report(event.key, webhook, received_at)
+        if event.kind is EventKind.WHATSAPP_STATUS:
+            return translator.status_report(event.key, webhook, received_at)
     except InvalidInputError as error:
         raise PoisonError(str(error)) from error
+    raise PoisonError("ce-type is of no event of a message")
+
+
+def read_webhook(
+    headers: Mapping[str, str] | None, data: bytes
+) -> tuple[JournalEvent, WebhookReceived, datetime]:
+    """A stream message's event, the webhook in it, and when that reached us.
+
+    Raises:
+        PoisonError: It is no event of ours.
+    """
+    try:
+        event = JournalEvent.parse(headers, data)
+        webhook = WebhookReceived.FromString(event.data)
+        return event, webhook, _received_at(webhook, event)
+    except MalformedEventError as error:
+        raise PoisonError(str(error)) from error
+    except DecodeError as error:
+        raise PoisonError("the data is not a WebhookReceived message") from error
 
 
 def _received_at(webhook: WebhookReceived, event: JournalEvent) -> datetime:

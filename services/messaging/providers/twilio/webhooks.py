@@ -5,10 +5,10 @@ https://www.twilio.com/docs/messaging/guides/track-outbound-message-status.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 
-from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
+from switchboard.events.v1.events_pb2 import WebhookReceived
 
 from services.common.errors import InvalidInputError
 from services.messaging.domain.contact import (
@@ -24,6 +24,7 @@ from services.messaging.domain.message import (
     StatusReport,
     TimeSource,
 )
+from services.messaging.providers.twilio.parameters import Parameters, event_key
 
 PROVIDER = "twilio"
 
@@ -45,44 +46,11 @@ MESSAGE_ID_PARAMETER = "message"
 """Name in a status callback's query string under which we get our own message id back."""
 
 _MAX_ID = 128
-_MAX_KEY = 255
 _MAX_ADDRESS = 255
 _MAX_NAME = 255
 _MAX_ORIGIN = 16
 _MAX_ERROR_CODE = 32
 _MAX_ERROR_MESSAGE = 1000
-
-
-class _Parameters:
-    """Form parameters by name; of a repeated one the first counts."""
-
-    def __init__(self, parameters: Iterable[Parameter]) -> None:
-        self._values: dict[str, list[str]] = {}
-        for parameter in parameters:
-            self._values.setdefault(_clean(parameter.name), []).append(_clean(parameter.value))
-
-    def first(self, *names: str) -> str:
-        """The value of the first of these parameters that has one, else ""."""
-        return next((value for name in names for value in self._values.get(name, ()) if value), "")
-
-    def required(self, *names: str, at_most: int) -> str:
-        """Like `first`, for what nothing can be done without.
-
-        Raises:
-            InvalidInputError: It is missing, or longer than any that Twilio makes.
-        """
-        value = self.first(*names)
-        if not value:
-            raise InvalidInputError(names[0], "is missing")
-        if len(value) > at_most:
-            raise InvalidInputError(names[0], f"is longer than {at_most} characters")
-        return value
-
-    def payload(self) -> dict[str, object]:
-        """Everything as it came: a text, or a list of them where a name is repeated."""
-        return {
-            name: values[0] if len(values) == 1 else values for name, values in self._values.items()
-        }
 
 
 def inbound_message(key: str, webhook: WebhookReceived, received_at: datetime) -> InboundMessage:
@@ -96,13 +64,13 @@ def inbound_message(key: str, webhook: WebhookReceived, received_at: datetime) -
         InvalidInputError: It can't be stored as a message; the text names the parameter, and
             never its value.
     """
-    parameters = _Parameters(webhook.parameters)
+    parameters = Parameters(webhook.parameters)
     address = parameters.required("From", at_most=_MAX_ADDRESS)
     identities = tuple(dict.fromkeys(_identities(address, parameters)))
     if not any(one.proves for one in identities):
         raise InvalidInputError("From", "is neither a phone number nor a WhatsApp user id")
     return InboundMessage(
-        event_key=_event_key(key),
+        event_key=event_key(key),
         provider=PROVIDER,
         provider_message_id=_message_sid(parameters),
         identities=identities,
@@ -127,17 +95,17 @@ def status_report(key: str, webhook: WebhookReceived, received_at: datetime) -> 
     Raises:
         InvalidInputError: It can't be told which message it is about, or what it says.
     """
-    parameters = _Parameters(webhook.parameters)
+    parameters = Parameters(webhook.parameters)
     word = parameters.first("MessageStatus", "SmsStatus")
     if not word:
         raise InvalidInputError("MessageStatus", "is missing")
     return StatusReport(
-        event_key=_event_key(key),
+        event_key=event_key(key),
         provider=PROVIDER,
         provider_message_id=_message_sid(parameters),
         status=STATUSES.get(word.lower()),
         moment=Moment(received_at, TimeSource.RECEIVED),
-        message_id=_Parameters(webhook.query_parameters).first(MESSAGE_ID_PARAMETER) or None,
+        message_id=Parameters(webhook.query_parameters).first(MESSAGE_ID_PARAMETER) or None,
         error_code=parameters.first("ErrorCode")[:_MAX_ERROR_CODE] or None,
         error_message=parameters.first("ErrorMessage", "ChannelStatusMessage")[:_MAX_ERROR_MESSAGE]
         or None,
@@ -146,7 +114,7 @@ def status_report(key: str, webhook: WebhookReceived, received_at: datetime) -> 
     )
 
 
-def _identities(address: str, parameters: _Parameters) -> Iterator[Identity]:
+def _identities(address: str, parameters: Parameters) -> Iterator[Identity]:
     wa_id = parameters.first("WaId").removeprefix("+")
     for value in (
         address,
@@ -162,7 +130,7 @@ def _identities(address: str, parameters: _Parameters) -> Iterator[Identity]:
         yield user_name
 
 
-def _media(parameters: _Parameters) -> Iterator[Media]:
+def _media(parameters: Parameters) -> Iterator[Media]:
     for number in itertools.count():
         url = parameters.first(f"MediaUrl{number}")
         if not url:
@@ -170,16 +138,5 @@ def _media(parameters: _Parameters) -> Iterator[Media]:
         yield Media(url, parameters.first(f"MediaContentType{number}"))
 
 
-def _message_sid(parameters: _Parameters) -> str:
+def _message_sid(parameters: Parameters) -> str:
     return parameters.required("MessageSid", "SmsMessageSid", "SmsSid", at_most=_MAX_ID)
-
-
-def _event_key(key: str) -> str:
-    if len(key) > _MAX_KEY:
-        raise InvalidInputError("ce-id", f"is longer than {_MAX_KEY} characters")
-    return _clean(key)
-
-
-def _clean(text: str) -> str:
-    """Without what PostgreSQL can't store: NUL, and halves of surrogate pairs."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

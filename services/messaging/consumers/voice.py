@@ -1,0 +1,43 @@
+"""The consumer of what concerns calls."""
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from nats.aio.client import Client
+from prometheus_client import CollectorRegistry, Counter
+
+from services.messaging.consumers.durable import ConsumerOptions, Durable, JournalConsumer
+from services.messaging.consumers.voice_decoding import VoiceTranslator, decode_voice
+from services.messaging.usecases.calls.take_in import VoiceEvent
+
+DURABLE = Durable("voice", "ingest.voice.>")
+
+
+def voice_consumer(
+    client: Client,
+    handle: Callable[[Sequence[VoiceEvent]], Awaitable[None]],
+    translators: Mapping[str, VoiceTranslator],
+    *,
+    registry: CollectorRegistry,
+    options: ConsumerOptions | None = None,
+) -> JournalConsumer[VoiceEvent]:
+    """A consumer of events of calls.
+
+    Args:
+        client: May still be connecting.
+        handle: Takes a batch in: `usecases.calls.take_in.TakeInCalls`.
+        translators: By the name of the provider.
+    """
+    return JournalConsumer(
+        client,
+        DURABLE,
+        decode=functools.partial(decode_voice, translators=translators),
+        store=handle,
+        events_total=Counter(
+            "switchboard_voice_events_total",
+            "Events of calls in the journal by what became of them: stored, deferred or dead.",
+            ["outcome"],
+            registry=registry,
+        ),
+        options=options,
+    )
