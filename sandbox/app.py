@@ -20,9 +20,14 @@ from sandbox.media import MediaHost
 from sandbox.openai_api import OpenAIAPI
 from sandbox.openai_audio import OpenAIAudio
 from sandbox.openai_errors import OpenAIError
+from sandbox.phone.audio import AudioCache
+from sandbox.phone.exchange import Exchange
+from sandbox.phone.recordings import Recordings
+from sandbox.phone_control import PhoneControl
 from sandbox.settings import SandboxSettings
 from sandbox.state import RequestRecord, SandboxState
 from sandbox.twilio_api import TwilioAPI
+from sandbox.twilio_auth import TwilioAuth
 from sandbox.twilio_errors import TwilioError
 from sandbox.vendor_control import VendorControl
 from sandbox.vendors import Latencies, Vendors
@@ -45,22 +50,39 @@ class Sandbox:
         courier = Courier(settings, state, client)
         self.lives = Lives(settings, state, self.faults, courier)
         media = MediaHost(state, base_url)
-        twilio = TwilioAPI(settings, state, self.faults, self.lives, media, self.closing)
+        auth = TwilioAuth(settings)
+        twilio = TwilioAPI(settings, state, self.faults, self.lives, media, auth, self.closing)
         self.vendors = Vendors(_latencies(settings), state, self.faults, self.closing)
+        recordings = Recordings(settings, base_url, auth, self.faults, self.vendors)
+        played = AudioCache(client, courier.reachable, settings.webhook_timeout)
+        self.exchange = Exchange(settings, self.faults, courier, played, recordings, state.now)
+        phone_control = PhoneControl(self.exchange, recordings)
         openai = OpenAIAPI(settings, state, self.faults, self.vendors, self.closing)
         audio = OpenAIAudio(settings, self.faults, self.vendors)
         given = settings.google_account
         self.google_account = GoogleAccount(given.get_secret_value() if given else None, base_url)
         google = GoogleAPI(self.google_account, self.vendors)
         vendor_control = VendorControl(state, self.vendors, self.google_account)
-        control = Control(settings, state, self.faults, courier, self.lives, self.vendors, base_url)
+        control = Control(
+            settings,
+            state,
+            self.faults,
+            courier,
+            self.lives,
+            self.exchange,
+            self.vendors,
+            base_url,
+        )
         self.app = FastAPI(title="Switchboard sandbox", lifespan=self._lifespan)
         self.app.include_router(control.router())
         self.app.include_router(vendor_control.router())
+        self.app.include_router(phone_control.router())
         self.app.include_router(openai.router())
         self.app.include_router(audio.router())
         self.app.include_router(google.router())
         self.app.include_router(media.router())
+        self.app.include_router(recordings.router())
+        # The last: it also has what Twilio has and the sandbox hasn't.
         self.app.include_router(twilio.router())
         self.app.add_exception_handler(TwilioError, _refusal)
         self.app.add_exception_handler(OpenAIError, _refusal)
@@ -71,6 +93,7 @@ class Sandbox:
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         yield
         await self.lives.cancel()
+        await self.exchange.cancel()
         await self._client.aclose()
 
 

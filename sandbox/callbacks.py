@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Iterable
-from typing import Literal
 from urllib.parse import urlencode
 from uuid import uuid4
 
@@ -12,7 +11,7 @@ from starlette.datastructures import MultiDict
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]  # No stubs.
 
 from sandbox.settings import SandboxSettings
-from sandbox.state import Delivery, SandboxState
+from sandbox.state import Delivery, DeliveryKind, SandboxState
 
 Parameters = Iterable[tuple[str, str]]
 
@@ -42,7 +41,7 @@ class Courier:
         self._validator = RequestValidator(settings.auth_tokens[0])
 
     async def deliver(
-        self, kind: Literal["message", "status"], url: str, parameters: Parameters, copies: int = 1
+        self, kind: DeliveryKind, url: str, parameters: Parameters, copies: int = 1
     ) -> list[Delivery]:
         """Send one event, several times over if asked, and wait for each answer.
 
@@ -50,36 +49,69 @@ class Courier:
         the same idempotency token on every request for the event, and the URL's fragment, which
         only configures the delivery, neither sent nor signed.
         """
-        signed_url = url.partition("#")[0]
         pairs = list(parameters)
-        form = MultiDict(pairs)
-        request = self._client.build_request(
-            "POST",
-            self._reachable(signed_url),
-            content=urlencode(pairs).encode(),
-            headers={
-                "Content-Type": "application/x-www-form-urlencoded; charset=UTF-8",
-                "User-Agent": "TwilioProxy/1.1",
-                "X-Twilio-Signature": self._validator.compute_signature(signed_url, form),
-                "I-Twilio-Idempotency-Token": str(uuid4()),
-            },
-            timeout=httpx.Timeout(self._settings.webhook_timeout, connect=_CONNECT_TIMEOUT),
-            # As signed, byte for byte: httpx would escape anew.
-            extensions={"target": _target(signed_url)},
-        )
+        request = self._request(url, pairs)
         deliveries = []
         for _ in range(copies):
-            delivery = Delivery(
-                kind=kind,
-                url=signed_url,
-                at=self._state.now(),
-                parameters={name: form.getlist(name) for name in form},
-            )
+            delivery = self._delivery(kind, url, pairs)
             await self._attempt(request, delivery)
             deliveries.append(delivery)
         return deliveries
 
-    async def _attempt(self, request: httpx.Request, delivery: Delivery) -> None:
+    async def ask(
+        self, url: str, parameters: Parameters, *, method: str = "POST", copies: int = 1
+    ) -> tuple[Delivery, httpx.Response | None]:
+        """Ask what a call does next; of several copies at once the first answer counts.
+
+        With GET the parameters become part of the address, which alone is signed.
+        """
+        pairs = list(parameters)
+        if method == "GET" and pairs:
+            url = f"{url}{'&' if '?' in url else '?'}{urlencode(pairs)}"
+            pairs = []
+        request = self._request(url, pairs, method)
+        delivery = self._delivery("call", url, pairs)
+        answers = await asyncio.gather(
+            self._attempt(request, delivery),
+            *(
+                self._attempt(request, self._delivery("call", url, pairs))
+                for _ in range(copies - 1)
+            ),
+        )
+        return delivery, answers[0]
+
+    def _request(
+        self, url: str, pairs: list[tuple[str, str]], method: str = "POST"
+    ) -> httpx.Request:
+        signed_url = url.partition("#")[0]
+        form = MultiDict(pairs)
+        headers = {
+            "User-Agent": "TwilioProxy/1.1",
+            "X-Twilio-Signature": self._validator.compute_signature(signed_url, form),
+            "I-Twilio-Idempotency-Token": str(uuid4()),
+        }
+        if method == "POST":
+            headers["Content-Type"] = "application/x-www-form-urlencoded; charset=UTF-8"
+        return self._client.build_request(
+            method,
+            self.reachable(signed_url),
+            content=urlencode(pairs).encode() if method == "POST" else None,
+            headers=headers,
+            timeout=httpx.Timeout(self._settings.webhook_timeout, connect=_CONNECT_TIMEOUT),
+            # As signed, byte for byte: httpx would escape anew.
+            extensions={"target": _target(signed_url)},
+        )
+
+    def _delivery(self, kind: DeliveryKind, url: str, pairs: list[tuple[str, str]]) -> Delivery:
+        form = MultiDict(pairs)
+        return Delivery(
+            kind=kind,
+            url=url.partition("#")[0],
+            at=self._state.now(),
+            parameters={name: form.getlist(name) for name in form},
+        )
+
+    async def _attempt(self, request: httpx.Request, delivery: Delivery) -> httpx.Response | None:
         try:
             async with asyncio.timeout(self._settings.webhook_timeout):
                 while True:
@@ -93,13 +125,16 @@ class Courier:
                     else:
                         delivery.error = None
                         delivery.response_status = response.status_code
-                    return
+                        return response
+                    return None
         except (TimeoutError, httpx.TimeoutException):
             delivery.error = f"no answer within {self._settings.webhook_timeout:g} s"
         except httpx.HTTPError as error:
             delivery.error = f"no answer: {error!r}"
+        return None
 
-    def _reachable(self, url: str) -> str:
+    def reachable(self, url: str) -> str:
+        """Where an address of ours is to be found on this machine."""
         public = self._settings.signed_origin
         rest = url.removeprefix(public)
         if rest == url or rest[:1] not in {"", "/", "?"}:

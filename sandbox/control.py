@@ -10,6 +10,7 @@ from sandbox.callbacks import Courier
 from sandbox.faults import FaultBoard, Faults
 from sandbox.inbound import contact_address, inbound_message, inbound_parameters
 from sandbox.life import Lives
+from sandbox.phone.exchange import Exchange
 from sandbox.settings import SandboxSettings
 from sandbox.state import (
     Delivery,
@@ -78,6 +79,7 @@ class Control:
         faults: FaultBoard,
         courier: Courier,
         lives: Lives,
+        exchange: Exchange,
         vendors: Vendors,
         base_url: str,
     ) -> None:
@@ -86,6 +88,7 @@ class Control:
         self._faults = faults
         self._courier = courier
         self._lives = lives
+        self._exchange = exchange
         self._vendors = vendors
         self._base_url = base_url
 
@@ -178,8 +181,9 @@ class Control:
         return await self.set_faults(Faults())
 
     async def reset(self) -> dict[str, Any]:
-        """Start afresh: no messages, no faults, nothing pending, the usual latencies."""
+        """Start afresh: no messages, no calls, no faults, nothing pending, the usual latencies."""
         await self._lives.cancel()
+        await self._exchange.cancel()
         self._state.clear()
         self._faults.now = Faults()
         self._vendors.reset()

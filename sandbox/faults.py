@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sandbox.state import FailedStatus, Status
 
+CallStatusName = Literal["ringing", "in-progress", "completed"]
 Operation = Literal["create", "read"]
 
 
@@ -90,6 +91,35 @@ class VendorFault(Fault):
     retry_after: int | None = Field(1, ge=0, description="Seconds, for `rate_limited`.")
 
 
+class RecordingLate(Fault):
+    seconds: float = Field(gt=0, le=600, description="Until the file is there.")
+
+
+class RecordingContent(Fault):
+    """What the file holds instead; `empty` and `hour` show in the duration, too."""
+
+    kind: Literal["not_audio", "empty", "hour"] = "not_audio"
+
+
+class RecordingElsewhere(Fault):
+    url: str = Field(description="What webhooks say as RecordingUrl.")
+
+
+class RecordingCallback(Fault):
+    """When recordingStatusCallback is made: before `action`, after it as usual, or never."""
+
+    when: Literal["before", "after", "never"] = "after"
+    seconds: float = Field(0, ge=0, le=600, description="So much later, for `after`.")
+    copies: int = Field(1, ge=1, le=100)
+
+
+class CallStatuses(Fault):
+    """The call's status callbacks, one by one in this order once it has ended."""
+
+    order: list[CallStatusName] = ["completed"]
+    copies: int = Field(1, ge=1, le=100)
+
+
 class Faults(BaseModel):
     """All switches; null is off."""
 
@@ -116,6 +146,15 @@ class Faults(BaseModel):
     openai_slow: OpenAISlow | None = None
     openai_cut: OpenAICut | None = None
 
+    duplicate_call_webhooks: DuplicateCallbacks | None = None
+    call_statuses: CallStatuses | None = None
+    recording_late: RecordingLate | None = None
+    recording_absent: Fault | None = None
+    recording_content: RecordingContent | None = None
+    recording_elsewhere: RecordingElsewhere | None = None
+    recording_callback: RecordingCallback | None = None
+
+    recording: VendorFault | None = None
     transcription: VendorFault | None = None
     transcription_invents: Fault | None = Field(None, description="Words where there were none.")
     speech: VendorFault | None = None

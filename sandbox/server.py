@@ -14,6 +14,8 @@ from sandbox.app import Sandbox
 from sandbox.callbacks import webhook_client
 from sandbox.connection import BreakableProtocol
 from sandbox.faults import Faults
+from sandbox.phone.call import PhoneCall
+from sandbox.phone.scenario import Scenario
 from sandbox.settings import SandboxSettings
 from sandbox.state import SandboxState
 from sandbox.vendors import Latencies
@@ -42,9 +44,23 @@ class RunningSandbox:
         """The JSON of the service account that the pretend Google knows."""
         return self._sandbox.google_account.json
 
+    def call(self, scenario: Scenario) -> PhoneCall:
+        """Call our number; the call goes on by itself."""
+        return self._sandbox.exchange.begin(scenario)
+
+    def hang_up(self, call: PhoneCall) -> None:
+        """The caller hangs up, now."""
+        self._sandbox.exchange.end(call)
+
+    @property
+    def calls(self) -> list[PhoneCall]:
+        """Every call, the oldest first."""
+        return list(self._sandbox.exchange.calls.values())
+
     async def settled(self) -> None:
-        """Wait until every message has come to its end and every callback was answered."""
+        """Wait until messages and calls have come to their end and callbacks were answered."""
         await self._sandbox.lives.settled()
+        await self._sandbox.exchange.settled()
 
 
 @asynccontextmanager

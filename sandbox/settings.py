@@ -72,6 +72,16 @@ class SandboxSettings(BaseSettings):
     # The service account that the pretend Google knows; without one it makes its own.
     google_account: SecretStr | None = Field(None, validation_alias="GOOGLE_TTS_SA_JSON")
 
+    # Our telephone number; the one on WhatsApp if it isn't another.
+    voice_number: str | None = Field(
+        None, pattern=r"^\+[1-9][0-9]{6,14}$", validation_alias="SANDBOX_VOICE_NUMBER"
+    )
+    # After the end of a recording, by the real clock: until the file is there, and until
+    # recordingStatusCallback says so.
+    recording_after: Seconds = Field(0.1, validation_alias="SANDBOX_RECORDING_AFTER")
+    recording_callback_after: Seconds = Field(
+        0.3, validation_alias="SANDBOX_RECORDING_CALLBACK_AFTER"
+    )
     # How long the vendors of a call take; see sandbox/vendors.py.
     transcription: Seconds = Field(0, validation_alias="SANDBOX_TRANSCRIPTION")
     answer: Seconds = Field(0, validation_alias="SANDBOX_ANSWER")
@@ -91,6 +101,11 @@ class SandboxSettings(BaseSettings):
     def signed_origin(self) -> str:
         """The origin that webhooks are signed for."""
         return self.public_host or self.webhook_url
+
+    @property
+    def called_number(self) -> str:
+        """The number that callers dial."""
+        return self.voice_number or self.whatsapp_number.removeprefix("whatsapp:")
 
     @property
     def auth_tokens(self) -> tuple[str, ...]:

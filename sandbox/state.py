@@ -12,6 +12,7 @@ FailedStatus = Literal["failed", "undelivered"]
 VendorName = Literal[
     "transcription", "answer", "speech", "google_token", "google_speech", "recording"
 ]
+DeliveryKind = Literal["message", "status", "call"]
 Status = Literal["queued", "sending", "sent", "delivered", "read", "failed", "undelivered"]
 
 # A status that comes late doesn't undo a later one.
@@ -30,7 +31,7 @@ _LOG_LENGTH = 10_000
 class Delivery(BaseModel):
     """One webhook request: an inbound message or a status, as the application answered it."""
 
-    kind: Literal["message", "status"]
+    kind: DeliveryKind
     url: str
     at: datetime
     parameters: dict[str, list[str]]

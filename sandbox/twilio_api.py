@@ -1,8 +1,6 @@
 """Twilio's REST API for messages and their media, as far as Switchboard uses it."""
 
 import asyncio
-import base64
-import secrets
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request
@@ -17,6 +15,7 @@ from sandbox.message_form import new_message
 from sandbox.message_json import media_json, message_json, page
 from sandbox.settings import SandboxSettings
 from sandbox.state import Message, SandboxState
+from sandbox.twilio_auth import TwilioAuth
 from sandbox.twilio_errors import API_VERSION, TwilioError, not_found
 
 
@@ -30,18 +29,16 @@ class TwilioAPI:
         faults: FaultBoard,
         lives: Lives,
         media: MediaHost,
+        auth: TwilioAuth,
         closing: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._media = media
+        self._auth = auth
         self._state = state
         self._faults = faults
         self._lives = lives
         self._closing = closing
-        self._usable = frozenset(
-            base64.b64encode(f"{settings.account_sid}:{token}".encode())
-            for token in settings.auth_tokens
-        )
 
     def router(self) -> APIRouter:
         """The routes below /2010-04-01."""
@@ -60,7 +57,7 @@ class TwilioAPI:
 
     async def create(self, request: Request, account_sid: str) -> Response:
         """Accept a message, unless it is wrong or a fault strikes."""
-        self._authorize(request, account_sid)
+        self._auth.check(request, account_sid)
         if silence := await self._misbehave(request, "create"):
             return silence
         strike, now = self._faults.strike, self._faults.now
@@ -82,7 +79,7 @@ class TwilioAPI:
 
     async def list_messages(self, request: Request, account_sid: str) -> Response:
         """A page of messages."""
-        self._authorize(request, account_sid)
+        self._auth.check(request, account_sid)
         if silence := await self._misbehave(request, "read"):
             return silence
         messages = list(self._state.messages.values())
@@ -90,14 +87,14 @@ class TwilioAPI:
 
     async def fetch(self, request: Request, account_sid: str, sid: str) -> Response:
         """One message."""
-        self._authorize(request, account_sid)
+        self._auth.check(request, account_sid)
         if silence := await self._misbehave(request, "read"):
             return silence
         return JSONResponse(message_json(self._message(request, sid), account_sid))
 
     async def list_media(self, request: Request, account_sid: str, sid: str) -> Response:
         """The media of a message."""
-        self._authorize(request, account_sid)
+        self._auth.check(request, account_sid)
         message, path = self._message(request, sid), request.url.path
         return JSONResponse(
             {
@@ -117,7 +114,7 @@ class TwilioAPI:
         self, request: Request, account_sid: str, sid: str, media_sid: str
     ) -> Response:
         """What is known of a file."""
-        self._authorize(request, account_sid)
+        self._auth.check(request, account_sid)
         message = self._message(request, sid)
         for media in message.media:
             if media.sid == media_sid:
@@ -128,7 +125,7 @@ class TwilioAPI:
         self, request: Request, account_sid: str, sid: str, media_sid: str
     ) -> Response:
         """The way to a file, as Twilio gives it: another host, and no credentials wanted there."""
-        self._authorize(request, account_sid)
+        self._auth.check(request, account_sid)
         if self._faults.strike(self._faults.now.media_missing):
             raise not_found(request.url.path)
         for media in self._message(request, sid).media:
@@ -145,15 +142,6 @@ class TwilioAPI:
         if message is None:
             raise not_found(request.url.path)
         return message
-
-    def _authorize(self, request: Request, account_sid: str) -> None:
-        scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
-        given = credentials.strip().encode()
-        known = any(secrets.compare_digest(given, usable) for usable in self._usable)
-        if scheme.lower() != "basic" or not known:
-            raise TwilioError(401, 20003, headers={"WWW-Authenticate": 'Basic realm="Twilio API"'})
-        if account_sid != self._settings.account_sid:
-            raise not_found(request.url.path)
 
     async def _misbehave(self, request: Request, operation: Operation) -> NoResponse | None:
         """Let the faults strike that come before anything is done."""

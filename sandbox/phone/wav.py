@@ -59,18 +59,17 @@ def wav_file(samples: bytes, *, text: str | None = None, source: str | None = No
 
 
 def samples_of(content: bytes) -> bytes:
-    """The samples of a file of 8 kHz, 16 bits, one channel.
+    """The samples of a file as a telephone carries them: 8 kHz, 16 bits, one channel.
 
     Raises:
-        NotWavError: It is something else.
+        NotWavError: It is no WAV file of 16-bit PCM.
     """
-    header, samples, _ = _parts(content)
-    if header[1] != 1 or header[2] != RATE:
-        raise NotWavError(
-            f"{header[1]} channels at {header[2]} Hz; a telephone has 1 at {RATE} Hz:"
-            f" ffmpeg -i in.wav -ac 1 -ar {RATE} -c:a pcm_s16le out.wav"
-        )
-    return samples
+    (_, channels, rate, *_), samples, _ = _parts(content)
+    values = array("h", samples[: len(samples) // 2 * 2])[::channels]
+    if rate == RATE:
+        return values.tobytes()
+    step = rate / RATE
+    return array("h", (values[int(n * step)] for n in range(int(len(values) / step)))).tobytes()
 
 
 def read_wav(content: bytes) -> Wav:
