@@ -22,6 +22,7 @@ say: .venv/run.stamp ## TEXT="...": write as a WhatsApp contact and watch the an
 	@exec $(BIN)/switchboard say -- "$$SWITCHBOARD_SAY"
 
 test: .venv/dev.stamp ## run every test, on all cores
+	@tools/bridge test
 	@$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
 lint: .venv/dev.stamp ## check style, types, import rules and contracts
@@ -30,6 +31,7 @@ lint: .venv/dev.stamp ## check style, types, import rules and contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	@tools/lint-protos
+	@tools/bridge check
 
 bench: .venv/dev.stamp ## measure, as ratios within one run
 	@$(BIN)/python -m benchmarks.edge

@@ -78,7 +78,7 @@ async function run(settings, log) {
 	const sender = new Sender({ outbox, record, inbox, media, session, settings, log })
 
 	for (const part of [inbox, outbox, media, record, received]) await part.open()
-	await outbox.recover()
+	await sender.recover()
 	let recovered = false
 	session.on('open', () => {
 		if (recovered) return

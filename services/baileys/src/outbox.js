@@ -61,19 +61,24 @@ export class Outbox {
 		else await remove(join(this.#current, send.name))
 	}
 
-	/**
-	 * Put in order what a crash left in `cur/`: what has a result or none is looked at again in its
-	 * turn, as everything that is taken is looked up in the record first.
-	 */
-	async recover() {
+	/** What a crash left in `cur/` without an answer. @returns {Promise<Taken[]>} */
+	async left() {
+		const found = []
 		for (const name of await list(this.#current)) {
 			if (isValid(name) && (await exists(join(this.#done, name)))) {
 				// The answer stands, so all before it does.
 				await remove(join(this.#current, name))
 				continue
 			}
-			await move(join(this.#current, name), join(this.#new, name))
+			const document = await this.#read(name)
+			if (document) found.push({ name, document })
 		}
+		return found
+	}
+
+	/** Let a send wait again. @param {Taken} send */
+	async giveBack({ name }) {
+		await move(join(this.#current, name), join(this.#new, name))
 	}
 
 	/** @param {string} name @returns {Promise<Document | undefined>} undefined for a bad file, which is put aside */

@@ -65,6 +65,16 @@ export class Sender {
 		return since.length ? new Date(Math.min(...since)) : undefined
 	}
 
+	/** Put in order what an earlier run left half done. */
+	async recover() {
+		for (const send of await this.#outbox.left()) {
+			const entry = await this.#record.get(send.document.id)
+			const known = settled(entry) ?? expired(send.document, entry)
+			if (known) await this.#finish(send, known)
+			else await this.#outbox.giveBack(send)
+		}
+	}
+
 	/** Send what waits, for ever, at the account's pace. */
 	async run() {
 		while (!this.#stopping.signal.aborted) {
@@ -121,17 +131,11 @@ export class Sender {
 	 * @returns {Result | undefined}
 	 */
 	#known(send, entry) {
-		const now = Date.now()
-		if (entry?.state === 'accepted') return { outcome: 'accepted', at: entry.at }
-		if (entry?.state === 'refused') return refused(entry.code ?? 'unknown', entry.message ?? '', entry.at)
-		const earlier = entry !== undefined
-		if (Date.parse(send.expires_at) <= now)
-			return earlier ? unknown('interrupted', 'an earlier attempt was interrupted') : notSent('expired', 'its time was over')
-		if (send.account !== this.#session.account && !earlier)
+		if (send.account !== this.#session.account && !entry)
 			return notSent('wrong_account', 'the session belongs to another number')
-		if (Date.parse(send.created_at) > now + FUTURE_MS)
+		if (Date.parse(send.created_at) > Date.now() + FUTURE_MS)
 			return refused('bad_document', 'created_at: lies in the future')
-		return undefined
+		return settled(entry) ?? expired(send, entry)
 	}
 
 	/** @param {Document} send @returns {Promise<Result>} */
@@ -323,6 +327,19 @@ const notSent = (code, message) => ({ outcome: 'not_sent', code, message, at: no
 
 /** @param {string} code @param {string} message @returns {Result} */
 const unknown = (code, message) => ({ outcome: 'unknown', code, message, at: now() })
+
+/** @param {Entry | undefined} entry @returns {Result | undefined} */
+function settled(entry) {
+	if (entry?.state === 'accepted') return { outcome: 'accepted', at: entry.at }
+	if (entry?.state === 'refused') return refused(entry.code ?? 'unknown', entry.message ?? '', entry.at)
+	return undefined
+}
+
+/** @param {Document} send @param {Entry | undefined} entry @returns {Result | undefined} */
+function expired(send, entry) {
+	if (Date.parse(send.expires_at) > Date.now()) return undefined
+	return entry ? unknown('interrupted', 'an earlier attempt was interrupted') : notSent('expired', 'its time was over')
+}
 
 /** @param {Document} send */
 const quoted = (send) => ({
