@@ -65,7 +65,8 @@ async def running_peer(answer: Answer) -> AsyncIterator[Peer]:
         assert task is not None
         tasks.add(task)
         writers.append(writer)
-        with contextlib.suppress(OSError):
+        # Python 3.11 complains of handlers that end by being cancelled.
+        with contextlib.suppress(OSError, asyncio.CancelledError):
             await peer.serve(reader, writer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

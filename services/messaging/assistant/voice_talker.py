@@ -1,9 +1,11 @@
 """The assistant on the telephone: answers as they are written, through OpenAI's Responses API."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Final, Literal
 
+import httpx2
 import openai
 import structlog
 from openai.types.responses import (
@@ -25,6 +27,7 @@ ReasoningEffort = Literal["none", "minimal", "low", "medium", "high"]
 _VENDOR: Final = "the assistant"
 _MAX_SAID_CHARACTERS: Final = 4000
 _MAX_OUTPUT_TOKENS: Final = 800
+_DRAIN_SECONDS: Final = 0.2
 
 _RULES: Final = """
 
@@ -44,6 +47,10 @@ transfer_to_person."""
 
 _NO_TRANSFER_RULE: Final = """
 - You can't connect the caller with a person; offer to take a message for one."""
+
+_WORDS: Final = frozenset({"response.output_text.delta", "response.refusal.delta"})
+_FAILURES: Final = frozenset({"response.failed", "error"})
+_ENDS: Final = frozenset({"response.completed", "response.incomplete"})
 
 _END_CALL: Final = "end_call"
 _TRANSFER: Final = "transfer_to_person"
@@ -95,23 +102,26 @@ class VoiceTalker:
         async with stream:
             events = aiter(stream)
             while True:
-                event = await self._next(events, deadline)
-                if event.type in ("response.output_text.delta", "response.refusal.delta"):
-                    if event.delta:
+                # The SDK hands over whatever came.
+                event: object = await self._next(events, deadline)
+                kind = getattr(event, "type", None)
+                if kind in _WORDS:
+                    words = getattr(event, "delta", None)
+                    if isinstance(words, str) and words:
                         answered = True
-                        yield event.delta
-                elif event.type == "response.output_item.done":
-                    action = _action(event.item)
+                        yield words
+                elif kind == "response.output_item.done":
+                    action = _action(getattr(event, "item", None))
                     if action is not None and not acted:
                         acted = True
                         yield action
-                elif event.type in ("response.failed", "error"):
-                    log.warning("the assistant broke off an answer", event_type=event.type)
+                elif kind in _FAILURES:
                     raise UnavailableError(f"{_VENDOR} broke off its answer")
-                elif event.type in ("response.completed", "response.incomplete"):
+                elif kind in _ENDS:
                     break
-        if not answered and not acted:
-            raise UnavailableError(f"{_VENDOR} has nothing to say")
+            if not answered and not acted:
+                raise UnavailableError(f"{_VENDOR} has nothing to say")
+            await _drained(events)
 
     async def _ask(
         self, before: Sequence[Exchange], heard: str, language: str
@@ -149,6 +159,14 @@ class VoiceTalker:
                 return await anext(events)
             except StopAsyncIteration:
                 raise UnavailableError(f"{_VENDOR}'s answer has no end") from None
+
+
+async def _drained(events: AsyncIterator[ResponseStreamEvent]) -> None:
+    """Read past the end, without which the connection can't serve the next answer."""
+    with contextlib.suppress(openai.OpenAIError, httpx2.HTTPError, TimeoutError, ValueError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            async for _ in events:
+                pass
 
 
 def _conversation(before: Sequence[Exchange], heard: str) -> list[EasyInputMessageParam]:
