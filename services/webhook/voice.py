@@ -136,8 +136,8 @@ class VoiceResponder:
                 if not away or self._monotonic() + _RETRY_SECONDS >= give_up:
                     raise
             await asyncio.sleep(_RETRY_SECONDS)
-        if not response.script.steps:
-            raise ValueError("messaging gave a script without steps")
+        if not any(step.WhichOneof("step") for step in response.script.steps):
+            raise ValueError("messaging gave a script without a step that is known here")
         return response.script
 
     def _log(self, after: str, error: Exception) -> None:

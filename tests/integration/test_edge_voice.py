@@ -219,14 +219,18 @@ async def test_messaging_that_is_too_slow(
 async def test_messaging_that_has_nothing_to_say(
     edge: Edge, voice: PretendVoice, fault: str
 ) -> None:
-    """It refuses, fails, or gives no script: voicemail."""
+    """It refuses, fails, or gives no script, or none that is known here: voicemail."""
     if fault == "refuses":
         voice.error = InvalidInputError("call_id", "is unknown")
     elif fault == "fails":
         voice.error = UnavailableError("the database is away")
-    else:
+    elif fault == "nothing":
         voice.script = script_pb2.Script()
+    else:
+        voice.script = script(script_pb2.Step())
     assert is_voicemail(await edge.post(CALL, call_webhook()), turn=1)
+    labels = {"after": "incoming", "source": "voicemail"}
+    assert edge.registry.get_sample_value("switchboard_call_answers_total", labels) == 1
 
 
 async def test_messaging_that_just_restarts(client: Client, tmp_path: Path) -> None:
