@@ -9,13 +9,7 @@ import { isValid } from './queue/names.js'
 
 /** @typedef {import('./queue/documents.js').Document} Document */
 /** @typedef {{name: string, document: Document}} Taken */
-/**
- * @typedef {object} Result
- * @property {'accepted' | 'refused' | 'not_sent' | 'unknown'} outcome
- * @property {string} at
- * @property {string} [code]
- * @property {string} [message] the code in words
- */
+/** @typedef {import('./results.js').Result} Result */
 
 export class Outbox {
 	#new

@@ -1,18 +1,18 @@
 /** Takes sends from the outbox one at a time and hands them to WhatsApp, each id at most once. */
 
-import { readFile } from 'node:fs/promises'
 import { setTimeout as pause } from 'node:timers/promises'
 
-import { generateWAMessage, proto } from 'baileys'
+import { proto } from 'baileys'
 
-import { forLibrary } from './log.js'
-import { phoneOf, timeOf } from './translate.js'
+import { compose } from './compose.js'
+import { expired, notSent, refused, settled, unknown } from './results.js'
+import { timeOf } from './translate.js'
 
 /** @typedef {import('baileys').BinaryNode} BinaryNode */
 /** @typedef {import('./queue/documents.js').Document} Document */
 /** @typedef {import('./record.js').Entry} Entry */
 /** @typedef {import('./session.js').Session} Session */
-/** @typedef {import('./outbox.js').Result} Result */
+/** @typedef {import('./results.js').Result} Result */
 
 const ACK_MS = 30_000
 const FUTURE_MS = 5 * 60 * 1000
@@ -147,25 +147,14 @@ export class Sender {
 		if (!socket || !me) return failed('not_connected', 'the session is not connected')
 		let message
 		try {
-			const content = await this.#content(send)
-			if (!content) return refused('bad_media', 'the file is missing, changed, or too large')
-			if (!(await this.#hasDevices(send.to)))
-				return (await this.#isUnknownNumber(send.to))
-					? refused('not_on_whatsapp', 'this number has no WhatsApp')
-					: failed('no_devices', "the contact's devices are not known now")
-			const options = {
-				userJid: me.id,
-				messageId: send.id,
-				upload: socket.waUploadToServer,
-				logger: forLibrary(this.#log),
-				...(send.reply_to && { quoted: quoted(send) }),
-			}
-			message = (await generateWAMessage(send.to, content, /** @type {any} */ (options))).message
+			message = await compose(send, socket, me.id, this.#media)
 		} catch (error) {
 			this.#log.warning('a message could not be prepared', { error: nameOf(error) })
 			return failed(socket === this.#session.socket ? 'io' : 'not_connected', 'it could not be prepared')
 		}
-		if (!message) return failed('io', 'it could not be prepared')
+		if (message === 'bad_media') return refused('bad_media', 'the file is missing, changed, or too large')
+		if (message === 'not_on_whatsapp') return refused('not_on_whatsapp', 'this number has no WhatsApp')
+		if (message === 'no_devices') return failed('no_devices', "the contact's devices are not known now")
 		const encoded = Buffer.from(proto.Message.encode(message).finish()).toString('base64')
 		const entry = { ref: send.ref, to: send.to, content: encoded }
 		await this.#record.put(send.id, { ...entry, state: 'sending', at: new Date().toISOString() })
@@ -266,36 +255,6 @@ export class Sender {
 		}
 	}
 
-	/** @param {Document} send @returns {Promise<import('baileys').AnyMessageContent | undefined>} */
-	async #content(send) {
-		if (send.content.type === 'text') return { text: send.content.text, linkPreview: null }
-		const { file, caption, filename, media } = send.content
-		const path = await this.#media.outgoing(file)
-		if (!path) return undefined
-		// Read whole: the library opens a path again and again, and it may be removed meanwhile.
-		const content = await readFile(path)
-		const common = { mimetype: file.mimetype, ...(caption && { caption }) }
-		if (media === 'image') return { image: content, ...common }
-		if (media === 'video') return { video: content, ...common }
-		if (media === 'audio') return { audio: content, mimetype: file.mimetype }
-		return { document: content, ...common, fileName: filename ?? 'file' }
-	}
-
-	/** Without devices the library sends an empty message, and says that it was sent. @param {string} jid */
-	async #hasDevices(jid) {
-		const devices = (await this.#session.socket?.getUSyncDevices([jid], true, false)) ?? []
-		const user = jid.split('@')[0]
-		return devices.some((device) => device.user === user)
-	}
-
-	/** @param {string} jid */
-	async #isUnknownNumber(jid) {
-		const phone = phoneOf(jid)
-		if (!phone) return false
-		const found = await this.#session.socket?.onWhatsApp(phone)
-		return found !== undefined && !found.some((one) => one.exists)
-	}
-
 	/** @param {string} id */
 	#giveUp(id) {
 		this.#waiting.get(id)?.resolve(undefined)
@@ -316,36 +275,6 @@ export class Sender {
 		await pause(milliseconds, undefined, { signal: this.#stopping.signal }).catch(() => undefined)
 	}
 }
-
-const now = () => new Date().toISOString()
-
-/** @param {string} code @param {string} message @returns {Result} */
-const refused = (code, message, at = now()) => ({ outcome: 'refused', code, message, at })
-
-/** @param {string} code @param {string} message @returns {Result} */
-const notSent = (code, message) => ({ outcome: 'not_sent', code, message, at: now() })
-
-/** @param {string} code @param {string} message @returns {Result} */
-const unknown = (code, message) => ({ outcome: 'unknown', code, message, at: now() })
-
-/** @param {Entry | undefined} entry @returns {Result | undefined} */
-function settled(entry) {
-	if (entry?.state === 'accepted') return { outcome: 'accepted', at: entry.at }
-	if (entry?.state === 'refused') return refused(entry.code ?? 'unknown', entry.message ?? '', entry.at)
-	return undefined
-}
-
-/** @param {Document} send @param {Entry | undefined} entry @returns {Result | undefined} */
-function expired(send, entry) {
-	if (Date.parse(send.expires_at) > Date.now()) return undefined
-	return entry ? unknown('interrupted', 'an earlier attempt was interrupted') : notSent('expired', 'its time was over')
-}
-
-/** @param {Document} send */
-const quoted = (send) => ({
-	key: { remoteJid: send.to, id: send.reply_to.id, fromMe: send.reply_to.from_me },
-	message: { conversation: send.reply_to.text },
-})
 
 /** Texts of errors may quote numbers. @param {unknown} error */
 const nameOf = (error) => (error instanceof Error ? error.name : typeof error)
