@@ -34,6 +34,10 @@ _MAX_SAY: Final = 3000
 # Control characters, and what XML 1.0 has no way to hold.
 _UNSPEAKABLE = re.compile("[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
 
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,8})*", re.ASCII)
+_VOICE = re.compile(r"[\w.-]{1,100}", re.ASCII)
+_NUMBER = re.compile(r"\+[1-9][0-9]{1,14}", re.ASCII)
+
 _LAST: Final = frozenset({"redirect", "dial", "hang_up"})
 
 
@@ -51,8 +55,8 @@ class TwimlRenderer:
         """TwiML, whatever the script holds.
 
         What comes after a redirect, a call or a hang-up is left out: nobody gets there. A script
-        that ends without one asks for more when it ends in a recording, else it hangs up. A step
-        that Twilio would stumble over is left out.
+        that ends without one asks for more when it ends in a recording, else it hangs up. What
+        Twilio would stumble over is left out, for it would end the call.
         """
         response = VoiceResponse()
         last = None
@@ -78,7 +82,7 @@ class TwimlRenderer:
             case "say":
                 return _say(step.say)
             case "pause":
-                return [Pause(length=max(1, step.pause.seconds))]
+                return [Pause(length=_seconds(step.pause.seconds, most=60))]
             case "record":
                 return [self._record(step.record)]
             case "redirect" if step.redirect.WhichOneof("after") == "silence":
@@ -114,20 +118,23 @@ class TwimlRenderer:
             # Cutting silence off makes Twilio finish the file later.
             trim="do-not-trim",
             play_beep=record.beep,
-            max_length=max(1, record.max_seconds),
-            timeout=max(1, record.silence_seconds),
+            max_length=_seconds(record.max_seconds, most=3600),
+            timeout=_seconds(record.silence_seconds, most=60),
         )
 
     def _redirect(self, **query: str | int) -> object:
         return Redirect(self._url(CONTINUE_PATH, query), method="POST")
 
     def _dial(self, dial: script_pb2.Dial) -> object:
+        if not _NUMBER.fullmatch(dial.number):
+            log.error("a script calls what is no number; it goes on as if nobody had answered")
+            return self._redirect(turn=dial.turn, after="dial")
         query: dict[str, str | int] = {"turn": dial.turn, "after": "dial"}
         return Dial(
-            _speakable(dial.number),
+            dial.number,
             action=self._url(CONTINUE_PATH, query),
             method="POST",
-            timeout=max(1, dial.timeout_seconds),
+            timeout=_seconds(dial.timeout_seconds, most=600),
         )
 
     def _url(self, path: str, query: dict[str, str | int]) -> str:
@@ -135,16 +142,14 @@ class TwimlRenderer:
 
 
 def _say(say: script_pb2.Say) -> list[object]:
-    language = _speakable(say.language)
-    voice = _speakable(say.voice) or _VOICES.get(language)
-    return [
-        Say(piece, language=language or None, voice=voice)
-        for piece in _pieces(_speakable(say.text))
-    ]
+    language = say.language if _LANGUAGE.fullmatch(say.language) else None
+    voice = say.voice if _VOICE.fullmatch(say.voice) else _VOICES.get(say.language)
+    text = _UNSPEAKABLE.sub(" ", say.text).strip()
+    return [Say(piece, language=language, voice=voice) for piece in _pieces(text)]
 
 
-def _speakable(text: str) -> str:
-    return _UNSPEAKABLE.sub(" ", text).strip()
+def _seconds(wanted: int, *, most: int) -> int:
+    return min(max(1, wanted), most)
 
 
 def _pieces(text: str) -> list[str]:
