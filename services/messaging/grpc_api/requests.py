@@ -74,15 +74,15 @@ def message_filter(request: pb.ListMessagesRequest, addresses: ContactAddresses)
     conversation_id = None
     if request.conversation_id:
         conversation_id = required_id(request.conversation_id, "conversation_id")
-    since = _time(request.since, "since") if request.HasField("since") else None
-    until = _time(request.until, "until") if request.HasField("until") else None
+    since = time_of(request.since, "since") if request.HasField("since") else None
+    until = time_of(request.until, "until") if request.HasField("until") else None
     if since is not None and until is not None and until <= since:
         raise InvalidInputError("until", "is not after since")
     return MessageFilter(
         contact=contact,
         conversation_id=conversation_id,
-        status=_named(_STATUSES, request.status, "status"),
-        direction=_named(_DIRECTIONS, request.direction, "direction"),
+        status=named(_STATUSES, request.status, "status"),
+        direction=named(_DIRECTIONS, request.direction, "direction"),
         since=since,
         until=until,
     )
@@ -102,14 +102,24 @@ def question(wanted: MessageFilter) -> tuple[str, ...]:
     )
 
 
-def _named(names: Mapping[int, T], number: int, field: str) -> T:
+def named(names: Mapping[int, T], number: int, field: str) -> T:
+    """What an enum's number means.
+
+    Raises:
+        InvalidInputError: Nothing.
+    """
     # An enum's number of a later version arrives here as it is.
     if number not in names:
         raise InvalidInputError(field, "has a value that this version doesn't know")
     return names[number]
 
 
-def _time(stamp: Timestamp, field: str) -> datetime:
+def time_of(stamp: Timestamp, field: str) -> datetime:
+    """The time that came over the wire.
+
+    Raises:
+        InvalidInputError: There is no such time.
+    """
     try:
         return stamp.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError) as error:

@@ -170,8 +170,7 @@ def _turn_of(
         voicemail=row.voicemail,
         transcript=row.transcript,
         parts=tuple(parts),
-        # After a replay the answer isn't there, and how much of it was played is.
-        played=min(row.played, len(parts)),
+        played=row.played,
         action=CallAction(row.action),
         language=row.language,
         digits=row.digits,
