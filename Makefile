@@ -7,7 +7,7 @@ UV := $(BIN)/uv
 INSTALL := $(UV) pip install --python $(BIN)/python
 COMPILE := $(UV) pip compile -q --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url
 
-.PHONY: help run say test lint bench protos locks clean
+.PHONY: help run say call test lint bench protos locks clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -20,6 +20,11 @@ run: .venv/run.stamp ## start everything on this machine; Ctrl-C stops it
 say: export SWITCHBOARD_SAY := $(value TEXT)
 say: .venv/run.stamp ## TEXT="...": write as a WhatsApp contact and watch the answer
 	@exec $(BIN)/switchboard say -- "$$SWITCHBOARD_SAY"
+
+call: export SWITCHBOARD_CALL := $(value TEXT)
+call: export SWITCHBOARD_CALL_WAV := $(value WAV)
+call: .venv/run.stamp ## TEXT="..." or WAV=file: call, speak (turns separated by |) and listen
+	@exec $(BIN)/switchboard call $(if $(WAV),--wav "$$SWITCHBOARD_CALL_WAV") -- "$$SWITCHBOARD_CALL"
 
 test: .venv/dev.stamp ## run every test, on all cores
 	@tools/bridge test

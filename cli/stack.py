@@ -39,6 +39,8 @@ class Stack:
             "WEBHOOK_HOST": _HOST,
             "HEALTH_HOST": _HOST,
         }
+        if environment.sandbox:
+            defaults["GOOGLE_TTS_SA_JSON"] = _google_account(folder, settings)
         decided = {
             "NATS_URL": f"nats://{folder.token('nats')}@{_HOST}:{settings.switchboard_nats_port}",
             "JETSTREAM_REPLICAS": "1",
@@ -148,3 +150,16 @@ authorization {{
 
 def _python(module: str) -> list[str]:
     return [sys.executable, "-m", module]
+
+
+def _google_account(folder: DataFolder, settings: RunSettings) -> str:
+    """The service account that the pretend Google knows; its key is made once and kept."""
+    # Here, as a real configuration needs none of it.
+    from sandbox.google_account import new_service_account
+
+    file = folder.path / "google.json"
+    base_url = f"http://{_HOST}:{settings.switchboard_sandbox_port}"
+    if not file.exists():
+        write_private(file, new_service_account(base_url))
+    account = json.loads(file.read_text())
+    return json.dumps({**account, "token_uri": f"{base_url}/google/token"})

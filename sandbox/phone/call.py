@@ -37,8 +37,8 @@ class Entry(BaseModel):
         ms: Since the call began, as if all that is heard and said had taken its time.
         text: The words that were heard or said, or what went wrong.
         url: What was asked or played.
-        status: What was answered, or how it ended.
-        seconds: How long it takes, or took when it is a request.
+        status: What was answered, or how it ended; None when there was no answer, or none needed.
+        seconds: How long it takes; of a request, which is noted when it is over, how long it took.
         gap_ms: For the first sound after the caller spoke: since the recording's end.
         code: Twilio's error code.
     """

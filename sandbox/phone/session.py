@@ -121,17 +121,13 @@ class Session:
         impatient = hang_up is not None and hang_up.waiting == self.turn
         if impatient:
             self.line.hang_up_at = self.line.now + _IMPATIENCE_SECONDS
-        started = self.line.now
         parameters = self.webhooks.base(self.call) | (extra or {})
-        entry = self.note("webhook", url=url)
+        started, status = self.line.now, None
         asked = self.webhooks.document(url, method, parameters)
         try:
-            document, entry.status = await self.line.ask(asked, self.background)
-        except TwimlError:
-            entry.status = "failed"
-            raise
+            document, status = await self.line.ask(asked, self.background)
         finally:
-            entry.seconds = round(self.line.now - started, 3)
+            self.note("webhook", url=url, status=status, seconds=self.line.now - started)
         return document
 
     def resolve(self, document: Document, url: str) -> str:
