@@ -36,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_env_file(say)
     say.set_defaults(command=_say)
 
+    _add_call(commands)
+    _add_baileys(commands)
     _add_dead(commands)
 
     replay = commands.add_parser("replay", help="store again what the journal holds")
@@ -43,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
         "--since", required=True, help="from when: a time, or a duration ago such as 36h or 7d"
     )
     replay.add_argument("--until", help="up to when, in the same forms; else to the end")
-    replay.add_argument("--kind", choices=("message", "status"), help="only events of this kind")
+    replay.add_argument(
+        "--kind", choices=("message", "status", "act"), help="only events of this kind"
+    )
     replay.add_argument("--database-url", help="another database than messaging's")
     _add_env_file(replay)
     replay.set_defaults(command=_replay)
@@ -51,6 +55,37 @@ def _parser() -> argparse.ArgumentParser:
     example = commands.add_parser("env-example", help="print .env.example")
     example.set_defaults(command=_env_example)
     return parser
+
+
+def _add_call(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    call = commands.add_parser("call", help="call as a pretend caller and listen to the answers")
+    call.add_argument(
+        "text", nargs="?", default="", help="what the caller says, turn by turn, separated by |"
+    )
+    call.add_argument("--wav", type=Path, help="a recording for the first turn: WAV, 16-bit PCM")
+    call.add_argument(
+        "--from", dest="caller", default="+972501234567", help="the caller's number in E.164"
+    )
+    call.add_argument(
+        "--speed", type=float, default=1.0, help="how much faster than real speech goes by (1)"
+    )
+    call.add_argument(
+        "--timeout", type=float, default=300.0, help="seconds to wait for the end of the call"
+    )
+    _add_env_file(call)
+    call.set_defaults(command=_call)
+
+
+def _add_baileys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    baileys = commands.add_parser("baileys", help="the session of WhatsApp Web")
+    actions = baileys.add_subparsers(metavar="action", required=True)
+    pair = actions.add_parser("pair", help="show the code to scan until the phone has linked it")
+    pair.add_argument("--queue", type=Path, help="the queue's folder, else BAILEYS_QUEUE_DIR")
+    pair.add_argument(
+        "--timeout", type=float, default=300.0, help="seconds to wait for the phone (300)"
+    )
+    _add_env_file(pair)
+    pair.set_defaults(command=_baileys_pair)
 
 
 def _add_dead(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -130,6 +165,25 @@ def _say(args: argparse.Namespace) -> int:
     from cli.say import say
 
     return say(args.text, contact=args.contact, timeout=args.timeout, env_file=args.env_file)
+
+
+def _call(args: argparse.Namespace) -> int:
+    from cli.call import call
+
+    return call(
+        args.text,
+        wav=args.wav,
+        caller=args.caller,
+        speed=args.speed,
+        timeout=args.timeout,
+        env_file=args.env_file,
+    )
+
+
+def _baileys_pair(args: argparse.Namespace) -> int:
+    from cli.baileys import pair
+
+    return pair(queue=args.queue, timeout=args.timeout, env_file=args.env_file)
 
 
 def _dead_list(args: argparse.Namespace) -> int:
