@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -22,6 +22,7 @@ _FORMAT: Final = "1"
 
 _FIRST_REST: Final = timedelta(seconds=15)
 _LONGEST_REST: Final = timedelta(minutes=2)
+_STORE_REST: Final = timedelta(seconds=5)
 
 PROVIDER: Final = "provider"
 """In metrics, who speaks what no vendor could: the telephone provider."""
@@ -31,7 +32,7 @@ class Speaker:
     """Renders speech by the first vendor that can, and remembers what was rendered.
 
     A vendor that fails is left alone for a while at once: a caller waits for it no second time,
-    and hears no voice change to and fro.
+    and hears no voice change to and fro. So is the store.
 
     Args:
         synthesizers: In order of preference.
@@ -46,6 +47,8 @@ class Speaker:
         registry: CollectorRegistry,
     ) -> None:
         self._store = store
+        self._clock = clock
+        self._store_rests_until: datetime | None = None
         self._vendors = [
             (
                 one,
@@ -98,29 +101,42 @@ class Speaker:
         return [breaker.status() for _, breaker in self._vendors]
 
     async def _speak(self, text: str, language: str) -> str | None:
+        audio_id = None
+        if self._store_rests_until is None or self._clock() >= self._store_rests_until:
+            try:
+                audio_id = await self._rendered(text, language)
+            except UnavailableError as error:
+                # The edge couldn't read a file either.
+                log.warning("rendered speech can't be stored", error=str(error))
+                self._store_rests_until = self._clock() + _STORE_REST
+        if audio_id is None:
+            self._fallbacks_total.labels(PROVIDER).inc()
+        return audio_id
+
+    async def _rendered(self, text: str, language: str) -> str | None:
+        """The id of a stored file; None when no vendor can say the text.
+
+        Raises:
+            UnavailableError: The store doesn't answer.
+        """
         missed = False
-        try:
-            for rank, (vendor, breaker) in enumerate(self._vendors):
-                voice = vendor.voice(language)
-                if voice is None:
+        for rank, (vendor, breaker) in enumerate(self._vendors):
+            voice = vendor.voice(language)
+            if voice is None:
+                continue
+            audio_id = _audio_id(voice, language, text)
+            found = await self._store.has(audio_id)
+            if not missed:
+                self._lookups_total.labels("hit" if found else "miss").inc()
+                missed = not found
+            if not found:
+                mp3 = await self._asked(vendor, breaker, text, language)
+                if mp3 is None:
                     continue
-                audio_id = _audio_id(voice, language, text)
-                found = await self._store.has(audio_id)
-                if not missed:
-                    self._lookups_total.labels("hit" if found else "miss").inc()
-                    missed = not found
-                if not found:
-                    mp3 = await self._asked(vendor, breaker, text, language)
-                    if mp3 is None:
-                        continue
-                    await self._store.put(audio_id, mp3)
-                if rank:
-                    self._fallbacks_total.labels(vendor.name).inc()
-                return audio_id
-        except UnavailableError as error:
-            # The edge couldn't read it either.
-            log.warning("rendered speech can't be stored", error=str(error))
-        self._fallbacks_total.labels(PROVIDER).inc()
+                await self._store.put(audio_id, mp3)
+            if rank:
+                self._fallbacks_total.labels(vendor.name).inc()
+            return audio_id
         return None
 
     async def _asked(
