@@ -19,6 +19,7 @@ from services.common.lifecycle import run_service, run_until_stopped
 from services.common.metrics import serving_metrics
 from services.common.settings import secret_list, split_list
 from services.messaging.assistant.openai_assistant import OpenAIAssistant
+from services.messaging.consumers.acts import ActPublisher
 from services.messaging.consumers.changes import ChangeSignal
 from services.messaging.consumers.ingest import DURABLE, IngestConsumer
 from services.messaging.consumers.journaling import WebhookJournal
@@ -35,6 +36,7 @@ from services.messaging.providers.twilio.history import TwilioHistory
 from services.messaging.providers.twilio.media import TwilioMedia
 from services.messaging.providers.twilio.session import open_session
 from services.messaging.settings import MessagingSettings
+from services.messaging.store.acts import SqlActLog
 from services.messaging.store.changes import SqlChangeReader
 from services.messaging.store.conversations import SqlConversationStore
 from services.messaging.store.database import Database
@@ -183,6 +185,19 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             interval=timedelta(seconds=settings.lost_webhook_interval_seconds),
             look_back=timedelta(seconds=settings.lost_webhook_lookback_seconds),
         )
+        acts = ActPublisher(
+            client,
+            SqlActLog(database, _now),
+            replicas=settings.jetstream_replicas,
+            # What we do is less, and smaller, than what webhooks tell.
+            max_bytes=settings.journal_max_bytes // 4,
+            registry=registry,
+        )
+
+        def changed() -> None:
+            watch.wake()
+            acts.wake()
+
         streams_ready = asyncio.Event()
         loops = [
             keep_connected(
@@ -210,8 +225,9 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             ),
             _find_lost(lost, streams_ready),
             files.run(),
-            changes.run(watch.wake),
+            changes.run(changed),
             watch.run(),
+            acts.run(),
             _serve_grpc(server, database),
         ]
         if settings.openai_api_key is None:

@@ -1,7 +1,7 @@
 """`python -m services.messaging.replay`: the journal once more into the database.
 
-It stores what the consumer would store and what the database doesn't have yet, in the same way.
-Nothing is sent and nothing is answered. The journal and its consumer are left as they are.
+It stores what the consumer would store, and what messaging did, as far as the database doesn't have
+it yet. Nothing is sent and nothing is answered. The journal and its consumer are left as they are.
 """
 # ruff: noqa: T201 - It is a command: it prints.
 
@@ -24,13 +24,14 @@ from services.common.errors import UnavailableError
 from services.common.journal.streams import connect
 from services.common.lifecycle import run_once
 from services.common.settings import split_list
-from services.messaging.consumers.replaying import Replay, ReplayProgress
+from services.messaging.consumers.replaying import ACT, Replay, ReplayProgress
 from services.messaging.domain.opt_out import OptOutWords
 from services.messaging.providers.twilio import webhooks as twilio_webhooks
 from services.messaging.settings import MessagingSettings
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.migrate import current, needs_upgrade, upgrade
+from services.messaging.store.restoring import SqlActRestorer
 from services.messaging.usecases.receive import Receive
 
 EXIT_STOPPED = 130
@@ -50,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--since", type=_time, required=True, help="journaled then or later, RFC 3339"
     )
     parser.add_argument("--until", type=_time, help="journaled before then, RFC 3339")
-    parser.add_argument("--kind", choices=("message", "status"), help="only events of this kind")
+    parser.add_argument(
+        "--kind", choices=("message", "status", ACT), help="only events of this kind"
+    )
     args = parser.parse_args(arguments)
     if args.until and args.until <= args.since:
         parser.error("--until must be later than --since")
@@ -95,24 +98,31 @@ async def _replay(args: argparse.Namespace, settings: MessagingSettings) -> int:
         slow_query_seconds=settings.slow_query_ms / 1000,
     )
     store = SqlIngestStore(database)
+    restorer = SqlActRestorer(database, _now)
     receive = Receive(
         store,
         OptOutWords(split_list(settings.opt_out_words), split_list(settings.opt_in_words)),
         replies=None,
-        clock=lambda: datetime.now(UTC),
+        clock=_now,
         on_stored=lambda: None,
     )
     progress = ReplayProgress()
+    unsettled = 0
     try:
         async with _journal(settings.nats_url.get_secret_value()) as js:
             replay = Replay(
-                js, receive, {twilio_webhooks.PROVIDER: twilio_webhooks}, progress=progress
+                js,
+                receive,
+                restorer,
+                {twilio_webhooks.PROVIDER: twilio_webhooks},
+                progress=progress,
             )
             shown = asyncio.create_task(_show(progress))
             try:
                 await replay.run(since=args.since, until=args.until, kind=args.kind, stop=stop)
-                if not stop.is_set():
+                if progress.complete:
                     await store.apply_parked()
+                    unsettled = await restorer.release()
             finally:
                 shown.cancel()
                 await asyncio.gather(shown, return_exceptions=True)
@@ -121,7 +131,7 @@ async def _replay(args: argparse.Namespace, settings: MessagingSettings) -> int:
     finally:
         await database.close()
         if progress.complete or progress.total:
-            _report(progress, args.since)
+            _report(progress, args.since, unsettled)
     if not progress.complete:
         return EXIT_STOPPED
     return 1 if progress.failed else 0
@@ -186,7 +196,7 @@ async def _show(progress: ReplayProgress) -> None:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _report(progress: ReplayProgress, since: datetime) -> None:
+def _report(progress: ReplayProgress, since: datetime, unsettled: int) -> None:
     known = progress.messages - progress.stored
     print(
         f"{progress.read:,} of {progress.total:,} events replayed"
@@ -194,12 +204,18 @@ def _report(progress: ReplayProgress, since: datetime) -> None:
         f"  messages  {progress.messages:,}: {progress.stored:,} new, {known:,} known already\n"
         f"  statuses  {progress.reports:,}: {progress.applied:,} about messages that are here, "
         f"{progress.parked:,} parked until theirs is known\n"
+        f"  acts      {progress.acts:,}: {progress.restored:,} new\n"
         f"  skipped   {progress.skipped:,}"
     )
-    for sequence, reason in progress.reasons[:_SHOWN_SKIPS]:
-        print(f"    event {sequence} of the journal: {reason}")
+    for place, reason in progress.reasons[:_SHOWN_SKIPS]:
+        print(f"    {place}: {reason}")
     if progress.skipped > _SHOWN_SKIPS:
         print(f"    and {progress.skipped - _SHOWN_SKIPS:,} more")
+    if unsettled:
+        print(
+            f"Of {unsettled:,} messages the journal doesn't tell the end: before anything else,"
+            " messaging asks the provider about them."
+        )
     if not progress.complete:
         last = progress.position or since
         print(f"Not complete. Go on with --since {last.isoformat()}")
@@ -210,6 +226,10 @@ def _span(oldest: datetime | None, newest: datetime | None) -> str:
         return ""
     # The oldest may be later than asked for: what is older has left the journal.
     return f", journaled from {oldest:{_SHOWN_TIME}} to {newest:{_SHOWN_TIME}}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _time(text: str) -> datetime:

@@ -222,7 +222,7 @@ async def test_what_cannot_be_stored_is_skipped_with_its_reason(
     await publish(setup.client, message_event(2))
     replayed = await setup.replay("--since", EVER, into=other_database_url)
     assert replayed.code == 0, replayed.err
-    assert "event 2 of the journal: no headers" in replayed.out
+    assert "INGEST 2: no headers" in replayed.out
     async with opened(other_database_url) as database:
         assert len(await rows(database, "messages")) == 2
 

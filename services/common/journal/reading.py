@@ -1,7 +1,9 @@
 """Reading a part of a stream in order, without a trace: nothing is acknowledged or remembered."""
 
 import asyncio
+import bisect
 import contextlib
+import heapq
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
@@ -102,6 +104,36 @@ async def read_events(
             raise UnavailableError(f"the stream {stream} doesn't answer") from trouble
         log.warning("the stream stopped, going on", stream=stream, error=repr(trouble))
         await asyncio.sleep(_PAUSE_SECONDS * failures)
+
+
+async def in_order(
+    *readings: AsyncGenerator[Sequence[Msg], None],
+) -> AsyncGenerator[Sequence[Msg], None]:
+    """Readings of several streams as one, by the time at which each stream stored a message."""
+    reading = dict(enumerate(readings))
+    ahead: dict[int, list[Msg]] = {number: [] for number in reading}
+    while True:
+        for number, one in tuple(reading.items()):
+            if not ahead[number]:
+                try:
+                    ahead[number] += await anext(one)
+                except StopAsyncIteration:
+                    del reading[number]
+        waiting = [messages for messages in ahead.values() if messages]
+        if not waiting:
+            return
+        # What comes next in any of the streams is later than this.
+        end = min(_stored_at(messages[-1]) for messages in waiting)
+        ready = []
+        for messages in waiting:
+            count = bisect.bisect_right(messages, end, key=_stored_at)
+            ready.append(messages[:count])
+            del messages[:count]
+        yield list(heapq.merge(*ready, key=_stored_at))
+
+
+def _stored_at(message: Msg) -> datetime:
+    return message.metadata.timestamp
 
 
 async def _batches(

@@ -1,22 +1,31 @@
-"""A part of the journal once more, in its order, without acknowledging anything."""
+"""A part of the journal once more, without acknowledging anything.
+
+Two streams are read as one, in the order in which events came to them: what webhooks brought, and
+what messaging did. Nothing depends on that order being exact but how much counts as unread. The ids
+of conversations come first of all.
+"""
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
 
 from services.common.errors import UnavailableError
-from services.common.journal.reading import count_events, read_events, sequence_at
-from services.common.journal.streams import INGEST_STREAM
+from services.common.journal.events import EventKind
+from services.common.journal.reading import count_events, in_order, read_events, sequence_at
+from services.common.journal.streams import ACTS_STREAM, INGEST_STREAM
+from services.messaging.consumers.act_events import decode_act
 from services.messaging.consumers.decoding import PoisonError, Translator, decode
 from services.messaging.domain.contact import InboundMessage
 from services.messaging.domain.message import StatusReport
+from services.messaging.ports.acts import Act, ActRestorer, Read
 from services.messaging.ports.receiving import IngestResult
 
 log = structlog.get_logger(__name__)
@@ -25,7 +34,12 @@ _TRIES = 8
 _LONGEST_PAUSE_SECONDS = 30.0
 _KEPT_REASONS = 100
 
-Content = InboundMessage | StatusReport
+ACT: Final = "act"
+"""The kind of what messaging did, beside the kinds of webhooks."""
+
+_OPENED: Final = EventKind.CONVERSATION_OPENED.subject
+
+Content = InboundMessage | StatusReport | Act
 
 
 class Handler(Protocol):
@@ -45,9 +59,12 @@ class ReplayProgress:
         read: Events that have been stored or skipped.
         oldest: When the first of these came into the journal.
         position: When the last of these did.
-        skipped: Events that can't be understood or stored, as they couldn't before.
+        acts: What messaging did.
+        restored: Those among them that were not in the database.
+        skipped: Events that can't be understood or stored, as they couldn't before, and acts about
+            messages that are not there.
         failed: Those among them that failed in a way nobody foresaw.
-        reasons: Sequence in the journal and reason of the first skipped ones.
+        reasons: Stream and sequence, and reason, of the first skipped ones.
         complete: Whether it has come to the end.
     """
 
@@ -60,9 +77,11 @@ class ReplayProgress:
     reports: int = 0
     applied: int = 0
     parked: int = 0
+    acts: int = 0
+    restored: int = 0
     skipped: int = 0
     failed: int = 0
-    reasons: list[tuple[int, str]] = field(default_factory=list)
+    reasons: list[tuple[str, str]] = field(default_factory=list)
     complete: bool = False
 
     @property
@@ -71,8 +90,18 @@ class ReplayProgress:
         return min(100 * self.read / self.total, 100.0) if self.total else 100.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a stream."""
+
+    stream: str
+    subject: str | None
+    first: int
+    last: int
+
+
 class Replay:
-    """Gives a part of the journal to a handler.
+    """Gives a part of the journal to a handler, and what messaging did to a restorer.
 
     Args:
         handle: Must leave what it knows already as it is.
@@ -84,6 +113,7 @@ class Replay:
         self,
         js: JetStreamContext,
         handle: Handler,
+        restorer: ActRestorer,
         translators: Mapping[str, Translator],
         *,
         progress: ReplayProgress,
@@ -92,10 +122,12 @@ class Replay:
     ) -> None:
         self._js = js
         self._handle = handle
+        self._restorer = restorer
         self._translators = translators
         self._progress = progress
         self._batch_size = batch_size
         self._first_pause_seconds = first_pause_seconds
+        self._orphans: list[tuple[Msg, Act]] = []
 
     async def run(
         self,
@@ -111,82 +143,120 @@ class Replay:
         the batch in hand.
 
         Args:
-            kind: Last part of the subject: "message" or "status"; None for all.
+            kind: "act", or the last part of a webhook's subject: "message" or "status"; None for
+                all.
 
         Raises:
             UnavailableError: The journal or the database doesn't answer for minutes.
             nats.errors.Error: The journal doesn't answer at the beginning.
         """
-        subject = f"ingest.*.{kind}" if kind else None
-        first = await sequence_at(self._js, INGEST_STREAM, since)
-        last = (await self._js.stream_info(INGEST_STREAM)).state.last_seq
-        if until is not None:
-            last = min(last, await sequence_at(self._js, INGEST_STREAM, until) - 1)
-        self._progress.total = await count_events(
-            self._js, INGEST_STREAM, first=first, last=last, subject=subject
-        )
-        reading = read_events(
-            self._js,
-            INGEST_STREAM,
-            first=first,
-            last=last,
-            subject=subject,
-            batch_size=self._batch_size,
-        )
-        async with contextlib.aclosing(reading) as batches:
-            async for batch in batches:
-                if stop.is_set():
+        parts = []
+        if kind != ACT:
+            subject = f"ingest.whatsapp.{kind or '>'}"
+            parts.append(await self._part(INGEST_STREAM, subject, since, until))
+        if kind in (None, ACT):
+            # Older journals don't have it.
+            with contextlib.suppress(NotFoundError):
+                acts = await self._part(ACTS_STREAM, None, since, until)
+                # Otherwise the first event of a conversation would give it another id.
+                if not await self._read([replace(acts, subject=_OPENED)], stop):
                     return
-                if not await self._take(batch, stop):
-                    return
-        self._progress.complete = not stop.is_set()
+                parts.append(acts)
+        if await self._read(parts, stop) and await self._adopt_orphans(stop):
+            self._progress.complete = True
 
-    async def _take(self, batch: Sequence[Msg], stop: asyncio.Event) -> bool:
+    async def _part(
+        self, stream: str, subject: str | None, since: datetime, until: datetime | None
+    ) -> _Part:
+        first = await sequence_at(self._js, stream, since)
+        last = (await self._js.stream_info(stream)).state.last_seq
+        if until is not None:
+            last = min(last, await sequence_at(self._js, stream, until) - 1)
+        self._progress.total += await count_events(
+            self._js, stream, first=first, last=last, subject=subject
+        )
+        return _Part(stream, subject, first, last)
+
+    async def _read(self, parts: Sequence[_Part], stop: asyncio.Event) -> bool:
+        """Whether all was read; it wasn't when stopped."""
+        first_of_all = all(part.subject == _OPENED for part in parts)
+        async with contextlib.AsyncExitStack() as closing:
+            readings = [
+                await closing.enter_async_context(
+                    contextlib.aclosing(
+                        read_events(
+                            self._js,
+                            part.stream,
+                            first=part.first,
+                            last=part.last,
+                            subject=part.subject,
+                            batch_size=self._batch_size,
+                        )
+                    )
+                )
+                for part in parts
+            ]
+            batches = await closing.enter_async_context(contextlib.aclosing(in_order(*readings)))
+            async for batch in batches:
+                if stop.is_set() or not await self._take(batch, stop, first_of_all):
+                    return False
+        return not stop.is_set()
+
+    async def _take(self, batch: Sequence[Msg], stop: asyncio.Event, first_of_all: bool) -> bool:
         """Whether a batch was taken in; it wasn't when stopped while waiting for the database."""
         events: list[tuple[Msg, Content]] = []
         for message in batch:
+            if message.subject == _OPENED and not first_of_all:
+                continue
             try:
-                content = decode(message.headers, message.data, self._translators)
+                events.append((message, self._decode(message)))
             except PoisonError as error:
                 self._skip(message, str(error))
-            else:
-                events.append((message, content))
-        if not await self._store(events, stop):
-            return False
+        for together in _in_groups(events):
+            if not await self._store(together, stop):
+                return False
+        if first_of_all:
+            # These are met again, and counted, in their place.
+            return True
         self._progress.read += len(batch)
         self._progress.oldest = self._progress.oldest or batch[0].metadata.timestamp
         self._progress.position = batch[-1].metadata.timestamp
         return True
 
+    def _decode(self, message: Msg) -> Content:
+        if message.metadata.stream == ACTS_STREAM:
+            return decode_act(message.headers, message.data)
+        return decode(message.headers, message.data, self._translators)
+
     async def _store(self, events: Sequence[tuple[Msg, Content]], stop: asyncio.Event) -> bool:
         try:
-            return await self._store_together([content for _, content in events], stop)
+            return await self._store_together(events, stop)
         except UnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 - It is met again, and logged, alone.
             log.warning("a batch failed, its events go one by one", error=type(error).__name__)
-        for message, content in events:
+        for event in events:
             try:
-                if not await self._store_together([content], stop):
+                if not await self._store_together([event], stop):
                     return False
             except UnavailableError:
                 raise
             except ValueError:
-                self._skip(message, "a value can't be stored")
+                self._skip(event[0], "a value can't be stored")
             except Exception as error:
                 log.exception("an event failed")
                 self._progress.failed += 1
-                self._skip(message, f"failed: {type(error).__name__}")
+                self._skip(event[0], f"failed: {type(error).__name__}")
         return True
 
-    async def _store_together(self, contents: Sequence[Content], stop: asyncio.Event) -> bool:
-        messages = [one for one in contents if isinstance(one, InboundMessage)]
-        reports = [one for one in contents if isinstance(one, StatusReport)]
+    async def _store_together(
+        self, events: Sequence[tuple[Msg, Content]], stop: asyncio.Event
+    ) -> bool:
         pause = self._first_pause_seconds
         for attempt in range(1, _TRIES + 1):
             try:
-                result = await self._handle(messages, reports)
-                break
+                await self._store_once(events)
+                return True
             except UnavailableError as error:
                 if attempt == _TRIES:
                     raise
@@ -195,14 +265,66 @@ class Replay:
                 await asyncio.wait_for(stop.wait(), pause)
                 return False
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-        self._progress.messages += len(messages)
-        self._progress.reports += len(reports)
-        self._progress.stored += result.stored
-        self._progress.applied += result.applied
-        self._progress.parked += result.parked
+        return True
+
+    async def _store_once(self, events: Sequence[tuple[Msg, Content]]) -> None:
+        contents = [content for _, content in events]
+        messages = [one for one in contents if isinstance(one, InboundMessage)]
+        reports = [one for one in contents if isinstance(one, StatusReport)]
+        acts = {
+            id(one): (message, one)
+            for message, one in events
+            if not isinstance(one, InboundMessage | StatusReport)
+        }
+        progress = self._progress
+        if not acts:
+            result = await self._handle(messages, reports)
+        else:
+            # Messages that we answered, then the answers, then what became of these.
+            result = await self._handle(messages, [])
+            done = await self._restorer.restore([act for _, act in acts.values()])
+            self._orphans += [acts[id(orphan)] for orphan in done.orphans]
+            progress.acts += len(acts)
+            progress.restored += done.new
+            reported = await self._handle([], reports)
+            result = IngestResult(result.stored, reported.applied, reported.parked)
+        progress.messages += len(messages)
+        progress.reports += len(reports)
+        progress.stored += result.stored
+        progress.applied += result.applied
+        progress.parked += result.parked
+
+    async def _adopt_orphans(self, stop: asyncio.Event) -> bool:
+        """Once more what came before the message that it is about; whether that is done."""
+        again, self._orphans = self._orphans, []
+        if not again:
+            return True
+        self._progress.acts -= len(again)
+        if not await self._store(again, stop):
+            return False
+        for message, _ in self._orphans:
+            self._skip(message, "its message is neither in the journal nor in the database")
         return True
 
     def _skip(self, message: Msg, reason: str) -> None:
         self._progress.skipped += 1
         if len(self._progress.reasons) < _KEPT_REASONS:
-            self._progress.reasons.append((message.metadata.sequence.stream, reason))
+            place = f"{message.metadata.stream} {message.metadata.sequence.stream}"
+            self._progress.reasons.append((place, reason))
+
+
+def _in_groups(
+    events: Iterable[tuple[Msg, Content]],
+) -> Iterator[Sequence[tuple[Msg, Content]]]:
+    """Events that may be stored together: a mark of what was read covers what came before it."""
+    group: list[tuple[Msg, Content]] = []
+    marked = False
+    for event in events:
+        is_mark = isinstance(event[1], Read)
+        if marked and not is_mark:
+            yield group
+            group = []
+        marked = is_mark
+        group.append(event)
+    if group:
+        yield group

@@ -102,7 +102,8 @@ class Ended:
 
     Attributes:
         status: Where the message stood then, when that is known.
-        void: It came too late to count: the message was settled, or another attempt had begun.
+        void: A rejection that came too late to count: the message was settled, or it was another's
+            turn to say what became of it.
     """
 
     key: str

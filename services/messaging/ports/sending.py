@@ -58,6 +58,7 @@ class ClaimedSend:
         first_attempt_at: When sending it was first tried; the start of any search for it.
         last_attempt_at: When this attempt began.
         lease_until: When another process may take over. It also tells this claim from others.
+        restored: It came from the journal without its end: any provider may have sent it.
         replied_to: None also when no provider knows that message.
     """
 
@@ -73,6 +74,7 @@ class ClaimedSend:
     media_urls: tuple[str, ...] = ()
     template: Template | None = None
     replied_to: RepliedTo | None = None
+    restored: bool = False
 
 
 class OutcomeKind(Enum):

@@ -148,6 +148,7 @@ async def _begin_attempts(
                 "occurred_at": now,
                 "source": TimeSource.RECEIVED.value,
                 "payload": {"attempt": row.attempts + 1},
+                "journaled": False,
             }
             for row in rows
         ],

@@ -11,8 +11,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.domain.contact import Identity
-from services.messaging.store.bulk import one_of
-from services.messaging.store.models import ContactRow, ConversationRow, IdentityRow
+from services.messaging.store.bulk import insert_many, one_of
+from services.messaging.store.models import (
+    ContactRow,
+    ConversationEventRow,
+    ConversationRow,
+    IdentityRow,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +26,17 @@ class Party:
 
     Attributes:
         identities: Every known name of the contact, at least one.
-        named_at: When the contact bore these names, if not now.
+        named_at: When the contact bore these names and wrote, if not now.
+        contact_public_id: Of a contact that comes from the journal: the id it had.
+        conversation_public_id: Likewise.
     """
 
     identities: tuple[Identity, ...]
     contact_address: str
     own_address: str
     named_at: datetime | None = None
+    contact_public_id: str | None = None
+    conversation_public_id: str | None = None
 
     @property
     def proof(self) -> tuple[Identity, ...]:
@@ -58,6 +67,7 @@ class _Person:
 
     identities: set[Identity] = field(default_factory=set)
     contact_ids: set[int] = field(default_factory=set)
+    public_id: str | None = None
 
     def names(self) -> Iterable[Identity | int]:
         yield from self.identities
@@ -67,6 +77,14 @@ class _Person:
 def new_public_id() -> str:
     """An id for the outside: it tells nothing and can't be guessed."""
     return uuid4().hex
+
+
+def received_id(provider: str, provider_message_id: str) -> str:
+    """Likewise for a message that was received: the same whenever it is stored again.
+
+    Whoever could guess it would have to know the provider's own id, which is random.
+    """
+    return hashlib.sha256(f"{provider}:{provider_message_id}".encode()).hexdigest()[:32]
 
 
 async def resolve_conversations(
@@ -88,6 +106,26 @@ async def resolve_conversations(
     await _add_identities(connection, set(people.values()), contacts)
     await _pass_user_names(connection, parties, contact_ids, now)
     return await _conversations(connection, parties, contact_ids, known, now)
+
+
+async def resolve_contacts(
+    connection: AsyncConnection, people: Iterable[Collection[Identity]], now: datetime
+) -> None:
+    """See to a contact for each of several people, with whom there may be no conversation.
+
+    Must run in a writing transaction of its own.
+
+    Args:
+        people: The identities of each, all of them proof.
+
+    Raises:
+        SplitContactsError: Somebody's identities belong to several contacts.
+    """
+    parties = [Party(tuple(one), contact_address="", own_address="") for one in people]
+    contacts, _ = await _lock_contacts(connection, parties)
+    found = _people(parties, contacts)
+    await _add_contacts(connection, found, now)
+    await _add_identities(connection, set(found.values()), contacts)
 
 
 async def _lock_contacts(
@@ -154,11 +192,13 @@ def _people(parties: Iterable[Party], contacts: Mapping[Identity, int]) -> dict[
     owners: dict[Identity | int, _Person] = {}
     for party in parties:
         person = _Person()
+        person.public_id = party.contact_public_id
         person.identities.update(party.proof)
         person.contact_ids.update(contacts[one] for one in party.proof if one in contacts)
         for same in {owners[name] for name in person.names() if name in owners}:
             person.identities |= same.identities
             person.contact_ids |= same.contact_ids
+            person.public_id = same.public_id or person.public_id
         owners.update((name, person) for name in person.names())
     return {name: person for name, person in owners.items() if isinstance(name, Identity)}
 
@@ -172,7 +212,7 @@ async def _add_contacts(
         return
     inserted = await connection.execute(
         insert(ContactRow).returning(ContactRow.id, sort_by_parameter_order=True),
-        [{"public_id": new_public_id(), "created_at": now} for _ in strangers],
+        [{"public_id": one.public_id or new_public_id(), "created_at": now} for one in strangers],
     )
     for person, contact_id in zip(strangers, inserted.scalars(), strict=True):
         person.contact_ids.add(contact_id)
@@ -242,24 +282,55 @@ async def _conversations(
     found = dict(known)
     missing = {pair: party for pair, party in zip(pairs, parties, strict=True) if pair not in found}
     if missing:
+        opened = {
+            pair: {
+                "public_id": party.conversation_public_id or new_public_id(),
+                "contact_id": pair[0],
+                "own_address": pair[1],
+                "contact_address": party.contact_address,
+                "created_at": party.named_at or now,
+                "last_message_at": party.named_at or now,
+            }
+            for pair, party in sorted(missing.items())
+        }
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         await connection.execute(
-            dialect.insert(ConversationRow).on_conflict_do_nothing(),
-            [
-                {
-                    "public_id": new_public_id(),
-                    "contact_id": contact_id,
-                    "own_address": own_address,
-                    "contact_address": missing[contact_id, own_address].contact_address,
-                    "created_at": now,
-                    "last_message_at": now,
-                }
-                for contact_id, own_address in sorted(missing)
-            ],
+            dialect.insert(ConversationRow).on_conflict_do_nothing(), list(opened.values())
         )
         _, added = await _known_conversations(connection, {contact_id for contact_id, _ in missing})
         found |= added
+        # Others may have been faster, and have written it down.
+        await _note_opened(
+            connection,
+            [
+                (found[pair], party)
+                for pair, party in sorted(missing.items())
+                if found[pair].public_id == opened[pair]["public_id"]
+            ],
+            now,
+        )
     return [found[pair] for pair in pairs]
+
+
+async def _note_opened(
+    connection: AsyncConnection, opened: Sequence[tuple[ConversationKey, Party]], now: datetime
+) -> None:
+    """Write down which ids new conversations got; the journal learns of it from there."""
+    await insert_many(
+        connection,
+        ConversationEventRow,
+        [
+            {
+                "conversation_id": conversation.id,
+                "event_key": f"opened:{conversation.public_id}",
+                "kind": "opened",
+                "public_id": conversation.public_id,
+                "occurred_at": party.named_at or now,
+                "journaled": party.conversation_public_id is not None,
+            }
+            for conversation, party in opened
+        ],
+    )
 
 
 async def _known_conversations(

@@ -3,14 +3,14 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select, tuple_, update
+from sqlalchemy import Row, Select, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
-from services.common.errors import InvalidInputError, NotFoundError
+from services.common.errors import NotFoundError
 from services.messaging.domain.contact import Identity, IdentityKind
 from services.messaging.domain.conversation import Contact, Conversation, PausedBy
-from services.messaging.domain.message import Direction, Message
+from services.messaging.domain.message import Message
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.reading import ConversationPage, ListPosition
 from services.messaging.store.bulk import one_of
@@ -18,6 +18,7 @@ from services.messaging.store.database import Database
 from services.messaging.store.models import ContactRow, ConversationRow, IdentityRow, MessageRow
 from services.messaging.store.pausing import held_conversation, known_as, pause, resume
 from services.messaging.store.queries import conversations_with
+from services.messaging.store.reading_marks import mark_read
 from services.messaging.store.rows import message_of, select_messages
 
 AnyRow = Row[*tuple[Any, ...]]
@@ -68,24 +69,7 @@ class SqlConversationStore:
         """Note that messages were read, up to one of them or all; never takes that back."""
         async with self._database.write() as connection:
             row_id = await held_conversation(connection, conversation_id)
-            # Whoever stores a message counts it with this row locked: so it is either among those
-            # counted below, or is added to the count afterwards.
-            read_up_to = await connection.scalar(
-                select(ConversationRow.read_up_to_id)
-                .where(ConversationRow.id == row_id)
-                .with_for_update(key_share=True)
-            )
-            newest = await _message_read(connection, row_id, up_to)
-            known = await _place(connection, read_up_to)
-            if newest is not None and (known is None or newest >= known):
-                await connection.execute(
-                    update(ConversationRow)
-                    .where(ConversationRow.id == row_id)
-                    .values(
-                        read_up_to_id=newest[1],
-                        unread_count=_unread_after(row_id, newest).scalar_subquery(),
-                    )
-                )
+            await mark_read(connection, row_id, up_to, self._clock())
             return await _one(connection, row_id)
 
     async def pause_assistant(self, conversation_id: str) -> Conversation:
@@ -99,7 +83,7 @@ class SqlConversationStore:
         """Let the assistant answer again, from the contact's next message on."""
         async with self._database.write() as connection:
             row_id = await held_conversation(connection, conversation_id)
-            await resume(connection, row_id)
+            await resume(connection, row_id, self._clock())
             return await _one(connection, row_id)
 
 
@@ -192,39 +176,3 @@ async def _messages(connection: AsyncConnection, row_ids: Collection[int]) -> di
         select_messages().where(one_of(connection, MessageRow.id, row_ids))
     )
     return {row.id: message_of(row) for row in rows}
-
-
-async def _message_read(
-    connection: AsyncConnection, conversation_id: int, up_to: str | None
-) -> ListPosition | None:
-    """The place of the message named, or of the newest; None when there is no message yet."""
-    query = select(MessageRow.created_at, MessageRow.id).where(
-        MessageRow.conversation_id == conversation_id
-    )
-    if up_to is not None:
-        query = query.where(MessageRow.public_id == up_to)
-    row = (
-        await connection.execute(
-            query.order_by(MessageRow.created_at.desc(), MessageRow.id.desc()).limit(1)
-        )
-    ).first()
-    if row is None and up_to is not None:
-        raise InvalidInputError("up_to_message_id", "is not a message of this conversation")
-    return None if row is None else (row.created_at, row.id)
-
-
-async def _place(connection: AsyncConnection, row_id: int | None) -> ListPosition | None:
-    if row_id is None:
-        return None
-    created_at = await connection.scalar(
-        select(MessageRow.created_at).where(MessageRow.id == row_id)
-    )
-    return None if created_at is None else (created_at, row_id)
-
-
-def _unread_after(conversation_id: int, place: ListPosition) -> Select[int]:
-    return select(func.count()).where(
-        MessageRow.conversation_id == conversation_id,
-        MessageRow.direction == Direction.INBOUND.value,
-        tuple_(MessageRow.created_at, MessageRow.id) > place,
-    )

@@ -94,6 +94,7 @@ async def _lock(connection: AsyncConnection, conversation_ids: Iterable[int]) ->
         select(
             ConversationRow.id.label("conversation_id"),
             ConversationRow.contact_address,
+            ConversationRow.created_at,
             ConversationRow.last_message_at,
             ConversationRow.last_inbound_at,
             ConversationRow.unread_count,
@@ -141,6 +142,8 @@ def _conversation(row: AnyRow, messages: Sequence[StoredMessage]) -> dict[str, A
     newest, address = max((one.at, one.received.message.contact_address) for one in messages)
     return {
         "contact_address": address if newest >= row.last_message_at else row.contact_address,
+        # A message that was on its way for longer came first all the same.
+        "created_at": min(row.created_at, *(one.at for one in messages)),
         "last_message_at": max(row.last_message_at, newest),
         "last_inbound_at": _latest(row.last_inbound_at, [newest]),
         "unread_count": row.unread_count + len(messages),

@@ -21,7 +21,7 @@ from services.messaging.store.bulk import insert_many
 from services.messaging.store.contacts import (
     Party,
     SplitContactsError,
-    new_public_id,
+    received_id,
     resolve_conversations,
 )
 from services.messaging.store.database import Database
@@ -147,7 +147,7 @@ async def _store_messages(connection: AsyncConnection, received: Iterable[Receiv
         MessageRow,
         [
             {
-                "public_id": new_public_id(),
+                "public_id": received_id(message.provider, message.provider_message_id),
                 "conversation_id": conversation.id,
                 "direction": Direction.INBOUND.value,
                 "author": Author.CONTACT.value,

@@ -21,12 +21,14 @@ from services.messaging.store.forbidding import cancel_automatic
 from services.messaging.store.models import (
     ContactRow,
     ConversationAliasRow,
+    ConversationEventRow,
     ConversationRow,
     IdentityRow,
     MessageRow,
     OutboxRow,
     PendingReplyRow,
 )
+from services.messaging.store.pausing import fold_pauses
 from services.messaging.store.unsettled import DUE, WAITING
 
 log = structlog.get_logger(__name__)
@@ -57,6 +59,11 @@ async def merge_contacts(connection: AsyncConnection, contact_ids: Collection[in
     if successors:
         await _move_messages(connection, successors)
         await _keep_ids(connection, conversations, successors)
+        await connection.execute(
+            update(ConversationEventRow)
+            .where(ConversationEventRow.conversation_id.in_(successors))
+            .values(conversation_id=_successor(ConversationEventRow.conversation_id, successors))
+        )
         await _join_pending(connection, pending, successors)
         await connection.execute(delete(ConversationRow).where(ConversationRow.id.in_(successors)))
     for same in _by_address(conversations):
@@ -69,6 +76,7 @@ async def merge_contacts(connection: AsyncConnection, contact_ids: Collection[in
                 **_conversation(same),
             )
         )
+    await fold_pauses(connection, [same[0].id for same in _by_address(conversations)])
     await connection.execute(
         update(IdentityRow).where(IdentityRow.contact_id.in_(losers)).values(contact_id=survivor)
     )
@@ -249,11 +257,6 @@ def _contact(rows: Sequence[AnyRow]) -> dict[str, Any]:
 
 def _conversation(rows: Sequence[AnyRow]) -> dict[str, Any]:
     newest = max(rows, key=lambda row: (row.last_message_at, row.contact_address))
-    paused = min(
-        (row for row in rows if row.assistant_paused_at),
-        key=lambda row: row.assistant_paused_at,
-        default=None,
-    )
     return {
         "contact_address": newest.contact_address,
         "created_at": min(row.created_at for row in rows),
@@ -261,8 +264,6 @@ def _conversation(rows: Sequence[AnyRow]) -> dict[str, Any]:
         "last_inbound_at": _latest(row.last_inbound_at for row in rows),
         "unread_count": sum(row.unread_count for row in rows),
         "paced_until": _latest(row.paced_until for row in rows),
-        "assistant_paused_at": paused and paused.assistant_paused_at,
-        "assistant_paused_by": paused and paused.assistant_paused_by,
     }
 
 

@@ -6,6 +6,7 @@ each other. Before all of these, whoever finds a conversation by its contact hol
 `FOR KEY SHARE`; whoever merges contacts holds them `FOR UPDATE`, so nobody else adds to them.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +25,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     text,
+    true,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -70,6 +72,13 @@ class Base(DeclarativeBase):
         dict[str, Any]: Document,
         list[dict[str, Any]]: Document,
     }
+
+
+# Each in its database's own words, or its planner doesn't see that a query asks the same.
+_NOT_JOURNALED: Mapping[str, Any] = {
+    "postgresql_where": text("NOT journaled"),
+    "sqlite_where": text("journaled = 0"),
+}
 
 
 class ContactRow(Base):
@@ -210,7 +219,10 @@ class MessageEventRow(Base):
     """Something that happened to a message. Rows are only ever added."""
 
     __tablename__ = "message_events"
-    __table_args__ = (Index("ix_message_events_transaction_id_id", "transaction_id", "id"),)
+    __table_args__ = (
+        Index("ix_message_events_transaction_id_id", "transaction_id", "id"),
+        Index("ix_message_events_unjournaled", "id", **_NOT_JOURNALED),
+    )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     message_id: Mapped[int] = mapped_column(ForeignKey("messages.id"), index=True)
@@ -232,8 +244,35 @@ class MessageEventRow(Base):
     # are handed out before the commit, so a reader who follows them alone would miss rows that
     # are committed late; one who also waits for all older transactions to end misses none.
     transaction_id: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    # False while it has still to be brought into the journal: for what we did, not for what
+    # the journal told us.
+    journaled: Mapped[bool] = mapped_column(default=True, server_default=true())
 
     message: Mapped[MessageRow] = relationship(back_populates="events")
+
+
+class ConversationEventRow(Base):
+    """What was done to a conversation otherwise than by a message. Rows are only ever added."""
+
+    __tablename__ = "conversation_events"
+    __table_args__ = (Index("ix_conversation_events_unjournaled", "id", **_NOT_JOURNALED),)
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    conversation_id: Mapped[int] = mapped_column(ForeignKey("conversations.id"), index=True)
+    # Natural key: the same event, restored again, is not added again.
+    event_key: Mapped[str] = mapped_column(String(255), unique=True)
+    # opened, paused, resumed or read
+    kind: Mapped[str] = mapped_column(String(16))
+    # Of the conversation at that time, before any merge.
+    public_id: Mapped[str] = mapped_column(String(32))
+    # Who paused: person or api.
+    paused_by: Mapped[str | None] = mapped_column(String(16))
+    # Up to which message it was read.
+    message_id: Mapped[int | None] = mapped_column(ForeignKey("messages.id"))
+    occurred_at: Mapped[datetime]
+    journaled: Mapped[bool] = mapped_column(default=True, server_default=true())
+
+    conversation: Mapped[ConversationRow] = relationship()
 
 
 class ParkedStatusRow(Base):
@@ -274,6 +313,8 @@ class OutboxRow(Base):
     state: Mapped[str] = mapped_column(String(8))
     # Its outcome was unknown once: no other provider may ever send it.
     pinned: Mapped[bool] = mapped_column(default=False, server_default=false())
+    # It came from the journal without its end, so any provider may have sent it.
+    restored: Mapped[bool] = mapped_column(default=False, server_default=false())
     attempts: Mapped[int]
     due_at: Mapped[datetime]
     # While sending, or while its outcome is looked up: when another process may take over.
@@ -327,3 +368,13 @@ class MediaFetchRow(Base):
     lease_until: Mapped[datetime | None]
 
     message: Mapped[MessageRow] = relationship()
+
+
+class LeaseRow(Base):
+    """Work that one process does for all; another takes over when the lease has run out."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(32))
+    lease_until: Mapped[datetime]

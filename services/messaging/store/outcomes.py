@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Final
 
 import structlog
 from sqlalchemy import delete, func, select, update
@@ -25,6 +26,9 @@ from services.messaging.store.rows import (
 
 log = structlog.get_logger(__name__)
 
+VOID: Final = "void"
+"""In the payload of a rejection that came too late to count."""
+
 
 async def record_outcome(
     connection: AsyncConnection,
@@ -32,14 +36,21 @@ async def record_outcome(
     message: ClaimedSend,
     outcome: SendOutcome,
     now: datetime,
+    *,
+    void: bool = False,
 ) -> None:
-    """Add the event of an outcome; looking for a message again and again adds it once."""
+    """Add the event of an outcome; looking for a message again and again adds it once.
+
+    Args:
+        void: It is a rejection that came too late to count.
+    """
     status = MessageStatus.FAILED if outcome.kind is OutcomeKind.REJECTED else outcome.status
+    key = f"outcome:{message.message_id}:{message.attempt}:{outcome.kind.value}"
     await connection.execute(
         insert_ignoring(connection, MessageEventRow),
         {
             "message_id": row_id,
-            "event_key": f"outcome:{message.message_id}:{message.attempt}:{outcome.kind.value}",
+            "event_key": f"{key}:void" if void else key,
             "kind": "outcome",
             "status": status.value if status else None,
             "error_code": outcome.error_code,
@@ -55,7 +66,9 @@ async def record_outcome(
                     if outcome.provider_message_id
                     else {}
                 ),
+                **({VOID: True} if void else {}),
             },
+            "journaled": False,
         },
     )
 
@@ -75,7 +88,11 @@ async def accept(
         await connection.execute(
             update(MessageRow)
             .where(MessageRow.id == row_id)
-            .values(provider_message_id=outcome.provider_message_id)
+            .values(
+                provider_message_id=outcome.provider_message_id,
+                # Another one than it was with, if a replay didn't know where it had gone.
+                provider=message.provider,
+            )
         )
     elif known != outcome.provider_message_id:
         log.error("a message was sent twice", message_id=message.message_id)

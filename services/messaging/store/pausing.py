@@ -1,18 +1,26 @@
 """A person takes over a conversation from the assistant, within the caller's transaction."""
 
+from collections.abc import Collection
 from datetime import datetime
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import NotFoundError
 from services.messaging.domain.conversation import PausedBy
+from services.messaging.store.bulk import one_of
 from services.messaging.store.models import (
     ContactRow,
     ConversationAliasRow,
+    ConversationEventRow,
     ConversationRow,
     PendingReplyRow,
 )
+from services.messaging.store.rows import insert_ignoring
+
+PAUSED: Final = "paused"
+RESUMED: Final = "resumed"
 
 
 def known_as(public_id: str) -> ColumnElement[bool]:
@@ -63,25 +71,91 @@ async def pause(
     Call it before the transaction locks anything of the contact or conversation.
     """
     await _forget_pending(connection, conversation_id)
-    await connection.execute(
+    public_id = await connection.scalar(
         update(ConversationRow)
-        .where(ConversationRow.id == conversation_id)
-        .values(
-            assistant_paused_at=func.coalesce(ConversationRow.assistant_paused_at, now),
-            assistant_paused_by=func.coalesce(ConversationRow.assistant_paused_by, by.value),
+        .where(
+            ConversationRow.id == conversation_id,
+            ConversationRow.assistant_paused_at.is_(None),
+        )
+        .values(assistant_paused_at=now, assistant_paused_by=by.value)
+        .returning(ConversationRow.public_id)
+    )
+    if public_id is not None:
+        await add_event(connection, conversation_id, public_id, PAUSED, now, paused_by=by.value)
+
+
+async def resume(connection: AsyncConnection, conversation_id: int, now: datetime) -> None:
+    """Let the assistant answer again, from the contact's next message on."""
+    # One may have slipped in while the pause waited for the conversation.
+    await _forget_pending(connection, conversation_id)
+    public_id = await connection.scalar(
+        update(ConversationRow)
+        .where(
+            ConversationRow.id == conversation_id,
+            ConversationRow.assistant_paused_at.is_not(None),
+        )
+        .values(assistant_paused_at=None, assistant_paused_by=None)
+        .returning(ConversationRow.public_id)
+    )
+    if public_id is not None:
+        await add_event(connection, conversation_id, public_id, RESUMED, now)
+
+
+async def add_event(
+    connection: AsyncConnection,
+    conversation_id: int,
+    public_id: str,
+    kind: str,
+    now: datetime,
+    **values: Any,
+) -> None:
+    """Write down what was done to a conversation; the journal learns of it from there."""
+    await connection.execute(
+        insert_ignoring(connection, ConversationEventRow).values(
+            conversation_id=conversation_id,
+            # The same when the message that brought it about is stored again.
+            event_key=f"{kind}:{public_id}:{now.timestamp():.6f}",
+            kind=kind,
+            public_id=public_id,
+            occurred_at=now,
+            journaled=False,
+            **values,
         )
     )
 
 
-async def resume(connection: AsyncConnection, conversation_id: int) -> None:
-    """Let the assistant answer again, from the contact's next message on."""
-    # One may have slipped in while the pause waited for the conversation.
-    await _forget_pending(connection, conversation_id)
-    await connection.execute(
-        update(ConversationRow)
-        .where(ConversationRow.id == conversation_id)
-        .values(assistant_paused_at=None, assistant_paused_by=None)
+async def fold_pauses(connection: AsyncConnection, conversation_ids: Collection[int]) -> None:
+    """Make the assistant silent or not in conversations, as what was done to them says.
+
+    What was done last holds, and of several pauses the first, in whatever order they were written.
+    """
+    paused: dict[int, tuple[datetime, str] | None] = {}
+    rows = await connection.execute(
+        select(
+            ConversationEventRow.conversation_id,
+            ConversationEventRow.kind,
+            ConversationEventRow.paused_by,
+            ConversationEventRow.occurred_at,
+        )
+        .where(
+            one_of(connection, ConversationEventRow.conversation_id, conversation_ids),
+            ConversationEventRow.kind.in_((PAUSED, RESUMED)),
+        )
+        .order_by(ConversationEventRow.occurred_at, ConversationEventRow.event_key)
     )
+    for row in rows:
+        before = paused.get(row.conversation_id)
+        first = before or (row.occurred_at, row.paused_by)
+        paused[row.conversation_id] = first if row.kind == PAUSED else None
+    for conversation_id, state in sorted(paused.items()):
+        at, by = state or (None, None)
+        if state:
+            await _forget_pending(connection, conversation_id)
+        await connection.execute(
+            update(ConversationRow)
+            .where(ConversationRow.id == conversation_id)
+            .values(assistant_paused_at=at, assistant_paused_by=by)
+        )
 
 
 async def _forget_pending(connection: AsyncConnection, conversation_id: int) -> None:

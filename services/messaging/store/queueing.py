@@ -301,4 +301,5 @@ def _event(row_id: int, public_id: str, message: NewMessage, now: datetime) -> d
         "occurred_at": now,
         "source": TimeSource.RECEIVED.value,
         "payload": {},
+        "journaled": False,
     }

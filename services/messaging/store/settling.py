@@ -44,7 +44,19 @@ async def settle_attempt(
         await record_outcome(connection, row_id, message, outcome, now)
         await accept(connection, row_id, message, outcome, now)
         return
-    if unsettled is None or unsettled.attempts != message.attempt:
+    # Without a row the provider's own report has settled the message meanwhile.
+    superseded = unsettled is None or unsettled.attempts != message.attempt
+    lapsed = unsettled is None or unsettled.lease_until != message.lease_until
+    await record_outcome(
+        connection,
+        row_id,
+        message,
+        outcome,
+        now,
+        void=outcome.kind is OutcomeKind.REJECTED and (superseded or lapsed),
+    )
+    # Unknown counts even after the lease: it may only ever make us more careful.
+    if superseded or (lapsed and outcome.kind is not OutcomeKind.UNKNOWN):
         return
     place = OutboxRow.message_id == row_id
     if outcome.kind is OutcomeKind.UNKNOWN:
@@ -56,6 +68,7 @@ async def settle_attempt(
     elif outcome.kind is OutcomeKind.RETRY:
         if (
             move_to is not None
+            and unsettled is not None
             and not unsettled.pinned
             and await _may_move(connection, row_id, move_to, policy, now)
         ):

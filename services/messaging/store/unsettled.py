@@ -25,6 +25,7 @@ def select_unsettled() -> Select[*tuple[Any, ...]]:
             OutboxRow.first_attempt_at,
             OutboxRow.last_attempt_at,
             OutboxRow.pinned,
+            OutboxRow.restored,
             MessageRow.public_id,
             MessageRow.provider,
             MessageRow.contact_address,
@@ -34,16 +35,16 @@ def select_unsettled() -> Select[*tuple[Any, ...]]:
             MessageRow.template,
             ConversationRow.last_inbound_at,
             ContactRow.opted_out_at,
-        )
             replied_to.provider.label("replied_to_provider"),
             replied_to.provider_message_id.label("replied_to_id"),
             replied_to.direction.label("replied_to_direction"),
             replied_to.body.label("replied_to_body"),
+        )
         .join(MessageRow, MessageRow.id == OutboxRow.message_id)
         .join(ConversationRow, ConversationRow.id == OutboxRow.conversation_id)
         .join(ContactRow, ContactRow.id == ConversationRow.contact_id)
-        .order_by(OutboxRow.due_at, OutboxRow.message_id)
         .outerjoin(replied_to, replied_to.id == MessageRow.reply_to_id)
+        .order_by(OutboxRow.due_at, OutboxRow.message_id)
         .with_for_update(skip_locked=True, key_share=True, of=[OutboxRow, MessageRow])
     )
 
@@ -65,12 +66,11 @@ def claimed_send(
         body=row.body,
         media_urls=tuple(one["url"] for one in row.media),
         template=Template(**row.template) if row.template else None,
+        restored=row.restored,
+        replied_to=_replied_to(row),
         **values,
     )
 
-
-def oldest_of_its_conversation() -> ScalarSelect[int]:
-    """The oldest unsettled message beside the row of the outbox that is looked at.
 
 def _replied_to(row: Row[*tuple[Any, ...]]) -> RepliedTo | None:
     if row.replied_to_id is None:
@@ -82,6 +82,9 @@ def _replied_to(row: Row[*tuple[Any, ...]]) -> RepliedTo | None:
         body=row.replied_to_body,
     )
 
+
+def oldest_of_its_conversation() -> ScalarSelect[int]:
+    """The oldest unsettled message beside the row of the outbox that is looked at.
 
     A scalar, not "no older one exists", for which PostgreSQL may read the whole table.
     """

@@ -21,7 +21,9 @@ be sent again.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter
@@ -43,6 +45,12 @@ log = structlog.get_logger(__name__)
 
 _CLOCK_SKEW = timedelta(minutes=2)
 _BETWEEN_RELEASES = timedelta(minutes=1)
+_LOST: Final = SendOutcome(
+    OutcomeKind.REJECTED,
+    error_code="lost",
+    error_message="a replay brought it back without its end, and not every provider can tell"
+    " whether it sent it",
+)
 
 
 class Reconciler:
@@ -151,7 +159,7 @@ class Reconciler:
             return SendOutcome(OutcomeKind.UNKNOWN)
 
     async def _look_for(self, message: ClaimedSend) -> SendOutcome:
-        outcome = await self._outcome(message)
+        message, outcome = await self._outcome(message)
         now = self._clock()
         outcome, retry_at = self._retry.apply(message, outcome, now)
         if outcome.kind is OutcomeKind.UNKNOWN:
@@ -166,7 +174,26 @@ class Reconciler:
         await self._store.settle(message, outcome, retry_at)
         return outcome
 
-    async def _outcome(self, message: ClaimedSend) -> SendOutcome:
+    async def _outcome(self, message: ClaimedSend) -> tuple[ClaimedSend, SendOutcome]:
+        """What became of a message, and with the provider that has it."""
+        outcome = await self._outcome_with(message)
+        if not message.restored or outcome.kind is not OutcomeKind.RETRY:
+            return message, outcome
+        # Where it went last may be what the journal doesn't tell.
+        for name, provider in self._providers.items():
+            if name == message.provider:
+                continue
+            if provider.absorbs_repeats:
+                return message, _LOST
+            elsewhere = replace(message, provider=name)
+            found = await self._outcome_with(elsewhere)
+            if found.kind is OutcomeKind.ACCEPTED:
+                return elsewhere, found
+            if found.kind is OutcomeKind.UNKNOWN:
+                return message, found
+        return message, outcome
+
+    async def _outcome_with(self, message: ClaimedSend) -> SendOutcome:
         provider = self._providers.get(message.provider)
         if provider is None:
             return SendOutcome(OutcomeKind.UNKNOWN, error_code="no_provider")

@@ -375,8 +375,8 @@ class AttemptEnded(_message.Message):
     error_code: _builtins.str
     error_message: _builtins.str
     void: _builtins.bool
-    """It came too late to count: another attempt had begun, or the message had
-    been settled.
+    """It is a rejection that came too late to count: the message had been
+    settled, or another process had taken it over.
     """
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp: ...
