@@ -18,8 +18,8 @@ def content(case: dict[str, Any]) -> bytes:
     if "base64" in case:
         return base64.b64decode(case["base64"])
     if "text" in case:
-        text: str = case["text"]
-        return (text * case.get("repeat", 1)).encode()
+        repeat: int = case.get("repeat", 1)
+        return str(case["text"]).encode() * repeat
     return json.dumps(case["document"]).encode()
 
 

@@ -13,6 +13,7 @@ class EventKind(Enum):
 
     WHATSAPP_MESSAGE = ("ingest.whatsapp.message", "switchboard.whatsapp.message.v1")
     WHATSAPP_STATUS = ("ingest.whatsapp.status", "switchboard.whatsapp.status.v1")
+    WHATSAPP_IDENTITY = ("ingest.whatsapp.identity", "switchboard.whatsapp.identity.v1")
     VOICE_CALL = ("ingest.voice.call", "switchboard.voice.call.v1")
     VOICE_STATUS = ("ingest.voice.status", "switchboard.voice.status.v1")
     VOICE_RECORDING = ("ingest.voice.recording", "switchboard.voice.recording.v1")

@@ -9,7 +9,7 @@ from switchboard.events.v1.events_pb2 import WebhookReceived
 
 from services.common.errors import InvalidInputError
 from services.common.journal.events import EventKind, JournalEvent, MalformedEventError
-from services.messaging.domain.contact import InboundMessage
+from services.messaging.domain.contact import InboundMessage, SamePerson
 from services.messaging.domain.message import StatusReport
 
 
@@ -28,6 +28,10 @@ class Translator(Protocol):
         """Raises InvalidInputError when it can't be stored."""
         ...
 
+    def same_person(self, webhook: WebhookReceived, received_at: datetime) -> SamePerson:
+        """Raises InvalidInputError when it names nobody."""
+        ...
+
 
 class PoisonError(Exception):
     """An event that will never be understood; the text says why and holds no values."""
@@ -35,7 +39,7 @@ class PoisonError(Exception):
 
 def decode(
     headers: Mapping[str, str] | None, data: bytes, translators: Mapping[str, Translator]
-) -> InboundMessage | StatusReport:
+) -> InboundMessage | StatusReport | SamePerson:
     """Read a stream message.
 
     Args:
@@ -51,6 +55,8 @@ def decode(
     try:
         if event.kind is EventKind.WHATSAPP_MESSAGE:
             return translator.inbound_message(event.key, webhook, received_at)
+        if event.kind is EventKind.WHATSAPP_IDENTITY:
+            return translator.same_person(webhook, received_at)
         if event.kind is EventKind.WHATSAPP_STATUS:
             return translator.status_report(event.key, webhook, received_at)
     except InvalidInputError as error:

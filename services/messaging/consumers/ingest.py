@@ -1,7 +1,7 @@
-"""The consumer of what concerns messages."""
+"""The consumer of what concerns messages, and of who their contacts are."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from nats.aio.client import Client
@@ -9,8 +9,10 @@ from prometheus_client import CollectorRegistry, Counter
 
 from services.messaging.consumers.decoding import Translator, decode
 from services.messaging.consumers.durable import ConsumerOptions, Durable, JournalConsumer
-from services.messaging.domain.contact import InboundMessage
+from services.messaging.domain.contact import InboundMessage, SamePerson
 from services.messaging.domain.message import StatusReport
+
+Content = InboundMessage | StatusReport | SamePerson
 
 DURABLE = Durable("messaging", "ingest.whatsapp.>")
 
@@ -23,12 +25,17 @@ class Handler(Protocol):
     ) -> object: ...
 
 
-class IngestConsumer(JournalConsumer[InboundMessage | StatusReport]):
+async def _nobody(people: Sequence[SamePerson]) -> None:
+    pass
+
+
+class IngestConsumer(JournalConsumer[Content]):
     """Consumes messages and reports about them until cancelled.
 
     Args:
         client: May still be connecting.
         translators: By the name of the provider.
+        join: Sees to it that names which are one person's are one contact's.
     """
 
     def __init__(
@@ -37,10 +44,14 @@ class IngestConsumer(JournalConsumer[InboundMessage | StatusReport]):
         handle: Handler,
         translators: Mapping[str, Translator],
         *,
+        join: Callable[[Sequence[SamePerson]], Awaitable[object]] = _nobody,
         registry: CollectorRegistry,
         options: ConsumerOptions | None = None,
     ) -> None:
-        async def store(contents: Sequence[InboundMessage | StatusReport]) -> None:
+        async def store(contents: Sequence[Content]) -> None:
+            people = [one for one in contents if isinstance(one, SamePerson)]
+            if people:
+                await join(people)
             await handle(
                 [one for one in contents if isinstance(one, InboundMessage)],
                 [one for one in contents if isinstance(one, StatusReport)],

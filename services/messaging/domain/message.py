@@ -110,6 +110,19 @@ class Delivery:
     error_message: str | None = None
 
 
+class EventKind(StrEnum):
+    """What may happen to a message."""
+
+    RECEIVED = "received"
+    QUEUED = "queued"
+    ATTEMPT = "attempt"
+    OUTCOME = "outcome"
+    STATUS = "status"
+    REACTION = "reaction"
+    EDIT = "edit"
+    DELETION = "deletion"
+
+
 @dataclass(frozen=True, slots=True)
 class StatusReport:
     """One report of a provider about one message.
@@ -121,6 +134,9 @@ class StatusReport:
             message even when the call that sent it never returned.
         payload: The provider's parameters as they came.
         origin: "" when a webhook brought it, "reconciler" when the provider's list did.
+        kind: STATUS, or what somebody did to the message: REACTION, EDIT or DELETION.
+        text: Of a reaction its emoji, "" when it was taken back; of an edit the new text.
+        by_us: The owner did it, not the contact.
     """
 
     event_key: str
@@ -133,6 +149,9 @@ class StatusReport:
     error_message: str | None = None
     payload: Mapping[str, object] = field(default_factory=dict)
     origin: str = ""
+    kind: EventKind = EventKind.STATUS
+    text: str | None = None
+    by_us: bool = False
 
 
 def fold(delivery: Delivery, report: StatusReport) -> Delivery:
@@ -187,16 +206,6 @@ class Message:
     reply_to_message_id: str | None = None
 
 
-class EventKind(StrEnum):
-    """What may happen to a message."""
-
-    RECEIVED = "received"
-    QUEUED = "queued"
-    ATTEMPT = "attempt"
-    OUTCOME = "outcome"
-    STATUS = "status"
-
-
 @dataclass(frozen=True, slots=True)
 class MessageEvent:
     """Something that happened to a message.
@@ -206,6 +215,7 @@ class MessageEvent:
         status: None when the event says nothing about it, or in a word that we don't know.
         outcome: For outcomes: accepted, rejected, retry or unknown.
         origin: "reconciler" when no webhook brought it and the provider's list did.
+        text: Of a reaction its emoji, "" when it was taken back; of an edit the new text.
     """
 
     position: tuple[int, int]
@@ -218,3 +228,4 @@ class MessageEvent:
     error_message: str | None = None
     outcome: str | None = None
     origin: str | None = None
+    text: str | None = None

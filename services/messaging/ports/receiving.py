@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from services.messaging.domain.contact import InboundMessage
+from services.messaging.domain.contact import InboundMessage, SamePerson
 from services.messaging.domain.message import (
     StatusReport,
 )
@@ -50,6 +50,14 @@ class IngestResult:
 
 class IngestStore(Protocol):
     """Stores what arrived, in one transaction a batch."""
+
+    async def join(self, people: Sequence[SamePerson]) -> None:
+        """Make names that are one person's one contact's; contacts that bear them are merged.
+
+        Raises:
+            UnavailableError: The database can't be reached.
+        """
+        ...
 
     async def ingest(
         self, messages: Sequence[ReceivedMessage], reports: Sequence[StatusReport]

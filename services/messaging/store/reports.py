@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.messaging.domain.message import (
     Delivery,
     Direction,
+    EventKind,
     MessageStatus,
     Moment,
     StatusReport,
@@ -83,6 +84,7 @@ async def apply_reports(
         if one.changed
     }
     await update_many(connection, MessageRow, changes)
+    await _apply_edits(connection, matched)
     settled = sorted(unsettled & {one.row.id for one in targets if one.reported})
     if settled:
         await leave_outbox(connection, settled)
@@ -105,7 +107,7 @@ async def park(connection: AsyncConnection, reports: Sequence[StatusReport]) -> 
                 "origin": report.origin or None,
                 "occurred_at": report.moment.at,
                 "source": report.moment.source.value,
-                "payload": dict(report.payload),
+                "payload": _payload(report),
             }
             for report in sorted(reports, key=lambda one: one.event_key)
         ],
@@ -122,8 +124,8 @@ def parked_report(row: Row[*tuple[Any, ...]]) -> StatusReport:
         moment=Moment(row.occurred_at, TimeSource(row.source)),
         error_code=row.error_code,
         error_message=row.error_message,
-        payload=row.payload,
         origin=row.origin or "",
+        **_from_payload(row.payload),
     )
 
 
@@ -207,7 +209,7 @@ def _event(target: _Target, report: StatusReport) -> dict[str, Any]:
     return {
         "message_id": target.row.id,
         "event_key": report.event_key,
-        "kind": "status",
+        "kind": report.kind.value,
         "status": report.status.value if report.status else None,
         "error_code": report.error_code,
         "error_message": report.error_message,
@@ -215,5 +217,59 @@ def _event(target: _Target, report: StatusReport) -> dict[str, Any]:
         "origin": report.origin or None,
         "occurred_at": report.moment.at,
         "source": report.moment.source.value,
-        "payload": dict(report.payload),
+        "payload": _payload(report),
     }
+
+
+_DONE = "done_to_message"
+
+
+def _payload(report: StatusReport) -> dict[str, Any]:
+    """As it came; of what somebody did to a message also our own words for it."""
+    if report.kind is EventKind.STATUS:
+        return dict(report.payload)
+    done = {"kind": report.kind.value, "text": report.text, "by_us": report.by_us}
+    return {_DONE: done, "text": report.text, "document": dict(report.payload)}
+
+
+def _from_payload(payload: dict[str, Any]) -> dict[str, Any]:
+    done = payload.get(_DONE)
+    if not isinstance(done, dict):
+        return {"payload": payload}
+    return {
+        "kind": EventKind(done["kind"]),
+        "text": done["text"],
+        "by_us": done["by_us"],
+        "payload": payload["document"],
+    }
+
+
+async def _apply_edits(
+    connection: AsyncConnection, matched: Sequence[tuple[_Target, StatusReport]]
+) -> None:
+    """Give messages the text of their newest edit by whoever wrote them."""
+    ids = {
+        target.row.id
+        for target, report in matched
+        if report.kind is EventKind.EDIT
+        and report.by_us == (target.row.direction == Direction.OUTBOUND.value)
+    }
+    if not ids:
+        return
+    rows = await connection.execute(
+        select(MessageEventRow.message_id, MessageEventRow.payload)
+        .where(
+            one_of(connection, MessageEventRow.message_id, ids),
+            MessageEventRow.kind == EventKind.EDIT.value,
+        )
+        .order_by(MessageEventRow.occurred_at, MessageEventRow.event_key)
+    )
+    by_us = {
+        target.row.id: target.row.direction == Direction.OUTBOUND.value for target, _ in matched
+    }
+    newest = {
+        row.message_id: {"body": row.payload["text"]}
+        for row in rows
+        if row.payload[_DONE]["by_us"] == by_us[row.message_id]
+    }
+    await update_many(connection, MessageRow, newest)

@@ -142,6 +142,7 @@ def event_of(row: Row[*tuple[Any, ...]]) -> MessageEvent:
     """The event in a row of `select_events`."""
     kind = EventKind(row.kind)
     made_here = row.payload if kind is EventKind.OUTCOME else {}
+    done = row.payload if kind in (EventKind.REACTION, EventKind.EDIT) else {}
     return MessageEvent(
         position=(row.transaction_id, row.id),
         message_id=row.public_id,
@@ -153,6 +154,7 @@ def event_of(row: Row[*tuple[Any, ...]]) -> MessageEvent:
         error_message=row.error_message or made_here.get("error_message"),
         outcome=made_here.get("outcome"),
         origin=row.origin,
+        text=done.get("text"),
     )
 
 

@@ -74,7 +74,7 @@ class Receive:
         return result
 
     def _received(self, message: InboundMessage, now: datetime) -> ReceivedMessage:
-        wish = self._words.wish(message.body)
+        wish = None if message.from_us else self._words.wish(message.body)
         return ReceivedMessage(
             message=message,
             opted_out=None if wish is None else wish is Wish.OUT,
@@ -84,7 +84,7 @@ class Receive:
 
     def _reply(self, message: InboundMessage, now: datetime) -> ReplyRequest | None:
         policy = self._replies
-        if policy is None or not message.body.strip():
+        if policy is None or message.from_us or not message.body.strip():
             return None
         if now - message.received_at > policy.max_age:
             return None

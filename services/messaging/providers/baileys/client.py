@@ -21,7 +21,7 @@ two messages with one id the bridge sends one, and failing that a phone shows on
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 
@@ -217,9 +217,11 @@ def _from(answer: Answer, send: Send) -> SendOutcome:
     )
 
 
-def _media_kind(file: QueueFile) -> str:
-    family = file.mimetype.partition("/")[0]
-    return family if family in ("image", "video", "audio") else "document"
+def _media_kind(file: QueueFile) -> Literal["image", "video", "audio", "document"]:
+    match file.mimetype.partition("/")[0]:
+        case "image" | "video" | "audio" as family:
+            return family
+    return "document"
 
 
 def _rejected(code: str, words: str) -> SendOutcome:

@@ -14,6 +14,7 @@ from services.common.errors import InvalidInputError
 from services.messaging.domain.contact import (
     Identity,
     InboundMessage,
+    SamePerson,
     whatsapp_identity,
     whatsapp_username,
 )
@@ -112,6 +113,15 @@ def status_report(key: str, webhook: WebhookReceived, received_at: datetime) -> 
         payload=parameters.payload(),
         origin=webhook.origin[:_MAX_ORIGIN],
     )
+
+
+def same_person(webhook: WebhookReceived, received_at: datetime) -> SamePerson:
+    """Twilio has no webhook that joins two names.
+
+    Raises:
+        InvalidInputError: Always.
+    """
+    raise InvalidInputError("ce-type", "is none of Twilio's")
 
 
 def _identities(address: str, parameters: Parameters) -> Iterator[Identity]:
