@@ -10,10 +10,12 @@ from sqlalchemy import Row, Select, case, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.messaging.domain.conversation import PausedBy
 from services.messaging.ports.receiving import ReceivedMessage
 from services.messaging.store.bulk import one_of, update_many
 from services.messaging.store.contacts import ConversationKey
 from services.messaging.store.models import ContactRow, ConversationRow, PendingReplyRow
+from services.messaging.store.pausing import pause
 
 AnyRow = Row[*tuple[Any, ...]]
 
@@ -39,7 +41,10 @@ async def follow_up(connection: AsyncConnection, stored: Sequence[StoredMessage]
     for one in stored:
         by_contact[one.conversation.contact_id].append(one)
         by_conversation[one.conversation.id].append(one)
-    if any(one.received.reply or one.received.opted_out for one in stored):
+    if any(
+        one.received.reply or one.received.opted_out or one.received.message.from_us
+        for one in stored
+    ):
         # Storing an answer locks the pending reply first of all, so this must, too.
         await connection.execute(
             select(PendingReplyRow.conversation_id)
@@ -66,6 +71,11 @@ async def follow_up(connection: AsyncConnection, stored: Sequence[StoredMessage]
         },
     )
     paused = {row.conversation_id for row in rows if row.assistant_paused_at is not None}
+    for conversation_id, messages in sorted(by_conversation.items()):
+        by_person = [one.at for one in messages if one.received.message.from_us]
+        if by_person:
+            await pause(connection, conversation_id, PausedBy.PERSON, min(by_person))
+            paused.add(conversation_id)
     await _request_replies(
         connection,
         {key: value for key, value in by_conversation.items() if key not in paused},
@@ -140,13 +150,14 @@ def opted_out_since(out_at: datetime | None, in_at: datetime | None) -> datetime
 
 def _conversation(row: AnyRow, messages: Sequence[StoredMessage]) -> dict[str, Any]:
     newest, address = max((one.at, one.received.message.contact_address) for one in messages)
+    inbound = [one.at for one in messages if not one.received.message.from_us]
     return {
         "contact_address": address if newest >= row.last_message_at else row.contact_address,
         # A message that was on its way for longer came first all the same.
         "created_at": min(row.created_at, *(one.at for one in messages)),
         "last_message_at": max(row.last_message_at, newest),
-        "last_inbound_at": _latest(row.last_inbound_at, [newest]),
-        "unread_count": row.unread_count + len(messages),
+        "last_inbound_at": _latest(row.last_inbound_at, inbound),
+        "unread_count": row.unread_count + len(inbound),
     }
 
 

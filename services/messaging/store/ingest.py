@@ -1,27 +1,30 @@
 """Storing what arrived, a batch in one transaction, so that order and repetition don't matter."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Select, and_, delete, select
+from sqlalchemy import Select, and_, delete, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import UnavailableError
+from services.messaging.domain.contact import InboundMessage, SamePerson
 from services.messaging.domain.message import (
     Author,
     Direction,
+    Media,
     MessageStatus,
     StatusReport,
     TimeSource,
 )
 from services.messaging.ports.receiving import IngestResult, ReceivedMessage
-from services.messaging.store.bulk import insert_many
+from services.messaging.store.bulk import insert_many, update_many
 from services.messaging.store.contacts import (
     Party,
     SplitContactsError,
     received_id,
+    resolve_contacts,
     resolve_conversations,
 )
 from services.messaging.store.database import Database
@@ -36,6 +39,8 @@ from services.messaging.store.models import (
 )
 from services.messaging.store.reports import apply_reports, park, parked_report
 
+T = TypeVar("T")
+
 _PARKED_AT_ONCE = 500
 _MERGES_AT_MOST = 5
 """One is enough, unless others find new names of the same people at that very moment."""
@@ -47,19 +52,38 @@ class SqlIngestStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def join(self, people: Sequence[SamePerson]) -> None:
+        """Make names that are one person's one contact's; contacts that bear them are merged."""
+
+        async def resolve(connection: AsyncConnection) -> None:
+            first = min(one.known_at for one in people)
+            await resolve_contacts(connection, [one.identities for one in people], first)
+
+        await self._merging_where_needed(resolve)
+
     async def ingest(
         self, messages: Sequence[ReceivedMessage], reports: Sequence[StatusReport]
     ) -> IngestResult:
         """Store a batch. What is known already is left as it is."""
         if not messages and not reports:
             return IngestResult(stored=0, applied=0, parked=0)
+
+        async def store(connection: AsyncConnection) -> tuple[int, int]:
+            stored = await _store_messages(connection, messages)
+            unmatched = await apply_reports(connection, reports)
+            await park(connection, unmatched)
+            return stored, len(unmatched)
+
+        stored, parked = await self._merging_where_needed(store)
+        distinct = len({report.event_key for report in reports})
+        return IngestResult(stored=stored, applied=distinct - parked, parked=parked)
+
+    async def _merging_where_needed(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Do work in a transaction; merge contacts that turn out to be one, and do it again."""
         for _ in range(_MERGES_AT_MOST):
             try:
                 async with self._database.write() as connection:
-                    stored = await _store_messages(connection, messages)
-                    unmatched = await apply_reports(connection, reports)
-                    await park(connection, unmatched)
-                break
+                    return await work(connection)
             except SplitContactsError as split:
                 for contact_ids in split.groups:
                     async with self._database.write() as connection:
@@ -67,10 +91,7 @@ class SqlIngestStore:
             except IntegrityError as error:
                 # Every expected conflict is handled, so another transaction was in the way.
                 raise UnavailableError("two transactions met, try again") from error
-        else:
-            raise UnavailableError("contacts go on turning out to be one person, try again")
-        distinct = len({report.event_key for report in reports})
-        return IngestResult(stored=stored, applied=distinct - len(unmatched), parked=len(unmatched))
+        raise UnavailableError("contacts go on turning out to be one person, try again")
 
     async def apply_parked(self, provider_message_ids: Collection[str] | None = None) -> int:
         """Apply parked reports whose message has become known; returns how many."""
@@ -149,17 +170,13 @@ async def _store_messages(connection: AsyncConnection, received: Iterable[Receiv
             {
                 "public_id": received_id(message.provider, message.provider_message_id),
                 "conversation_id": conversation.id,
-                "direction": Direction.INBOUND.value,
-                "author": Author.CONTACT.value,
+                **_from(message),
                 "contact_address": message.contact_address,
                 "own_address": message.own_address,
                 "body": message.body,
-                "media": [
-                    {"url": one.url, "content_type": one.content_type} for one in message.media
-                ],
+                "media": [_file(one) for one in message.media],
                 "provider": message.provider,
                 "provider_message_id": message.provider_message_id,
-                "status": MessageStatus.RECEIVED.value,
                 "created_at": message.received_at,
             }
             for message, conversation in zip(messages, conversations, strict=True)
@@ -176,6 +193,7 @@ async def _store_messages(connection: AsyncConnection, received: Iterable[Receiv
     ]
     if new:
         await _add_events(connection, new)
+        await _note_replies(connection, new)
         await _queue_media(connection, new)
         opted_out = await follow_up(connection, new)
         if opted_out:
@@ -192,7 +210,7 @@ async def _add_events(connection: AsyncConnection, new: Sequence[StoredMessage])
                 "message_id": one.id,
                 "event_key": one.received.message.event_key,
                 "kind": "received",
-                "status": MessageStatus.RECEIVED.value,
+                "status": _from(one.received.message)["status"],
                 "provider": one.received.message.provider,
                 "origin": one.received.message.origin or None,
                 "occurred_at": one.at,
@@ -211,6 +229,62 @@ async def _queue_media(connection: AsyncConnection, new: Sequence[StoredMessage]
         [
             {"message_id": one.id, "attempts": 0, "due_at": one.at}
             for one in new
-            if one.received.message.media
+            if any(file.problem is None for file in one.received.message.media)
         ],
+    )
+
+
+def _from(message: InboundMessage) -> dict[str, Any]:
+    """What the columns say of who wrote a message, all of them for every message."""
+    if not message.from_us:
+        return {
+            "direction": Direction.INBOUND.value,
+            "author": Author.CONTACT.value,
+            "status": MessageStatus.RECEIVED.value,
+            "sent_at": None,
+            "sent_source": None,
+        }
+    return {
+        "direction": Direction.OUTBOUND.value,
+        "author": Author.PERSON.value,
+        "status": MessageStatus.SENT.value,
+        "sent_at": message.received_at,
+        "sent_source": TimeSource.PROVIDER.value,
+    }
+
+
+def _file(media: Media) -> dict[str, str]:
+    file = {"url": media.url, "content_type": media.content_type}
+    return file if media.problem is None else {**file, "problem": media.problem}
+
+
+async def _note_replies(connection: AsyncConnection, new: Sequence[StoredMessage]) -> None:
+    """Link messages to those that they reply to, as far as these are in the conversation."""
+    replies = {
+        (message.provider, message.reply_to, one.conversation.id): one.id
+        for one in new
+        if (message := one.received.message).reply_to is not None
+    }
+    if not replies:
+        return
+    rows = await connection.execute(
+        select(
+            MessageRow.id,
+            MessageRow.provider,
+            MessageRow.provider_message_id,
+            MessageRow.conversation_id,
+        ).where(
+            or_(
+                *(
+                    and_(MessageRow.provider == provider, MessageRow.provider_message_id == id_)
+                    for provider, id_, _ in replies
+                )
+            )
+        )
+    )
+    known = {(row.provider, row.provider_message_id, row.conversation_id): row.id for row in rows}
+    await update_many(
+        connection,
+        MessageRow,
+        {row_id: {"reply_to_id": known[key]} for key, row_id in replies.items() if key in known},
     )
