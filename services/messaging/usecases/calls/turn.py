@@ -112,8 +112,11 @@ class Answer:
                 async for piece in text:
                     if isinstance(piece, CallAction):
                         self.action = piece
-                        continue
-                    for sentence in cutter.feed(piece):
+                        # Its words come before it: they needn't wait for the assistant's end.
+                        sentences = cutter.flush()
+                    else:
+                        sentences = cutter.feed(piece)
+                    for sentence in sentences:
                         await self._render(sentence)
         except UnavailableError as error:
             self.problem = str(error)

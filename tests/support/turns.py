@@ -1,0 +1,308 @@
+"""A telephone line without a telephone: the use cases of calls on a real store.
+
+What is behind the ports of speech is played by stand-ins that keep their contracts, hold an answer
+back until they are told, and remember what they were asked.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from services.messaging.domain.call import CallAction, CallStatus, Turn
+from services.messaging.domain.script import Script
+from services.messaging.ports.speech import Exchange, Transcript
+from services.messaging.store.calls import SqlCallStore
+from services.messaging.usecases.calls.metrics import CallMetrics
+from services.messaging.usecases.calls.missed import MissedCallReply
+from services.messaging.usecases.calls.next_step import (
+    CallRules,
+    Dialed,
+    Incoming,
+    NextStep,
+    Played,
+    Recorded,
+    Silent,
+    StepRequest,
+)
+from services.messaging.usecases.calls.prompts import Prompts
+from services.messaging.usecases.calls.receive import ReceiveCalls
+from services.messaging.usecases.calls.turn import Answering
+from services.messaging.usecases.calls.understanding import Understanding
+from services.messaging.usecases.calls.worker import TurnWorker
+from tests.support.calls import START, recording, report, seen
+from tests.support.sending import ManualClock, open_database, running, until
+from tests.support.wav import silence, voice, wav
+
+SPEECH = wav([*silence(0.5), *voice(1), *silence(1)])
+QUIET = wav(silence(2))
+
+
+class LocalSignal:
+    """`CallSignal` within one process."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[asyncio.Event]] = {}
+
+    @contextlib.contextmanager
+    def watching(self, call_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set at each change of the call, until the block is left."""
+        event = asyncio.Event()
+        self._waiting.setdefault(call_id, []).append(event)
+        try:
+            yield event
+        finally:
+            self._waiting[call_id].remove(event)
+
+    def announce(self, call_id: str) -> None:
+        """Say that a call has changed."""
+        for event in self._waiting.get(call_id, ()):
+            event.set()
+
+
+@dataclass
+class Gate:
+    """Holds back whoever comes while it is shut."""
+
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.open.set()
+
+    def shut(self) -> None:
+        """Hold back who comes from now on."""
+        self.open.clear()
+
+    async def passed(self) -> None:
+        """Wait until it is open."""
+        self.reached.set()
+        await self.open.wait()
+
+
+class ScriptedRecordings:
+    """`Recordings`: what each holds, or why it can't be had; speech unless said otherwise."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes | Exception] = {}
+        self.fetched: list[str] = []
+        self.deleted: list[str] = []
+        self.undeletable: set[str] = set()
+        self.deleting_fails: Exception | None = None
+        self.gate = Gate()
+
+    async def fetch(self, recording_id: str, url: str) -> bytes:
+        """The file."""
+        self.fetched.append(recording_id)
+        await self.gate.passed()
+        file = self.files.get(recording_id, SPEECH)
+        if isinstance(file, Exception):
+            raise file
+        return file
+
+    async def delete(self, recording_id: str) -> None:
+        """Delete it."""
+        if self.deleting_fails and recording_id in self.undeletable:
+            raise self.deleting_fails
+        self.deleted.append(recording_id)
+
+
+class ScriptedTranscriber:
+    """`Transcriber`: gives the next of its answers, and the last one again."""
+
+    def __init__(self) -> None:
+        self.answers: list[Transcript | Exception] = [Transcript("When do you open?", "en")]
+        self.asked: list[tuple[str, ...]] = []
+        self.gate = Gate()
+
+    async def transcribe(self, wav: bytes, *, languages: Sequence[str]) -> Transcript:
+        """What is said."""
+        self.asked.append(tuple(languages))
+        await self.gate.passed()
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class ScriptedTalker:
+    """`Talker`: writes its pieces; one that is a gate is waited for, an error is raised."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str | CallAction | Gate | Exception] = ["We open ", "at nine. ", "Bye."]
+        self.asked: list[tuple[tuple[Exchange, ...], str, str]] = []
+        self.ended = 0
+
+    async def reply(
+        self, before: Sequence[Exchange], heard: str, *, language: str
+    ) -> AsyncGenerator[str | CallAction, None]:
+        """The answer."""
+        self.asked.append((tuple(before), heard, language))
+        try:
+            for piece in self.pieces:
+                if isinstance(piece, Gate):
+                    await piece.passed()
+                elif isinstance(piece, Exception):
+                    raise piece
+                else:
+                    yield piece
+        finally:
+            self.ended += 1
+
+
+class ScriptedVoice:
+    """Renders speech: the id of the audio is a hash of the text."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.done: list[str] = []
+        self.failing: set[str] = set()
+        self.gates: dict[str, Gate] = {}
+
+    async def speak(self, text: str, language: str) -> str | None:
+        """The id; None for what fails."""
+        self.asked.append(text)
+        if text in self.gates:
+            await self.gates[text].passed()
+        self.done.append(text)
+        return None if text in self.failing else audio_id(text)
+
+
+def audio_id(text: str) -> str:
+    """What names the audio of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass
+class Line:
+    """One process that answers calls, and the stand-ins behind it."""
+
+    store: SqlCallStore
+    signal: LocalSignal
+    clock: ManualClock
+    registry: CollectorRegistry
+    recordings: ScriptedRecordings
+    transcriber: ScriptedTranscriber
+    talker: ScriptedTalker
+    voice: ScriptedVoice
+    rules: CallRules
+    worker: TurnWorker
+    receive: ReceiveCalls
+    next_step: NextStep
+
+    async def ask(
+        self,
+        event: Incoming | Recorded | Silent | Played | Dialed,
+        *,
+        call_id: str = "CA1",
+        hold: float = 10,
+    ) -> Script:
+        """What the caller hears next."""
+        call = replace(seen(call_id), at=self.clock())
+        return await self.next_step(StepRequest(call, event, timedelta(seconds=hold)))
+
+    async def says(self, turn: int = 1, **values: Any) -> None:
+        """The caller speaks in a turn."""
+        seconds = (self.clock() - START).total_seconds()
+        await self.receive.recorded(recording(turn, **{"seconds": seconds, **values}))
+
+    async def hangs_up(self, call_id: str = "CA1") -> None:
+        """The call ends."""
+        seconds = (self.clock() - START).total_seconds()
+        ended = report(CallStatus.COMPLETED, call_id, seconds=seconds)
+        await self.receive.report(ended)
+
+    async def turn(self, number: int = 1, call_id: str = "CA1") -> Turn:
+        """A turn as it is stored."""
+        call = await self.store.call(call_id)
+        return next(turn for turn in call.turns if turn.number == number)
+
+    async def over(self, number: int = 1, call_id: str = "CA1") -> Turn:
+        """A turn once it is final."""
+
+        async def final() -> bool:
+            return (await self.turn(number, call_id)).state.is_final
+
+        await until(final)
+        return await self.turn(number, call_id)
+
+    def counted(self, name: str, **labels: str) -> float:
+        """A metric's value."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+@contextlib.asynccontextmanager
+async def open_line(
+    database_url: str,
+    *,
+    work: bool = True,
+    missed: MissedCallReply | None = None,
+    clock: ManualClock | None = None,
+    lease: float = 120,
+    concurrency: int = 50,
+    has_assistant: bool = True,
+    like: Line | None = None,
+    **rules: Any,
+) -> AsyncIterator[Line]:
+    """A process that answers calls.
+
+    Args:
+        work: Whether its worker runs.
+        like: Another process, whose stand-ins and clock it shares.
+        rules: Of `CallRules`.
+    """
+    if clock is None:
+        clock = ManualClock()
+        clock.time = START
+    clock = like.clock if like else clock
+    signal = like.signal if like else LocalSignal()
+    registry = CollectorRegistry()
+    metrics = CallMetrics(registry)
+    recordings = like.recordings if like else ScriptedRecordings()
+    transcriber = like.transcriber if like else ScriptedTranscriber()
+    talker = like.talker if like else ScriptedTalker()
+    speaker = like.voice if like else ScriptedVoice()
+    call_rules = CallRules(**{"language": "en-US", **rules})
+    async with open_database(database_url) as database:
+        store = SqlCallStore(database, clock, on_change=signal.announce)
+        worker = TurnWorker(
+            store,
+            signal,
+            Understanding({"twilio": recordings}, transcriber),
+            Answering(talker, speaker.speak, clock=clock) if has_assistant else None,
+            call_rules,
+            clock=clock,
+            metrics=metrics,
+            concurrency=concurrency,
+            lease=timedelta(seconds=lease),
+            sweep_seconds=0.05,
+            poll_seconds=0.2,
+        )
+        prompts = Prompts(
+            speaker.speak, language="en-US", own_texts={}, retention=timedelta(days=30)
+        )
+        line = Line(
+            store=store,
+            signal=signal,
+            clock=clock,
+            registry=registry,
+            recordings=recordings,
+            transcriber=transcriber,
+            talker=talker,
+            voice=speaker,
+            rules=call_rules,
+            worker=worker,
+            receive=ReceiveCalls(
+                store, call_rules, on_turn=worker.wake, missed=missed, clock=clock
+            ),
+            next_step=NextStep(
+                store, signal, prompts, call_rules, clock=clock, metrics=metrics, poll_seconds=0.2
+            ),
+        )
+        async with running(*([worker.run()] if work else [])):
+            yield line
