@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 from datetime import UTC, datetime, timedelta
 
+import grpc.aio
 import structlog
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 from switchboard.messaging.v1 import messaging_service_pb2_grpc
+from switchboard.voice.v1 import voice_service_pb2_grpc
 
 from services.common.errors import UnavailableError
 from services.common.grpc_server import GrpcServer
@@ -19,6 +21,7 @@ from services.common.lifecycle import run_service, run_until_stopped
 from services.common.metrics import serving_metrics
 from services.common.settings import secret_list, split_list
 from services.messaging.assistant.openai_assistant import OpenAIAssistant
+from services.messaging.consumers import voice as voice_consumer
 from services.messaging.consumers.acts import ActPublisher
 from services.messaging.consumers.changes import ChangeSignal
 from services.messaging.consumers.ingest import DURABLE, IngestConsumer
@@ -27,6 +30,7 @@ from services.messaging.consumers.parked import sweep_parked
 from services.messaging.consumers.retention import keep_journal_short
 from services.messaging.domain.opt_out import OptOutWords
 from services.messaging.domain.phone import ContactAddresses
+from services.messaging.grpc_api import voice_servicer
 from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
 from services.messaging.providers.guarded_http import is_on_this_machine
 from services.messaging.providers.media_inspector import HttpMediaInspector
@@ -59,6 +63,7 @@ from services.messaging.usecases.reconcile import Reconciler
 from services.messaging.usecases.reply import Replies
 from services.messaging.usecases.send import SendMessage
 from services.messaging.usecases.watch import Watch
+from services.messaging.voice_wiring import wire_voice
 
 log = structlog.get_logger(__name__)
 
@@ -166,13 +171,28 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             media=media,
             providers=lambda: [breaker.status() for breaker in breakers.values()],
         )
+        streams_ready = asyncio.Event()
+        voice = wire_voice(
+            settings,
+            client=client,
+            database=database,
+            send=send,
+            addresses=addresses,
+            streams_ready=streams_ready,
+            closing=closing,
+            registry=registry,
+            clock=_now,
+        )
+
+        def add_services(server: grpc.aio.Server) -> None:
+            messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(servicer, server)
+            voice_service_pb2_grpc.add_VoiceServiceServicer_to_server(voice.servicer, server)
+
         server = GrpcServer(
             address=settings.messaging_grpc_bind,
             tokens=secret_list(settings.grpc_token),
-            service_names=[SERVICE_NAME],
-            add_services=lambda server: (
-                messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(servicer, server)
-            ),
+            service_names=[SERVICE_NAME, voice_servicer.SERVICE_NAME],
+            add_services=add_services,
         )
         publisher = JournalPublisher(client)
         closing.push_async_callback(publisher.close)
@@ -198,7 +218,6 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             watch.wake()
             acts.wake()
 
-        streams_ready = asyncio.Event()
         loops = [
             keep_connected(
                 client,
@@ -211,7 +230,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             _consume(consumer, streams_ready),
             keep_journal_short(
                 client,
-                durables=[DURABLE],
+                durables=[DURABLE, voice_consumer.DURABLE],
                 max_age=timedelta(days=settings.journal_retention_days),
                 clock=_now,
                 ready=streams_ready,
@@ -229,6 +248,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             watch.run(),
             acts.run(),
             _serve_grpc(server, database),
+            *(loop() for loop in voice.loops),
         ]
         if settings.openai_api_key is None:
             log.info("no OPENAI_API_KEY: messages are stored and wait for a person")
