@@ -39,7 +39,8 @@ ACT: Final = "act"
 
 _OPENED: Final = EventKind.CONVERSATION_OPENED.subject
 
-Content = InboundMessage | StatusReport | Act
+Webhook = InboundMessage | StatusReport
+Content = Webhook | Act
 
 
 class Handler(Protocol):
@@ -271,11 +272,7 @@ class Replay:
         contents = [content for _, content in events]
         messages = [one for one in contents if isinstance(one, InboundMessage)]
         reports = [one for one in contents if isinstance(one, StatusReport)]
-        acts = {
-            id(one): (message, one)
-            for message, one in events
-            if not isinstance(one, InboundMessage | StatusReport)
-        }
+        acts = {id(one): (message, one) for message, one in events if not isinstance(one, Webhook)}
         progress = self._progress
         if not acts:
             result = await self._handle(messages, reports)
@@ -316,15 +313,22 @@ class Replay:
 def _in_groups(
     events: Iterable[tuple[Msg, Content]],
 ) -> Iterator[Sequence[tuple[Msg, Content]]]:
-    """Events that may be stored together: a mark of what was read covers what came before it."""
+    """Events that may be stored together: first messages, then acts, then reports.
+
+    A mark of what was read covers only what came before it, and a contact may reply to a message of
+    ours.
+    """
     group: list[tuple[Msg, Content]] = []
-    marked = False
+    acted = marked = False
     for event in events:
-        is_mark = isinstance(event[1], Read)
-        if marked and not is_mark:
+        content = event[1]
+        is_mark = isinstance(content, Read)
+        is_reply = isinstance(content, InboundMessage) and content.reply_to is not None
+        if (marked and not is_mark) or (acted and is_reply):
             yield group
-            group = []
+            group, acted = [], False
         marked = is_mark
+        acted = acted or not isinstance(content, Webhook)
         group.append(event)
     if group:
         yield group
