@@ -17,7 +17,15 @@ from services.messaging.assistant.voice_talker import VoiceTalker
 from services.messaging.domain.call import CallAction
 from services.messaging.openai_client import open_client
 from services.messaging.ports.speech import Exchange
-from tests.support.peer import Answer, answering, dripping, running_peer, silent, streaming
+from tests.support.peer import (
+    Answer,
+    Peer,
+    answering,
+    dripping,
+    running_peer,
+    silent,
+    streaming,
+)
 from tests.support.sandbox import sandbox_settings
 
 KEY = "openai-key"
@@ -268,14 +276,23 @@ async def test_cancelling_ends_the_request() -> None:
 
 async def test_a_slow_listener_is_no_timeout() -> None:
     """The limit is the vendor's: using the words may take longer."""
-    answer = streaming(*events(DELTA, DELTA, DONE))
-    heard = []
-    async with running_peer(answer) as peer, talker(peer.base_url, seconds=0.3) as one:
-        async for piece in one.reply((), QUESTION, language="en-US"):
-            heard.append(piece)
-            if len(heard) == 1:
-                await asyncio.sleep(0.5)
-    assert heard == ["Hello.", "Hello."]
+    first, rest = events(DELTA), events(DELTA, DONE)
+    go_on = asyncio.Event()
+
+    async def answer(peer: Peer, writer: asyncio.StreamWriter) -> None:
+        await streaming(*first, ends=None)(peer, writer)
+        await go_on.wait()
+        await streaming(*rest, begins=False)(peer, writer)
+
+    async with (
+        running_peer(answer) as peer,
+        talker(peer.base_url, seconds=0.5) as one,
+        aclosing(one.reply((), QUESTION, language="en-US")) as pieces,
+    ):
+        assert await anext(pieces) == "Hello."
+        await asyncio.sleep(0.6)
+        asyncio.get_running_loop().call_later(0.1, go_on.set)
+        assert await anext(pieces) == "Hello."
 
 
 async def test_answers_share_a_connection() -> None:

@@ -100,20 +100,32 @@ def answering(
     return answer
 
 
-def streaming(*parts: bytes, content_type: str = "text/event-stream", ends: bool = True) -> Answer:
-    """An answer in chunks, which goes on for ever unless it `ends`."""
+def streaming(
+    *parts: bytes,
+    content_type: str = "text/event-stream",
+    begins: bool = True,
+    ends: bool | None = True,
+) -> Answer:
+    """An answer in chunks.
+
+    Args:
+        begins: Whether its head is sent before.
+        ends: Whether it has an end; None to leave that to another answer.
+    """
 
     async def answer(peer: Peer, writer: asyncio.StreamWriter) -> None:
-        writer.write(
-            f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n"
-            "Transfer-Encoding: chunked\r\n\r\n".encode()
-        )
+        if begins:
+            writer.write(
+                f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n"
+                "Transfer-Encoding: chunked\r\n\r\n".encode()
+            )
         for part in parts:
             writer.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
         await writer.drain()
-        if not ends:
+        if ends is False:
             await asyncio.Event().wait()
-        writer.write(b"0\r\n\r\n")
+        if ends:
+            writer.write(b"0\r\n\r\n")
 
     return answer
 

@@ -27,7 +27,7 @@ ReasoningEffort = Literal["none", "minimal", "low", "medium", "high"]
 _VENDOR: Final = "the assistant"
 _MAX_SAID_CHARACTERS: Final = 4000
 _MAX_OUTPUT_TOKENS: Final = 800
-_DRAIN_SECONDS: Final = 0.2
+_DRAIN_SECONDS: Final = 0.05
 
 _RULES: Final = """
 
@@ -96,14 +96,19 @@ class VoiceTalker:
 
         An action may come without any text.
         """
-        deadline = asyncio.get_running_loop().time() + self._timeout_seconds
+        clock = asyncio.get_running_loop().time
+        began = clock()
         stream = await self._ask(before, heard, language)
+        left = self._timeout_seconds - (clock() - began)
         answered, acted = False, False
         async with stream:
             events = aiter(stream)
             while True:
                 # The SDK hands over whatever came.
-                event: object = await self._next(events, deadline)
+                began = clock()
+                event: object = await self._next(events, max(left, 0.0))
+                # Only what the vendor takes counts, not what is done with its words meanwhile.
+                left -= clock() - began
                 kind = getattr(event, "type", None)
                 if kind in _WORDS:
                     words = getattr(event, "delta", None)
@@ -150,11 +155,9 @@ class VoiceTalker:
             raise UnavailableError(str(error)) from None
 
     async def _next(
-        self, events: AsyncIterator[ResponseStreamEvent], deadline: float
+        self, events: AsyncIterator[ResponseStreamEvent], seconds: float
     ) -> ResponseStreamEvent:
-        left = deadline - asyncio.get_running_loop().time()
-        # Bounded here and not around the loop: its time would go on where our words are used.
-        async with asking(_VENDOR, field="heard", timeout_seconds=max(left, 0.0)):
+        async with asking(_VENDOR, field="heard", timeout_seconds=seconds):
             try:
                 return await anext(events)
             except StopAsyncIteration:
