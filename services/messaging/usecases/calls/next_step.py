@@ -217,7 +217,8 @@ class NextStep:
                 if left <= 0:
                     return await self._not_ready(call_id, call, event, part)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), min(left, self._poll_seconds))
+                    async with asyncio.timeout(min(left, self._poll_seconds)):
+                        await changed.wait()
 
     def _ready(self, call: Call | None, number: int, part: int) -> Script | None:
         """What can be said now; None when there is nothing yet."""

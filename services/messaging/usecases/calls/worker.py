@@ -114,7 +114,8 @@ class TurnWorker:
                     sweep_at = loop.time() + self._sweep_seconds
                 self._start()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), max(0, sweep_at - loop.time()))
+                    async with asyncio.timeout(max(0, sweep_at - loop.time())):
+                        await self._woken.wait()
         finally:
             running = [*self._running.values()]
             for task in running:
@@ -208,8 +209,10 @@ class TurnWorker:
                     call = await drained(self._store.call(turn.call_id))
                     if call.status.has_ended or _turn(call, turn.number).state.is_final:
                         return
+                # Python 3.11's `wait_for` ignores a cancellation that comes with the change.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), self._poll_seconds)
+                    async with asyncio.timeout(self._poll_seconds):
+                        await changed.wait()
 
     async def _message(self, turn: ClaimedTurn, call: Call, timer: StageTimer) -> _End | None:
         """Transcribe a message."""
