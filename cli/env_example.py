@@ -23,6 +23,7 @@ class _Entry:
     shown: str
     read_by: list[str] = field(default_factory=list)
     required_by: list[str] = field(default_factory=list)
+    required_where: str = ""
 
 
 def env_example() -> str:
@@ -31,7 +32,7 @@ def env_example() -> str:
     for part, settings in EVERYTHING.items():
         for name, info in settings.model_fields.items():
             example = str((info.examples or [""])[0])
-            without = info.is_required() or info.default in (None, "")
+            without = info.is_required() or str(info.default) in ("None", "")
             default = str(info.default).lower() if info.annotation is bool else str(info.default)
             shown = example if without else default
             entry = entries.setdefault(
@@ -41,6 +42,9 @@ def env_example() -> str:
             entry.read_by.append(part)
             if info.is_required():
                 entry.required_by.append(part)
+            if isinstance(info.json_schema_extra, dict):
+                where = info.json_schema_extra.get("required_where", entry.required_where)
+                entry.required_where = str(where)
     groups = sorted({entry.group for entry in entries.values()}, key=group_rank)
     sections = [_section(group, list(entries.values())) for group in groups]
     return "\n".join([_HEAD, *sections])
@@ -48,12 +52,17 @@ def env_example() -> str:
 
 def _section(group: str, entries: list[_Entry]) -> str:
     lines = [f"## {group}", ""]
-    for entry in sorted(entries, key=lambda entry: not entry.required_by):
+    for entry in sorted(
+        entries, key=lambda entry: (not entry.required_by, not entry.required_where)
+    ):
         if entry.group != group:
             continue
         lines.append(f"# {entry.purpose[0].upper()}{entry.purpose[1:]}.")
         if entry.required_by:
             lines.append(f"# Required by {', '.join(entry.required_by)}. Example: {entry.shown}")
+            lines += [f"{entry.name}=", ""]
+        elif entry.required_where:
+            lines.append(f"# Required where {entry.required_where}. Example: {entry.shown}")
             lines += [f"{entry.name}=", ""]
         else:
             lines.append(f"# Read by {', '.join(entry.read_by)}.")

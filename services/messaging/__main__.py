@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import grpc.aio
@@ -21,6 +22,7 @@ from services.common.lifecycle import run_service, run_until_stopped
 from services.common.metrics import serving_metrics
 from services.common.settings import secret_list, split_list
 from services.messaging.assistant.openai_assistant import OpenAIAssistant
+from services.messaging.baileys_wiring import baileys_events, wire_baileys
 from services.messaging.consumers import voice as voice_consumer
 from services.messaging.consumers.acts import ActPublisher
 from services.messaging.consumers.changes import ChangeSignal
@@ -32,6 +34,9 @@ from services.messaging.domain.opt_out import OptOutWords
 from services.messaging.domain.phone import ContactAddresses
 from services.messaging.grpc_api import voice_servicer
 from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
+from services.messaging.ports.media import MediaSource
+from services.messaging.ports.sending import Provider, ProviderCondition
+from services.messaging.providers.baileys.addresses import PROVIDER as BAILEYS
 from services.messaging.providers.guarded_http import is_on_this_machine
 from services.messaging.providers.media_inspector import HttpMediaInspector
 from services.messaging.providers.twilio import webhooks as twilio_webhooks
@@ -88,24 +93,55 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
     )
     async with contextlib.AsyncExitStack() as closing:
         closing.push_async_callback(database.close)
-        session = await closing.enter_async_context(
-            open_session(
-                account_sid=settings.twilio_account_sid,
-                auth_token=SecretStr(secret_list(settings.twilio_auth_token)[0]),
-                base_url=settings.twilio_api_base_url,
-                request_timeout=timedelta(seconds=settings.twilio_timeout_seconds),
+        session = None
+        found: dict[str, Provider] = {}
+        conditions: dict[str, Callable[[], ProviderCondition]] = {}
+        sources: dict[str, MediaSource] = {}
+        send_timeout = timedelta(seconds=settings.twilio_timeout_seconds + 5)
+        if twilio_webhooks.PROVIDER in settings.providers():
+            session = await closing.enter_async_context(
+                open_session(
+                    account_sid=settings.twilio_account_sid,
+                    auth_token=SecretStr(secret_list(settings.twilio_auth_token)[0]),
+                    base_url=settings.twilio_api_base_url,
+                    request_timeout=timedelta(seconds=settings.twilio_timeout_seconds),
+                )
             )
-        )
-        twilio = TwilioProvider(session, public_host=settings.public_host)
+            twilio = TwilioProvider(session, public_host=settings.public_host)
+            found[twilio.name] = twilio
+            sources[twilio.name] = _twilio_media(settings)
         closing.push_async_callback(_disconnect, client)
         closing.enter_context(serving_metrics(settings.metrics_port, registry))
+        publisher = JournalPublisher(client)
+        closing.push_async_callback(publisher.close)
+        streams_ready = asyncio.Event()
+        # Where Twilio is on this machine, as the sandbox is, it may fetch files here.
+        local_files = is_on_this_machine(settings.twilio_api_base_url)
+        baileys = wire_baileys(
+            settings,
+            publisher=publisher,
+            streams_ready=streams_ready,
+            local_files=local_files,
+            registry=registry,
+            clock=_now,
+        )
+        if baileys is not None:
+            found[baileys.provider.name] = baileys.provider
+            conditions[baileys.provider.name] = baileys.condition
+            sources[baileys.provider.name] = baileys.files
+            send_timeout = max(send_timeout, baileys.send_timeout)
 
-        providers = {twilio.name: twilio}
+        # In this order one takes over for another.
+        providers = {name: found[name] for name in settings.providers()}
         ingest = SqlIngestStore(database)
         policy = _send_policy(settings)
         outbox = SqlOutboxStore(database, _now, policy)
-        breakers = {name: Breaker(name, _now) for name in providers}
-        send_timeout = timedelta(seconds=settings.twilio_timeout_seconds + 5)
+        breakers = {
+            name: Breaker(name, _now, condition=conditions[name])
+            if name in conditions
+            else Breaker(name, _now)
+            for name in providers
+        }
         dispatcher = Dispatcher(
             outbox,
             providers,
@@ -136,16 +172,15 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 clock=_now,
                 on_stored=lambda: None,
             ),
-            {twilio_webhooks.PROVIDER: twilio_webhooks},
+            {twilio_webhooks.PROVIDER: twilio_webhooks, BAILEYS: baileys_events(settings)},
+            join=ingest.join,
             registry=registry,
         )
         addresses = ContactAddresses(settings.default_region)
-        # Where Twilio is on this machine, as the sandbox is, it may fetch files here.
-        local_files = is_on_this_machine(settings.twilio_api_base_url)
         send = SendMessage(
             outbox,
-            own_address=settings.twilio_whatsapp_number,
-            provider=settings.whatsapp_provider,
+            own_address=settings.own_address(),
+            provider=settings.providers()[0],
             on_queued=dispatcher.wake,
             files=HttpMediaInspector(
                 local=local_files, timeout_seconds=settings.media_look_timeout_seconds
@@ -157,7 +192,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
         media = ObjectMediaStore(database, client, clock=_now, replicas=settings.jetstream_replicas)
         files = FetchMedia(
             SqlMediaQueue(database, _now),
-            {twilio.name: _twilio_media(settings)},
+            sources,
             media,
             clock=_now,
             registry=registry,
@@ -171,39 +206,30 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             media=media,
             providers=lambda: [breaker.status() for breaker in breakers.values()],
         )
-        streams_ready = asyncio.Event()
-        voice = wire_voice(
-            settings,
-            client=client,
-            database=database,
-            send=send,
-            addresses=addresses,
-            streams_ready=streams_ready,
-            closing=closing,
-            registry=registry,
-            clock=_now,
-        )
+        voice = None
+        if session is not None:
+            voice = wire_voice(
+                settings,
+                client=client,
+                database=database,
+                send=send,
+                addresses=addresses,
+                streams_ready=streams_ready,
+                closing=closing,
+                registry=registry,
+                clock=_now,
+            )
 
         def add_services(server: grpc.aio.Server) -> None:
             messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(servicer, server)
-            voice_service_pb2_grpc.add_VoiceServiceServicer_to_server(voice.servicer, server)
+            if voice is not None:
+                voice_service_pb2_grpc.add_VoiceServiceServicer_to_server(voice.servicer, server)
 
         server = GrpcServer(
             address=settings.messaging_grpc_bind,
             tokens=secret_list(settings.grpc_token),
-            service_names=[SERVICE_NAME, voice_servicer.SERVICE_NAME],
+            service_names=[SERVICE_NAME, *([voice_servicer.SERVICE_NAME] if voice else [])],
             add_services=add_services,
-        )
-        publisher = JournalPublisher(client)
-        closing.push_async_callback(publisher.close)
-        lost = FindLostWebhooks(
-            TwilioHistory(session, own_address=settings.twilio_whatsapp_number),
-            SqlKnownMessages(database),
-            WebhookJournal(client, publisher, clock=_now),
-            clock=_now,
-            registry=registry,
-            interval=timedelta(seconds=settings.lost_webhook_interval_seconds),
-            look_back=timedelta(seconds=settings.lost_webhook_lookback_seconds),
         )
         acts = ActPublisher(
             client,
@@ -230,7 +256,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             _consume(consumer, streams_ready),
             keep_journal_short(
                 client,
-                durables=[DURABLE, voice_consumer.DURABLE],
+                durables=[DURABLE, *([voice_consumer.DURABLE] if voice else [])],
                 max_age=timedelta(days=settings.journal_retention_days),
                 clock=_now,
                 ready=streams_ready,
@@ -242,14 +268,25 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 keep=timedelta(days=settings.parked_status_retention_days),
                 clock=_now,
             ),
-            _find_lost(lost, streams_ready),
             files.run(),
             changes.run(changed),
             watch.run(),
             acts.run(),
             _serve_grpc(server, database),
-            *(loop() for loop in voice.loops),
+            *(loop() for loop in (baileys.loops if baileys else ())),
+            *(loop() for loop in (voice.loops if voice else ())),
         ]
+        if session is not None:
+            lost = FindLostWebhooks(
+                TwilioHistory(session, own_address=settings.twilio_whatsapp_number),
+                SqlKnownMessages(database),
+                WebhookJournal(client, publisher, clock=_now),
+                clock=_now,
+                registry=registry,
+                interval=timedelta(seconds=settings.lost_webhook_interval_seconds),
+                look_back=timedelta(seconds=settings.lost_webhook_lookback_seconds),
+            )
+            loops.append(_find_lost(lost, streams_ready))
         if settings.openai_api_key is None:
             log.info("no OPENAI_API_KEY: messages are stored and wait for a person")
         else:
@@ -264,7 +301,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             replies = Replies(
                 SqlReplyStore(database, _now, policy),
                 assistant,
-                provider=settings.whatsapp_provider,
+                provider=settings.providers()[0],
                 clock=_now,
                 on_queued=dispatcher.wake,
                 context_messages=settings.assistant_context_messages,
@@ -289,6 +326,7 @@ def _twilio_media(settings: MessagingSettings) -> TwilioMedia:
 
 def _send_policy(settings: MessagingSettings) -> SendPolicy:
     return SendPolicy(
+        web_providers=frozenset({BAILEYS}),
         pace=RecipientPace(
             interval=timedelta(seconds=settings.recipient_seconds_between_messages),
             burst=settings.recipient_burst_messages,

@@ -6,6 +6,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 TWILIO: dict[str, Any] = {"group": "twilio"}
+BAILEYS: dict[str, Any] = {"group": "baileys"}
+WITH_TWILIO: dict[str, Any] = {**TWILIO, "required_where": "Twilio is used"}
+WITH_BAILEYS: dict[str, Any] = {**BAILEYS, "required_where": "Baileys is used"}
 OPENAI: dict[str, Any] = {"group": "openai"}
 GOOGLE: dict[str, Any] = {"group": "google"}
 VOICE: dict[str, Any] = {"group": "voice"}

@@ -1,47 +1,20 @@
 """The environment that messaging reads."""
 
-import re
 from typing import Annotated
 
 import phonenumbers
 from pydantic import AfterValidator, Field, SecretStr
 
 from services.common.settings import HttpOrigin
-from services.messaging.domain.contact import whatsapp_identity
-from services.messaging.setting_types import OPENAI, TWILIO, ApiUrl, Seconds
+from services.messaging.setting_types import OPENAI, ApiUrl, Seconds
 from services.messaging.store.database import database_url
 from services.messaging.voice_settings import VoiceSettings
+from services.messaging.whatsapp_settings import WhatsAppSettings
 
 
 def _database_url(value: SecretStr) -> SecretStr:
     database_url(value.get_secret_value(), asynchronous=True)
     return value
-
-
-def _whatsapp_number(value: str) -> str:
-    if whatsapp_identity(value) is None:
-        raise ValueError("must be a number in E.164, with or without 'whatsapp:' before it")
-    return f"whatsapp:{value.removeprefix('whatsapp:')}"
-
-
-def _account_sid(value: str) -> str:
-    if not re.fullmatch(r"AC[0-9a-f]{32}", value):
-        raise ValueError("must be AC and 32 hexadecimal digits, as the Twilio console shows it")
-    return value
-
-
-def _provider(value: str) -> str:
-    if value != "twilio":
-        raise ValueError("must be twilio, the only provider of this version")
-    return value
-
-
-def _fallback_provider(value: str) -> str:
-    _provider(value)
-    raise ValueError(
-        "must be another provider than WHATSAPP_PROVIDER, and this version has twilio only; "
-        "leave it unset"
-    )
 
 
 def _region(value: str) -> str:
@@ -51,7 +24,7 @@ def _region(value: str) -> str:
     return region
 
 
-class MessagingSettings(VoiceSettings):
+class MessagingSettings(WhatsAppSettings, VoiceSettings):
     """Everything that messaging can be told."""
 
     public_host: HttpOrigin = Field(
@@ -76,51 +49,11 @@ class MessagingSettings(VoiceSettings):
         examples=["0.0.0.0:50051"],
     )
 
-    whatsapp_provider: Annotated[str, AfterValidator(_provider)] = Field(
-        "twilio",
-        description="what sends and receives WhatsApp messages",
-        examples=["twilio"],
-    )
-    whatsapp_fallback_provider: Annotated[str, AfterValidator(_fallback_provider)] | None = Field(
-        None,
-        description="what sends messages that the provider is unavailable for; twilio is the only "
-        "provider of this version, so there is none yet",
-        examples=[""],
-    )
     default_region: Annotated[str, AfterValidator(_region)] | None = Field(
         None,
         description="country whose phone numbers callers may write without its code, as ISO 3166",
         examples=["IL"],
     )
-    twilio_account_sid: Annotated[str, AfterValidator(_account_sid)] = Field(
-        description="the account, from the Twilio console",
-        examples=["AC00000000000000000000000000000000"],
-        json_schema_extra=TWILIO,
-    )
-    twilio_auth_token: SecretStr = Field(
-        description="the account's auth token; the first is used for sending, all are accepted "
-        "on webhooks",
-        examples=["0123456789abcdef0123456789abcdef"],
-        json_schema_extra=TWILIO,
-    )
-    twilio_whatsapp_number: Annotated[str, AfterValidator(_whatsapp_number)] = Field(
-        description="our own number on WhatsApp",
-        examples=["whatsapp:+14155238886"],
-        json_schema_extra=TWILIO,
-    )
-    twilio_api_base_url: ApiUrl = Field(
-        "https://api.twilio.com",
-        description="where Twilio's REST API is; another value is for the sandbox",
-        examples=["https://api.twilio.com"],
-        json_schema_extra=TWILIO,
-    )
-    twilio_timeout_seconds: Seconds = Field(
-        10.0,
-        description="how long a call to Twilio may take before its outcome counts as unknown",
-        examples=["10"],
-        json_schema_extra=TWILIO,
-    )
-
     openai_api_key: SecretStr | None = Field(
         None,
         description="switches the assistant on; without it messages wait for a person",

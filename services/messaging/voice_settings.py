@@ -177,6 +177,7 @@ class VoiceSettings(SpeechSettings):
     @classmethod
     def cross_check(cls, values: Mapping[str, str]) -> Iterable[tuple[str, str]]:
         """Hours mean nothing without a time zone."""
+        yield from super().cross_check(values)
         if values.get("voice_business_hours") and not values.get("voice_timezone"):
             yield "voice_timezone", "must be set along with VOICE_BUSINESS_HOURS"
 

@@ -54,6 +54,25 @@ class WebhookSettings(CommonSettings):
         examples=["https://switchboard.example.com"],
         json_schema_extra=_CORE,
     )
+    whatsapp_provider: str | None = Field(
+        None,
+        description="what sends WhatsApp messages: twilio or baileys; when unset, twilio if its "
+        "variables are there, else baileys if BAILEYS_QUEUE_DIR is",
+        examples=["twilio"],
+        json_schema_extra=_CORE,
+    )
+    whatsapp_fallback_provider: str | None = Field(
+        None,
+        description="what sends messages that the provider is unavailable for: twilio or baileys",
+        examples=["baileys"],
+        json_schema_extra=_CORE,
+    )
+    baileys_queue_dir: str | None = Field(
+        None,
+        description="folder shared with the Baileys bridge",
+        examples=["/queue"],
+        json_schema_extra={"group": "baileys"},
+    )
     twilio_auth_token: SecretStr | None = Field(
         None,
         description=(
@@ -210,7 +229,11 @@ class WebhookSettings(CommonSettings):
                 "is allowed only with APP_ENV=development: anyone could send webhooks",
             )
         keys = values.get("twilio_auth_token", "") + values.get("twilio_shared_keys", "")
-        if not bypass and not keys.strip(", "):
+        chosen = values.get("whatsapp_provider"), values.get("whatsapp_fallback_provider")
+        by_baileys = "twilio" not in chosen and (
+            "baileys" in chosen or bool(values.get("baileys_queue_dir"))
+        )
+        if not bypass and not by_baileys and not keys.strip(", "):
             yield "twilio_auth_token", "is not set, so no webhook could be verified"
         if values.get("api_keys") and not values.get("grpc_token", "").strip(", "):
             yield "grpc_token", "is not set, but API_KEYS is: the API asks messaging, by this token"

@@ -15,7 +15,7 @@ REQUIRED = {
     name.upper()
     for settings in EVERYTHING.values()
     for name, field in settings.model_fields.items()
-    if field.is_required()
+    if field.is_required() or "required_where" in (field.json_schema_extra or {})
 }
 
 
