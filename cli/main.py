@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay.add_argument("--until", help="up to when, in the same forms; else to the end")
     replay.add_argument(
-        "--kind", choices=("message", "status", "act"), help="only events of this kind"
+        "--kind", choices=("message", "status", "call", "act"), help="only events of this kind"
     )
     replay.add_argument("--database-url", help="another database than messaging's")
     _add_env_file(replay)

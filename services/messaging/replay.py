@@ -24,14 +24,18 @@ from services.common.errors import UnavailableError
 from services.common.journal.streams import connect
 from services.common.lifecycle import run_once
 from services.common.settings import split_list
-from services.messaging.consumers.replaying import ACT, Replay, ReplayProgress
+from services.messaging.consumers.replaying import ACT, CALL, Replay, ReplayProgress
 from services.messaging.domain.opt_out import OptOutWords
+from services.messaging.providers.twilio import voice_webhooks
 from services.messaging.providers.twilio import webhooks as twilio_webhooks
 from services.messaging.settings import MessagingSettings
+from services.messaging.store.calls import SqlCallStore
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.migrate import current, needs_upgrade, upgrade
 from services.messaging.store.restoring import SqlActRestorer
+from services.messaging.usecases.calls.restore import RestoreCalls
+from services.messaging.usecases.calls.take_in import TakeInCalls
 from services.messaging.usecases.receive import Receive
 
 EXIT_STOPPED = 130
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--until", type=_time, help="journaled before then, RFC 3339")
     parser.add_argument(
-        "--kind", choices=("message", "status", ACT), help="only events of this kind"
+        "--kind", choices=("message", "status", CALL, ACT), help="only events of this kind"
     )
     args = parser.parse_args(arguments)
     if args.until and args.until <= args.since:
@@ -99,6 +103,7 @@ async def _replay(args: argparse.Namespace, settings: MessagingSettings) -> int:
     )
     store = SqlIngestStore(database)
     restorer = SqlActRestorer(database, _now)
+    calls = SqlCallStore(database, _now)
     receive = Receive(
         store,
         OptOutWords(split_list(settings.opt_out_words), split_list(settings.opt_in_words)),
@@ -115,6 +120,8 @@ async def _replay(args: argparse.Namespace, settings: MessagingSettings) -> int:
                 receive,
                 restorer,
                 {twilio_webhooks.PROVIDER: twilio_webhooks},
+                take_in_calls=TakeInCalls(calls, RestoreCalls(calls, clock=_now), calls_at_once=1),
+                voice_translators={twilio_webhooks.PROVIDER: voice_webhooks},
                 progress=progress,
             )
             shown = asyncio.create_task(_show(progress))
@@ -204,6 +211,7 @@ def _report(progress: ReplayProgress, since: datetime, unsettled: int) -> None:
         f"  messages  {progress.messages:,}: {progress.stored:,} new, {known:,} known already\n"
         f"  statuses  {progress.reports:,}: {progress.applied:,} about messages that are here, "
         f"{progress.parked:,} parked until theirs is known\n"
+        f"  calls     {progress.calls:,}: what webhooks told of them\n"
         f"  acts      {progress.acts:,}: {progress.restored:,} new\n"
         f"  skipped   {progress.skipped:,}"
     )

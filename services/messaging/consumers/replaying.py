@@ -7,7 +7,7 @@ of conversations come first of all.
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Protocol
@@ -23,10 +23,12 @@ from services.common.journal.reading import count_events, in_order, read_events,
 from services.common.journal.streams import ACTS_STREAM, INGEST_STREAM
 from services.messaging.consumers.act_events import decode_act
 from services.messaging.consumers.decoding import PoisonError, Translator, decode
+from services.messaging.consumers.voice_decoding import VoiceTranslator, decode_voice
 from services.messaging.domain.contact import InboundMessage
 from services.messaging.domain.message import StatusReport
-from services.messaging.ports.acts import Act, ActRestorer, Read
+from services.messaging.ports.acts import Act, ActRestorer, Opened, Read
 from services.messaging.ports.receiving import IngestResult
+from services.messaging.usecases.calls.take_in import VoiceEvent
 
 log = structlog.get_logger(__name__)
 
@@ -37,10 +39,14 @@ _KEPT_REASONS = 100
 ACT: Final = "act"
 """The kind of what messaging did, beside the kinds of webhooks."""
 
+_VOICE: Final = "ingest.voice."
 _OPENED: Final = EventKind.CONVERSATION_OPENED.subject
 
+CALL: Final = "call"
+"""The kind of all that webhooks brought about calls."""
+
 Webhook = InboundMessage | StatusReport
-Content = Webhook | Act
+Content = Webhook | VoiceEvent | Act
 
 
 class Handler(Protocol):
@@ -60,6 +66,7 @@ class ReplayProgress:
         read: Events that have been stored or skipped.
         oldest: When the first of these came into the journal.
         position: When the last of these did.
+        calls: Events of calls.
         acts: What messaging did.
         restored: Those among them that were not in the database.
         skipped: Events that can't be understood or stored, as they couldn't before, and acts about
@@ -78,6 +85,7 @@ class ReplayProgress:
     reports: int = 0
     applied: int = 0
     parked: int = 0
+    calls: int = 0
     acts: int = 0
     restored: int = 0
     skipped: int = 0
@@ -106,7 +114,9 @@ class Replay:
 
     Args:
         handle: Must leave what it knows already as it is.
+        take_in_calls: Takes events of calls, likewise.
         translators: By the name of the provider.
+        voice_translators: Likewise, of events of calls.
         progress: Kept up to date.
     """
 
@@ -117,6 +127,8 @@ class Replay:
         restorer: ActRestorer,
         translators: Mapping[str, Translator],
         *,
+        take_in_calls: Callable[[Sequence[VoiceEvent]], Awaitable[None]],
+        voice_translators: Mapping[str, VoiceTranslator],
         progress: ReplayProgress,
         batch_size: int = 500,
         first_pause_seconds: float = 0.5,
@@ -124,11 +136,14 @@ class Replay:
         self._js = js
         self._handle = handle
         self._restorer = restorer
+        self._take_in_calls = take_in_calls
         self._translators = translators
+        self._voice_translators = voice_translators
         self._progress = progress
         self._batch_size = batch_size
         self._first_pause_seconds = first_pause_seconds
         self._orphans: list[tuple[Msg, Act]] = []
+        self._opened_before: datetime | None = None
 
     async def run(
         self,
@@ -144,8 +159,8 @@ class Replay:
         the batch in hand.
 
         Args:
-            kind: "act", or the last part of a webhook's subject: "message" or "status"; None for
-                all.
+            kind: "act", "call", or of webhooks about messages the last part of the subject:
+                "message" or "status"; None for all.
 
         Raises:
             UnavailableError: The journal or the database doesn't answer for minutes.
@@ -153,14 +168,16 @@ class Replay:
         """
         parts = []
         if kind != ACT:
-            subject = f"ingest.whatsapp.{kind or '>'}"
-            parts.append(await self._part(INGEST_STREAM, subject, since, until))
+            parts.append(await self._part(INGEST_STREAM, _subject(kind), since, until))
         if kind in (None, ACT):
             # Older journals don't have it.
             with contextlib.suppress(NotFoundError):
                 acts = await self._part(ACTS_STREAM, None, since, until)
-                # Otherwise the first event of a conversation would give it another id.
-                if not await self._read([replace(acts, subject=_OPENED)], stop):
+                # Otherwise the first event of a conversation would give it another id. These come
+                # to the journal a little later than what began the conversation.
+                last = (await self._js.stream_info(ACTS_STREAM)).state.last_seq
+                self._opened_before = until
+                if not await self._read([replace(acts, subject=_OPENED, last=last)], stop):
                     return
                 parts.append(acts)
         if await self._read(parts, stop) and await self._adopt_orphans(stop):
@@ -210,9 +227,14 @@ class Replay:
             if message.subject == _OPENED and not first_of_all:
                 continue
             try:
-                events.append((message, self._decode(message)))
+                content = self._decode(message)
             except PoisonError as error:
                 self._skip(message, str(error))
+                continue
+            if isinstance(content, Opened) and self._opened_before:
+                if content.at >= self._opened_before:
+                    continue
+            events.append((message, content))
         for together in _in_groups(events):
             if not await self._store(together, stop):
                 return False
@@ -227,6 +249,8 @@ class Replay:
     def _decode(self, message: Msg) -> Content:
         if message.metadata.stream == ACTS_STREAM:
             return decode_act(message.headers, message.data)
+        if message.subject.startswith(_VOICE):
+            return decode_voice(message.headers, message.data, self._voice_translators)
         return decode(message.headers, message.data, self._translators)
 
     async def _store(self, events: Sequence[tuple[Msg, Content]], stop: asyncio.Event) -> bool:
@@ -272,8 +296,15 @@ class Replay:
         contents = [content for _, content in events]
         messages = [one for one in contents if isinstance(one, InboundMessage)]
         reports = [one for one in contents if isinstance(one, StatusReport)]
-        acts = {id(one): (message, one) for message, one in events if not isinstance(one, Webhook)}
+        calls = [one for one in contents if isinstance(one, VoiceEvent)]
+        acts = {
+            id(one): (message, one)
+            for message, one in events
+            if not isinstance(one, Webhook | VoiceEvent)
+        }
         progress = self._progress
+        if calls:
+            await self._take_in_calls(calls)
         if not acts:
             result = await self._handle(messages, reports)
         else:
@@ -287,6 +318,7 @@ class Replay:
             result = IngestResult(result.stored, reported.applied, reported.parked)
         progress.messages += len(messages)
         progress.reports += len(reports)
+        progress.calls += len(calls)
         progress.stored += result.stored
         progress.applied += result.applied
         progress.parked += result.parked
@@ -310,6 +342,13 @@ class Replay:
             self._progress.reasons.append((place, reason))
 
 
+def _subject(kind: str | None) -> str | None:
+    """Of webhooks; None for all of them."""
+    if kind == CALL:
+        return f"{_VOICE}>"
+    return None if kind is None else f"ingest.whatsapp.{kind}"
+
+
 def _in_groups(
     events: Iterable[tuple[Msg, Content]],
 ) -> Iterator[Sequence[tuple[Msg, Content]]]:
@@ -328,7 +367,7 @@ def _in_groups(
             yield group
             group, acted = [], False
         marked = is_mark
-        acted = acted or not isinstance(content, Webhook)
+        acted = acted or not isinstance(content, Webhook | VoiceEvent)
         group.append(event)
     if group:
         yield group

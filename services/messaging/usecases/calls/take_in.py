@@ -4,12 +4,23 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from services.common.errors import UnavailableError
-from services.messaging.domain.call import CallEvent, CallReport, Recording
+from services.messaging.domain.call import CallEvent, CallReport, CallSeen, Recording
 from services.messaging.ports.calls import CallStore
 from services.messaging.usecases.calls.next_step import Dialed, Incoming, Played, Silent
-from services.messaging.usecases.calls.receive import ReceiveCalls
+
+
+class CallReceiver(Protocol):
+    """Acts upon what is told of calls: `receive.ReceiveCalls`, `restore.RestoreCalls`."""
+
+    async def seen(self, call: CallSeen) -> None: ...
+    async def report(self, report: CallReport) -> None: ...
+    async def recorded(self, recording: Recording) -> None: ...
+    async def silent(self, call: CallSeen, turn: int) -> None: ...
+    async def played(self, call: CallSeen, turn: int, part: int) -> None: ...
+    async def dialed(self, call: CallSeen, turn: int, *, answered: bool) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +32,16 @@ class VoiceEvent:
 
 
 class TakeInCalls:
-    """Takes events in. Each may come twice, late or out of order."""
+    """Takes events in. Each may come twice, late or out of order.
 
-    def __init__(self, store: CallStore, receive: ReceiveCalls) -> None:
+    Args:
+        calls_at_once: Each needs a connection to the database, and others need some, too.
+    """
+
+    def __init__(self, store: CallStore, receive: CallReceiver, *, calls_at_once: int = 4) -> None:
         self._store = store
         self._receive = receive
+        self._free = asyncio.Semaphore(calls_at_once)
 
     async def __call__(self, events: Sequence[VoiceEvent]) -> None:
         """Take a batch in: those of a call one after the other, and calls side by side.
@@ -50,8 +66,9 @@ class TakeInCalls:
         await self._store.note([event.kept for event in events])
 
     async def _one_call(self, events: Sequence[VoiceEvent]) -> None:
-        for event in events:
-            await self._one(event)
+        async with self._free:
+            for event in events:
+                await self._one(event)
 
     async def _one(self, event: VoiceEvent) -> None:
         call = event.kept.call
