@@ -95,7 +95,9 @@ def bound_socket(settings: SandboxSettings) -> socket.socket:
         OSError: The port is in use.
     """
     family = socket.AF_INET if settings.host.version == 4 else socket.AF_INET6
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Only of sockets that say so does asyncio know that they are TCP; others wait 40 ms with an
+    # answer's body until its head is acknowledged.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((str(settings.host), settings.port))
