@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import nats
 from nats.aio.client import Client
@@ -10,9 +10,12 @@ from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry
 
 from services.common.journal.events import JournalEvent
+from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import DEAD_STREAM, INGEST_STREAM, connect, ensure_streams
+from services.messaging.consumers.decoding import Translator
 from services.messaging.consumers.durable import ConsumerOptions
 from services.messaging.consumers.ingest import DURABLE, Handler, IngestConsumer
+from services.messaging.domain.contact import SamePerson
 from services.messaging.providers.twilio import webhooks
 from tests.support.nats import NatsServer
 
@@ -42,12 +45,15 @@ async def consuming(
     batch_size: int = 256,
     ack_wait: float = 30,
     max_attempts: int = 10,
+    translators: Mapping[str, Translator] | None = None,
+    join: Callable[[Sequence[SamePerson]], Awaitable[object]] | None = None,
 ) -> AsyncIterator[None]:
     """A consumer that runs while the context is open, and is then stopped in order."""
     consumer = IngestConsumer(
         client,
         handle,
-        {webhooks.PROVIDER: webhooks},
+        translators or {webhooks.PROVIDER: webhooks},
+        **({} if join is None else {"join": join}),
         registry=CollectorRegistry(),
         options=ConsumerOptions(
             batch_size=batch_size,
@@ -64,6 +70,16 @@ async def consuming(
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+@contextlib.asynccontextmanager
+async def publishing(client: Client) -> AsyncIterator[JournalPublisher]:
+    """A publisher, closed afterwards."""
+    publisher = JournalPublisher(client)
+    try:
+        yield publisher
+    finally:
+        await publisher.close()
 
 
 async def publish(client: Client, *events: JournalEvent, duplicates: int = 1) -> None:

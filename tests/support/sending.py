@@ -1,7 +1,7 @@
 """What tests of sending share: a database, a sandbox, and the parts wired with short times."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
 from sandbox.server import RunningSandbox, running_sandbox
 from services.messaging.domain.contact import Identity, IdentityKind
 from services.messaging.domain.message import Author
-from services.messaging.ports.sending import NewMessage, Provider
+from services.messaging.ports.sending import NewMessage, Provider, ProviderCondition
 from services.messaging.providers.twilio.client import TwilioProvider
 from services.messaging.providers.twilio.session import TwilioSession, open_session
 from services.messaging.providers.twilio.webhooks import status_report
@@ -151,6 +151,7 @@ def sender(
     lease: float = 4,
     send_timeout: float = 2,
     on_accepted: Callable[[Collection[str]], Awaitable[object]] = _nothing,
+    conditions: Mapping[str, Callable[[], ProviderCondition]] | None = None,
 ) -> Sender:
     """The dispatcher and reconciler of one process; times in seconds."""
     retry = RetryPolicy(first_pause=timedelta(seconds=0.1), longest_pause=timedelta(seconds=0.5))
@@ -172,6 +173,7 @@ def sender(
                 now,
                 failures=breaker_failures,
                 first_pause=timedelta(seconds=breaker_pause),
+                condition=(conditions or {}).get(name, lambda: ProviderCondition(usable=True)),
             )
             for name in providers
         },
