@@ -141,7 +141,8 @@ async def fold_in(
             .values(
                 provider=call.provider,
                 provider_call_id=call.call_id,
-                status=CallStatus.QUEUED.value,
+                # At least, when a webhook tells of it.
+                status=CallStatus.RINGING.value,
                 caller=call.caller,
                 called=call.called,
                 started_at=call.at,
