@@ -122,8 +122,10 @@ class SpeechSettings(CommonSettings):
         None,
         description="Google service account for spoken answers, as JSON; without it OpenAI speaks",
         examples=[
-            '{"type":"service_account","client_email":"...","private_key":"-----BEGIN PRIVATE KEY'
-            '-----...","token_uri":"https://oauth2.googleapis.com/token"}'
+            (
+                '{"type":"service_account","client_email":"...","private_key":"-----BEGIN PRIVATE '
+                'KEY-----...","token_uri":"https://oauth2.googleapis.com/token"}'
+            )
         ],
         json_schema_extra=GOOGLE,
     )

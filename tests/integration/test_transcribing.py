@@ -52,9 +52,7 @@ async def heard_by(peer: Peer, wav: bytes = b"wav", languages: Sequence[str] = (
 
 
 @pytest.mark.parametrize(("text", "language"), [("Is it free?", "en"), (HEBREW, "he")])
-async def test_words_and_their_language(
-    sandbox: RunningSandbox, text: str, language: str
-) -> None:
+async def test_words_and_their_language(sandbox: RunningSandbox, text: str, language: str) -> None:
     """What a caller said comes back, with the language in which it was said."""
     wav = wav_file(speech(2), text=text)
     async with transcriber(f"{sandbox.base_url}/openai/v1") as one:
