@@ -66,19 +66,21 @@ class BridgeSession:
 
     async def look(self) -> None:
         """Read the state once."""
-        self._state, self._unreadable = None, None
+        state, unreadable = None, None
         try:
             content, self._bad_files = await asyncio.to_thread(self._read)
             if content is None:
-                self._unreadable = Obstacle(
+                unreadable = Obstacle(
                     "bridge_missing", f"the bridge has never run: no state.json in {VARIABLE}"
                 )
             else:
-                self._state = parse_state(content)
+                state = parse_state(content)
         except QueueUnusableError as error:
-            self._unreadable = Obstacle(error.code, str(error))
+            unreadable = Obstacle(error.code, str(error))
         except BadDocumentError as error:
-            self._unreadable = Obstacle("bridge_state", f"state.json can't be read: {error}")
+            unreadable = Obstacle("bridge_state", f"state.json can't be read: {error}")
+        # Together: between the two nobody may take it that nothing is in the way.
+        self._state, self._unreadable = state, unreadable
         self._tell()
 
     def obstacle(self) -> Obstacle | None:
@@ -122,7 +124,6 @@ class BridgeSession:
         return ProviderCondition(True, "; ".join(warnings))
 
     def _pairing(self) -> Pairing | None:
-        state = self._state
         if state is None or state.pairing is None or state.state is not SessionState.PAIRING:
             return None
         pairing = state.pairing
