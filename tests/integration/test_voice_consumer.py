@@ -15,6 +15,7 @@ from services.messaging.domain.call import CallOutcome, CallStatus, TurnState
 from services.messaging.store.call_models import CallEventRow
 from services.messaging.store.calls import SqlCallStore
 from services.messaging.store.database import Database
+from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.usecases.calls.next_step import CallRules
 from services.messaging.usecases.calls.receive import ReceiveCalls
 from services.messaging.usecases.calls.take_in import TakeInCalls, VoiceEvent
@@ -29,8 +30,7 @@ from tests.support.calls import (
 )
 from tests.support.journal import consuming, dead, journal, publish, settled
 from tests.support.nats import NatsServer
-from tests.support.receiving import message_event, rows
-from tests.support.replaying import live
+from tests.support.receiving import message_event, receive, rows
 from tests.support.sending import now, until
 
 Turns = list[tuple[str, int]]
@@ -99,7 +99,7 @@ async def test_each_consumer_has_its_own_events(
     """Events of calls and of messages in one journal come where they belong, and none to DEAD."""
     await publish(client, call_event(), message_event(1), status_event("completed"))
     await publish(client, message_event(2))
-    async with consuming(client, live(database)):
+    async with consuming(client, receive(SqlIngestStore(database), clock=now, replies=None)):
         await until(settled(client))
     await publish(client, call_event("CA2"))
     async with consuming_calls(client, take_in):
