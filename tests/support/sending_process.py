@@ -1,19 +1,24 @@
 """A process that sends, and dies at a chosen point as if killed with -9.
 
-`python -m tests.support.sending_process DATABASE_URL BASE_URL POINT`, where POINT is `claimed`
-(the provider is not called any more), `answered` (the provider has answered, nothing is recorded
-yet), `settled` (the first outcome has just been recorded) or `never`.
+`python -m tests.support.sending_process DATABASE_URL WHERE POINT`, where WHERE is Twilio's address
+or the folder of Baileys, and POINT is `claimed` (the provider is not called any more), `written`
+(the bridge has just got the file), `answered` (the provider has answered, nothing is recorded yet),
+`settled` (the first outcome has just been recorded) or `never`.
 """
 
 import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
+from pathlib import Path
 
 from services.messaging.ports.sending import ClaimedSend, Provider, ProviderMessage, SendOutcome
+from services.messaging.providers.baileys.folder import QueueFolder
 from services.messaging.store.outbox import SqlOutboxStore
+from tests.support.baileys import baileys
 from tests.support.sending import ANY_TIME, now, open_database, sender, twilio
 
 
@@ -57,8 +62,29 @@ class _DyingStore(SqlOutboxStore):
         _die()
 
 
-async def _main(url: str, base_url: str, point: str) -> None:
-    async with open_database(url) as database, twilio(base_url) as provider:
+class _DyingFolder(QueueFolder):
+    def put_send(self, content: bytes, unique: str) -> str:
+        super().put_send(content, unique)
+        _die()
+        raise AssertionError
+
+
+def _provider(where: str, point: str) -> AbstractAsyncContextManager[Provider]:
+    """Of Twilio at an address, or of Baileys in a folder."""
+    if "://" in where:
+        return twilio(where)
+    return _baileys(Path(where), point)
+
+
+@asynccontextmanager
+async def _baileys(root: Path, point: str) -> AsyncIterator[Provider]:
+    folder = _DyingFolder(root) if point == "written" else None
+    async with baileys(root, patience=0.3, folder=folder) as queue:
+        yield queue.provider
+
+
+async def _main(url: str, where: str, point: str) -> None:
+    async with open_database(url) as database, _provider(where, point) as provider:
         store = (_DyingStore if point == "settled" else SqlOutboxStore)(database, now, ANY_TIME)
         dying = _DyingProvider(provider, point)
         await sender(store, dying, lease=1, send_timeout=0.5).dispatcher.run()
