@@ -15,6 +15,7 @@ class Addresses:
 
     Attributes:
         sandbox: Origin of the pretend Twilio; None with a real configuration.
+        whatsapp: Origin of the pretend WhatsApp's control interface; None without one.
         grpc_token: Token for messaging.
         nats_url: The journal, its token included.
         database_url: The database, its password included.
@@ -27,6 +28,7 @@ class Addresses:
     nats_url: str
     database_url: str
     sandbox: str | None
+    whatsapp: str | None
 
 
 class FolderInUseError(Exception):

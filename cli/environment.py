@@ -56,6 +56,20 @@ class RunSettings(Settings):
         examples=["4222"],
         json_schema_extra=_GROUP,
     )
+    switchboard_whatsapp_port: Port = Field(
+        8091,
+        gt=0,
+        description="port of the sandbox's pretend WhatsApp, which the Baileys bridge talks to",
+        examples=["8091"],
+        json_schema_extra=_GROUP,
+    )
+    switchboard_whatsapp_control_port: Port = Field(
+        8092,
+        gt=0,
+        description="port at which the pretend WhatsApp's contacts are told what to do",
+        examples=["8092"],
+        json_schema_extra=_GROUP,
+    )
     switchboard_data_dir: Path = Field(
         Path(".data"),
         description="folder of the database, the journal and the logs",

@@ -70,7 +70,7 @@ def _run_in(
             f"These variables need attention:\n{format_report(problems)}",
             EXIT_CONFIGURATION,
         )
-    if problem := port_problem(stack.ports()):
+    if problem := stack.missing_program() or port_problem(stack.ports()):
         return _refuse(console, problem)
     return asyncio.run(_start_and_watch(stack, folder, console))
 
@@ -172,6 +172,8 @@ def _welcome(console: Console, stack: Stack, folder: DataFolder) -> None:
         public = stack.variables["PUBLIC_HOST"].rstrip("/")
         _say(console, f"In Twilio's console: messages go to {public}/webhook/whatsapp/incoming,")
         _say(console, f"calls to {public}/webhook/incoming_call")
+    if stack.pairs_by_hand:
+        _say(console, "Link the phone, if it isn't yet: .venv/bin/switchboard baileys pair")
     _say(console, "Switchboard is ready")
 
 

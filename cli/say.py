@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc.aio
-import httpx
 from google.protobuf.timestamp_pb2 import Timestamp
 from switchboard.messaging.v1.message_pb2 import Message, MessageStatus
 from switchboard.messaging.v1.messaging_service_pb2 import GetMessageRequest, ListMessagesRequest
 from switchboard.messaging.v1.messaging_service_pb2_grpc import MessagingServiceStub
 
+from cli.contacts import ContactError, write_by_twilio, write_by_whatsapp
 from cli.data_folder import Addresses, DataFolder, NotRunningError
 from cli.environment import RunSettings, load_environment
 from services.common.grpc_client import open_channel
@@ -74,9 +74,16 @@ async def _converse(
         try:
             async with asyncio.timeout(seconds):
                 step(datetime.now(UTC), f"{contact} writes: {text}", waiting_for)
-                sid = await _write(sandbox, text, contact)
-                step(datetime.now(UTC), "the webhook answered 200", "the message in the store")
+                if addresses.whatsapp is None:
+                    sid = await write_by_twilio(sandbox, text, contact)
+                    told = "the webhook answered 200"
+                else:
+                    sid = await write_by_whatsapp(addresses.whatsapp, text, contact)
+                    told = "WhatsApp has it for the bridge"
+                step(datetime.now(UTC), told, "the message in the store")
                 await _follow(MessagingServiceStub(channel), contact, sid, step)
+        except ContactError as error:
+            raise ConversationError(f"{error}") from None
         except TimeoutError:
             raise ConversationError(
                 f"After {seconds:g} s Switchboard still waits for {waiting_for}."
@@ -86,26 +93,6 @@ async def _converse(
             raise ConversationError(
                 f"messaging answered {error.code().name}: {error.details()}"
             ) from None
-
-
-async def _write(sandbox: str, text: str, contact: str) -> str:
-    """Write as the contact; returns the message's SID once the webhook was answered."""
-    # The time is limited for the conversation as a whole.
-    async with httpx.AsyncClient(timeout=None, trust_env=False) as client:  # noqa: S113
-        try:
-            response = await client.post(
-                f"{sandbox}/sandbox/contacts/{contact}/messages", json={"body": text}
-            )
-        except httpx.HTTPError as error:
-            raise ConversationError(f"the sandbox doesn't answer: {error}") from None
-    if response.is_error:
-        said = response.json().get("detail") if response.is_client_error else response.text
-        raise ConversationError(f"the sandbox refused: {said}")
-    written = response.json()
-    if written["webhook_status"] != httpx.codes.OK:
-        said = written["webhook_error"] or f"status {written['webhook_status']}"
-        raise ConversationError(f"the webhook didn't take the message: {said}")
-    return str(written["sid"])
 
 
 async def _follow(

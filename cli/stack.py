@@ -11,6 +11,7 @@ from cli.data_folder import Addresses, DataFolder, write_private
 from cli.environment import Environment, RunSettings
 from cli.probes import grpc_serves, http_answers, jetstream_answers
 from cli.supervisor import Part
+from cli.whatsapp import WhatsAppParts, folders, missing_program, uses_baileys
 from services.common.settings import split_list
 
 _HOST = "127.0.0.1"
@@ -39,6 +40,9 @@ class Stack:
             "WEBHOOK_HOST": _HOST,
             "HEALTH_HOST": _HOST,
         }
+        baileys = uses_baileys(given)
+        if baileys:
+            defaults |= folders(folder.path)
         if environment.sandbox:
             defaults["GOOGLE_TTS_SA_JSON"] = _google_account(folder, settings)
         decided = {
@@ -59,6 +63,11 @@ class Stack:
         decided |= {"NO_PROXY": bypass, "no_proxy": bypass}
         self.own_database = "DATABASE_URL" not in given
         self.variables: Mapping[str, str] = {**defaults, **given, **decided}
+        self._whatsapp = (
+            WhatsAppParts(self.variables, settings, data=folder.path, sandbox=environment.sandbox)
+            if baileys
+            else None
+        )
         self.overruled = [
             name
             for name, value in decided.items()
@@ -79,6 +88,7 @@ class Stack:
             sandbox=f"http://{_HOST}:{settings.switchboard_sandbox_port}"
             if self._sandbox
             else None,
+            whatsapp=self._whatsapp.control if self._whatsapp and self._sandbox else None,
         )
 
     def ports(self) -> list[tuple[str, str, str, int]]:
@@ -103,7 +113,16 @@ class Stack:
         if self._sandbox:
             port = settings.switchboard_sandbox_port
             ports.append(("the sandbox", "SWITCHBOARD_SANDBOX_PORT", _HOST, port))
-        return ports
+        return [*ports, *(self._whatsapp.ports() if self._whatsapp else [])]
+
+    def missing_program(self) -> str | None:
+        """What this machine lacks for what was asked, in a sentence, or None."""
+        return missing_program() if self._whatsapp else None
+
+    @property
+    def pairs_by_hand(self) -> bool:
+        """Whether somebody's phone has to scan the bridge's code."""
+        return self._whatsapp is not None and not self._sandbox
 
     def parts(self) -> list[Part]:
         """The parts in the order of starting: each one after those it talks to."""
@@ -114,6 +133,7 @@ class Stack:
         return [
             self._nats(),
             *([self._module("sandbox", "sandbox", sandbox)] if self._sandbox else []),
+            *(self._whatsapp.parts() if self._whatsapp else []),
             Part("migrations", _python("services.messaging.migrate"), self.variables, None),
             self._module("messaging", "services.messaging", partial(grpc_serves, at.grpc)),
             self._module("webhook", "services.webhook", webhook),

@@ -24,13 +24,14 @@ export function makeLog(least, stream = process.stderr) {
 
 /**
  * The library's logger. Only the texts of warnings and errors go on: its fields hold numbers,
- * messages and keys.
+ * messages and keys. What it calls an error is often an everyday thing, such as the end of a
+ * connection; the bridge's own words say what matters.
  *
  * @param {Log} log
  */
 export function forLibrary(log) {
 	const told =
-		(/** @type {'warning' | 'error'} */ level) =>
+		(/** @type {'debug' | 'info'} */ level) =>
 		(/** @type {unknown} */ fields, /** @type {string | undefined} */ text) =>
 			log[level]('baileys', { text: text ?? (typeof fields === 'string' ? fields : 'no text') })
 	const silent = () => undefined
@@ -39,8 +40,8 @@ export function forLibrary(log) {
 		trace: silent,
 		debug: silent,
 		info: silent,
-		warn: told('warning'),
-		error: told('error'),
+		warn: told('debug'),
+		error: told('info'),
 		child: () => logger,
 	}
 	return logger
