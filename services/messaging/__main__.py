@@ -207,7 +207,8 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             providers=lambda: [breaker.status() for breaker in breakers.values()],
         )
         voice = None
-        if session is not None:
+        # Calls need the account alone, whoever carries WhatsApp.
+        if settings.twilio_account_sid and settings.twilio_auth_token.get_secret_value():
             voice = wire_voice(
                 settings,
                 client=client,
