@@ -53,6 +53,15 @@ async def hang(request: Request, closing: asyncio.Event) -> NoResponse:
     return reset(request)
 
 
+async def stays(request: Request, seconds: float) -> bool:
+    """Let so much time go by; False, at once, when the client gives up."""
+    left = asyncio.create_task(_disconnected(request.receive))
+    await asyncio.wait({left}, timeout=seconds)
+    gone = left.done()
+    left.cancel()
+    return not gone
+
+
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from sandbox.connection import cut, hang
+from sandbox.connection import cut, hang, stays
 from sandbox.faults import FaultBoard
 from sandbox.openai_answers import answer_with_tools, last_user_text, offered_tools
 from sandbox.openai_errors import authorize, invalid, json_object, rate_limited, server_error
@@ -96,8 +96,8 @@ class OpenAIAPI:
             return StreamingResponse(events, media_type="text/event-stream")
         latencies = self._vendors.latencies
         words = latencies.answer_word * len(record.answer.split())
-        await asyncio.sleep(latencies.answer + words + delay)
-        call.outcome = "refused" if broken else "answered"
+        patient = await stays(request, latencies.answer + words + delay)
+        call.outcome = "abandoned" if not patient else "refused" if broken else "answered"
         call.seconds = (self._state.now() - call.at).total_seconds()
         return cut(request) if broken else JSONResponse(made.whole())
 

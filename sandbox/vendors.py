@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox.connection import NoResponse, cut, hang
+from sandbox.connection import NoResponse, cut, hang, stays
 from sandbox.faults import FaultBoard, VendorFault
 from sandbox.state import SandboxState, VendorCall, VendorName
 
@@ -86,8 +86,7 @@ class Vendors:
                 raise refusal(fault)
             if kind == "hang":
                 return await hang(request, self._closing)
-            await asyncio.sleep(seconds)
-            if await request.is_disconnected():
+            if not await stays(request, seconds):
                 call.outcome = "abandoned"
                 return NoResponse()
             if kind == "cut":

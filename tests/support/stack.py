@@ -1,0 +1,200 @@
+"""The whole system as `switchboard run` starts it with the sandbox, part by part."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import httpx
+
+from cli.catalogue import EVERYTHING
+from cli.data_folder import DataFolder
+from cli.environment import RunSettings, load_environment
+from cli.stack import Stack
+from cli.supervisor import Part
+from tests.support.nats import free_port
+
+_START_SECONDS = 60
+_CALL_SECONDS = 60
+_PORTS = ("HTTP", "HEALTH", "GRPC", "SANDBOX", "NATS")
+API_KEY = "sandbox-api-key"
+
+
+class RunningStack:
+    """Processes that talk to each other, and the ways into them.
+
+    Attributes:
+        sandbox: Its control API.
+        api: Switchboard's REST API.
+    """
+
+    def __init__(self, stack: Stack, data: DataFolder) -> None:
+        self._parts = {part.name: part for part in stack.parts()}
+        self._data = data
+        self._folder = data.logs
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        addresses = stack.addresses
+        self.addresses = addresses
+        self.sandbox = httpx.Client(
+            base_url=addresses.sandbox or "", timeout=_CALL_SECONDS, trust_env=False
+        )
+        self.api = httpx.Client(
+            base_url=addresses.webhook, headers={"X-API-Key": API_KEY}, trust_env=False
+        )
+
+    def publish(self) -> Path:
+        """Let commands find the stack; returns the folder that they need to know."""
+        self._data.publish(self.addresses)
+        return self._data.path
+
+    def start(self, name: str) -> None:
+        """Start a part and wait until it is ready."""
+        part = self._parts[name]
+        log = (self._folder / f"{name}.log").open("ab")
+        with log:
+            process = subprocess.Popen(
+                part.command,
+                env=part.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._processes[name] = process
+        if part.ready is None:
+            assert process.wait(_START_SECONDS) == 0, self.log(name)
+            return
+        deadline = time.monotonic() + _START_SECONDS
+        while not asyncio.run(_ready(part)):
+            assert process.poll() is None, self.log(name)
+            assert time.monotonic() < deadline, self.log(name)
+            time.sleep(0.05)
+
+    def kill(self, name: str) -> None:
+        """End a part as a crash would."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
+
+    @contextmanager
+    def away(self, name: str) -> Iterator[None]:
+        """A part is killed for a while, then starts again."""
+        self.kill(name)
+        try:
+            yield
+        finally:
+            self.start(name)
+
+    def log(self, name: str) -> str:
+        """The end of what a part wrote."""
+        return (self._folder / f"{name}.log").read_text()[-5000:]
+
+    def start_all(self) -> None:
+        """Start every part, each after those it needs."""
+        for name in self._parts:
+            self.start(name)
+
+    def stop_all(self) -> None:
+        """Stop every part, the last one first."""
+        self.sandbox.close()
+        self.api.close()
+        for process in reversed(self._processes.values()):
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            process.kill()
+            process.wait()
+
+    def reset(self, **latencies: float) -> None:
+        """A sandbox without calls and faults, its vendors as fast as they are told to be."""
+        self.sandbox.post("/sandbox/reset").raise_for_status()
+        self.sandbox.put("/sandbox/latencies", json=latencies).raise_for_status()
+
+    def faults(self, **faults: Any) -> None:
+        """Set all switches of the sandbox; those not given are off."""
+        self.sandbox.put("/sandbox/faults", json=faults).raise_for_status()
+
+    def begin(self, *turns: str | dict[str, Any], **scenario: Any) -> str:
+        """Start a call; returns its id. A text is spoken, and "" is silence."""
+        said = [{"text": turn} if isinstance(turn, str) else turn for turn in turns]
+        made = self.sandbox.post("/sandbox/calls", json={"turns": said, "speed": 20, **scenario})
+        made.raise_for_status()
+        return str(made.json()["sid"])
+
+    def finished(self, sid: str) -> dict[str, Any]:
+        """A call once it has ended and its last status was told."""
+        known: list[dict[str, Any]] = []
+        deadline = time.monotonic() + _CALL_SECONDS
+        while not any(entry["kind"] == "status_callback" for entry in known):
+            assert time.monotonic() < deadline, known
+            news = self.sandbox.get(
+                f"/sandbox/calls/{sid}/timeline", params={"after": len(known), "wait": 1}
+            )
+            known += news.json()
+            if known and known[-1]["kind"] == "ended":
+                time.sleep(0.02)
+        found: dict[str, Any] = self.sandbox.get(f"/sandbox/calls/{sid}").json()
+        return found
+
+    def call(self, *turns: str | dict[str, Any], **scenario: Any) -> dict[str, Any]:
+        """A whole call."""
+        return self.finished(self.begin(*turns, **scenario))
+
+    def stored(self, sid: str, **wanted: Any) -> dict[str, Any]:
+        """The call as the REST API has it, once it has ended and is as it is wanted."""
+        deadline = time.monotonic() + _CALL_SECONDS
+        while True:
+            response = self.api.get(f"/api/calls/{sid}")
+            found: dict[str, Any] = response.json()
+            known = response.is_success and found.get("ended_at")
+            if known and all(found.get(name) == value for name, value in wanted.items()):
+                return found
+            assert time.monotonic() < deadline, found
+            time.sleep(0.05)
+
+    def vendor_calls(self, vendor: str | None = None) -> list[dict[str, Any]]:
+        """What the vendors were asked."""
+        parameters = {"vendor": vendor} if vendor else {}
+        found: list[dict[str, Any]] = self.sandbox.get(
+            "/sandbox/vendors/calls", params=parameters
+        ).json()
+        return found
+
+
+@contextmanager
+def running_stack(folder: Path, variables: Mapping[str, str]) -> Iterator[RunningStack]:
+    """Everything, in a folder and on ports of its own.
+
+    Args:
+        variables: Beside those of the sandbox's file, which they win over.
+    """
+    ours = {name.upper() for part in EVERYTHING.values() for name in part.model_fields}
+    environ = {name: value for name, value in os.environ.items() if name not in ours}
+    environ |= {f"SWITCHBOARD_{name}_PORT": str(free_port()) for name in _PORTS}
+    # On a busy machine any query may be slow, and it says so.
+    environ |= {"SLOW_QUERY_MS": "60000", **variables}
+    with contextlib.chdir(folder), mock.patch.dict(os.environ, environ, clear=True):
+        environment = load_environment(sandbox_allowed=True)
+        data = DataFolder(folder / "data")
+        with data:
+            settings = RunSettings.load(environment.variables)
+            running = RunningStack(Stack(environment, settings, data), data)
+            try:
+                running.start_all()
+                yield running
+            finally:
+                running.stop_all()
+
+
+async def _ready(part: Part) -> bool:
+    try:
+        return part.ready is not None and await part.ready()
+    except Exception:  # noqa: BLE001 - it is asked again, whatever it was.
+        return False
