@@ -37,6 +37,9 @@ _KINDS = {
     EventKind.ATTEMPT: pb.MESSAGE_EVENT_KIND_ATTEMPT,
     EventKind.OUTCOME: pb.MESSAGE_EVENT_KIND_OUTCOME,
     EventKind.STATUS: pb.MESSAGE_EVENT_KIND_STATUS,
+    EventKind.REACTION: pb.MESSAGE_EVENT_KIND_REACTION,
+    EventKind.EDIT: pb.MESSAGE_EVENT_KIND_EDIT,
+    EventKind.DELETION: pb.MESSAGE_EVENT_KIND_DELETION,
 }
 _SOURCES = {
     TimeSource.PROVIDER: pb.TIME_SOURCE_PROVIDER,
@@ -94,6 +97,7 @@ def event_to_proto(event: MessageEvent) -> pb.MessageEvent:
         error_message=event.error_message or "",
         outcome=event.outcome or "",
         origin=event.origin or "",
+        text=event.text,
     )
 
 

@@ -4,7 +4,7 @@ from switchboard.messaging.v1 import provider_pb2 as pb
 
 from services.messaging.grpc_api.messages import timestamp
 from services.messaging.ports.reading import QueueSizes
-from services.messaging.ports.sending import ProviderState, ProviderStatus
+from services.messaging.ports.sending import Pairing, ProviderState, ProviderStatus
 
 _STATES = {
     ProviderState.HEALTHY: pb.PROVIDER_STATE_HEALTHY,
@@ -25,7 +25,14 @@ def provider_to_proto(status: ProviderStatus) -> pb.ProviderStatus:
         last_failure_at=timestamp(failed) if failed else None,
         last_error=status.last_error or "",
         retry_at=timestamp(retry) if retry else None,
+        pairing=_pairing(status.pairing),
     )
+
+
+def _pairing(pairing: Pairing | None) -> pb.Pairing | None:
+    if pairing is None:
+        return None
+    return pb.Pairing(qr=pairing.qr, code=pairing.code, expires_at=timestamp(pairing.expires_at))
 
 
 def queues_to_proto(sizes: QueueSizes) -> pb.QueueSizes:

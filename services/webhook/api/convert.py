@@ -43,6 +43,7 @@ def event(found: message_pb2.MessageEvent) -> models.MessageEvent:
         outcome=found.outcome or None,
         error=_failure(found.error_code, found.error_message),
         origin=found.origin or None,
+        text=found.text if found.HasField("text") else None,
     )
 
 
@@ -192,6 +193,13 @@ def _provider(found: provider_pb2.ProviderStatus) -> models.ProviderStatus:
         last_failure_at=_time(found, "last_failure_at"),
         last_error=found.last_error or None,
         retry_at=_time(found, "retry_at"),
+        pairing=_pairing(found.pairing) if found.HasField("pairing") else None,
+    )
+
+
+def _pairing(found: provider_pb2.Pairing) -> models.Pairing:
+    return models.Pairing(
+        qr=found.qr or None, code=found.code or None, expires_at=_time(found, "expires_at")
     )
 
 

@@ -52,6 +52,7 @@ _EVENT: dict[str, Any] = {
     "outcome": None,
     "error": None,
     "origin": None,
+    "text": None,
 }
 _SENT_EVENT: dict[str, Any] = {
     **_EVENT,
@@ -101,6 +102,7 @@ _STATUS: dict[str, Any] = {
         "last_failure_at": None,
         "last_error": None,
         "retry_at": None,
+        "pairing": None,
     },
     "fallback": None,
     "queues": {

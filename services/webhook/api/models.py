@@ -81,7 +81,9 @@ class MessageEvent(Shape):
 
     cursor: str = Field(description="Position for `/api/whatsapp/stream`.")
     message_id: str
-    kind: Literal["received", "queued", "attempt", "outcome", "status"]
+    kind: Literal[
+        "received", "queued", "attempt", "outcome", "status", "reaction", "edit", "deletion"
+    ]
     status: MessageStatus | None
     occurred_at: SourcedTime
     provider: str | None
@@ -91,6 +93,9 @@ class MessageEvent(Shape):
     error: Failure | None
     origin: str | None = Field(
         description="`reconciler` when it was not reported but found by asking the provider."
+    )
+    text: str | None = Field(
+        description="Of a reaction the emoji, empty when taken back; of an edit the new text."
     )
 
 
@@ -234,6 +239,14 @@ class CallPage(Shape):
     next_cursor: str | None = Field(description="`cursor` of the next page; null on the last.")
 
 
+class Pairing(Shape):
+    """How a phone's owner lets us in. Whoever reads it can take the session over."""
+
+    qr: str | None = Field(description="What the QR code to be scanned holds.")
+    code: str | None = Field(description="What is to be typed on the phone instead.")
+    expires_at: datetime | None
+
+
 class ProviderStatus(Shape):
     """How a provider is doing."""
 
@@ -244,6 +257,7 @@ class ProviderStatus(Shape):
     last_failure_at: datetime | None
     last_error: str | None
     retry_at: datetime | None = Field(description="While unavailable: when it is tried again.")
+    pairing: Pairing | None = Field(description="While a phone is to be paired with it.")
 
 
 class QueueSizes(Shape):

@@ -125,6 +125,12 @@ class _MessageEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Mess
     """How that attempt ended."""
     MESSAGE_EVENT_KIND_STATUS: _MessageEventKind.ValueType  # 5
     """A provider reported on it."""
+    MESSAGE_EVENT_KIND_REACTION: _MessageEventKind.ValueType  # 6
+    """Somebody reacted to it, or took that back."""
+    MESSAGE_EVENT_KIND_EDIT: _MessageEventKind.ValueType  # 7
+    """Whoever wrote it changed its text."""
+    MESSAGE_EVENT_KIND_DELETION: _MessageEventKind.ValueType  # 8
+    """Whoever wrote it deleted it for everyone. It stays stored."""
 
 class MessageEventKind(_MessageEventKind, metaclass=_MessageEventKindEnumTypeWrapper):
     """What may happen to a message."""
@@ -140,6 +146,12 @@ MESSAGE_EVENT_KIND_OUTCOME: MessageEventKind.ValueType  # 4
 """How that attempt ended."""
 MESSAGE_EVENT_KIND_STATUS: MessageEventKind.ValueType  # 5
 """A provider reported on it."""
+MESSAGE_EVENT_KIND_REACTION: MessageEventKind.ValueType  # 6
+"""Somebody reacted to it, or took that back."""
+MESSAGE_EVENT_KIND_EDIT: MessageEventKind.ValueType  # 7
+"""Whoever wrote it changed its text."""
+MESSAGE_EVENT_KIND_DELETION: MessageEventKind.ValueType  # 8
+"""Whoever wrote it deleted it for everyone. It stays stored."""
 Global___MessageEventKind: _TypeAlias = MessageEventKind  # noqa: Y015
 
 @_typing.final
@@ -366,6 +378,7 @@ class MessageEvent(_message.Message):
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Position for `WatchMessages`."""
     message_id: _builtins.str
@@ -383,6 +396,10 @@ class MessageEvent(_message.Message):
     """For events that were not made by a webhook but found by asking the
     provider: "reconciler".
     """
+    text: _builtins.str
+    """For reactions: the emoji, empty when it was taken back. For edits: the new
+    text.
+    """
     @_builtins.property
     def occurred_at(self) -> Global___SourcedTime: ...
     def __init__(
@@ -398,11 +415,14 @@ class MessageEvent(_message.Message):
         error_message: _builtins.str = ...,
         outcome: _builtins.str = ...,
         origin: _builtins.str = ...,
+        text: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_text", b"_text", "occurred_at", b"occurred_at", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "error_code", b"error_code", "error_message", b"error_message", "kind", b"kind", "message_id", b"message_id", "occurred_at", b"occurred_at", "origin", b"origin", "outcome", b"outcome", "provider", b"provider", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_text", b"_text", "cursor", b"cursor", "error_code", b"error_code", "error_message", b"error_message", "kind", b"kind", "message_id", b"message_id", "occurred_at", b"occurred_at", "origin", b"origin", "outcome", b"outcome", "provider", b"provider", "status", b"status", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__text: _TypeAlias = _typing.Literal["text"]  # noqa: Y015
+    _WhichOneofArgType__text: _TypeAlias = _typing.Literal["_text", b"_text"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__text) -> _WhichOneofReturnType__text | None: ...
 
 Global___MessageEvent: _TypeAlias = MessageEvent  # noqa: Y015

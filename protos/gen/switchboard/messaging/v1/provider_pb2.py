@@ -25,17 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'switchboard/messaging/v1/provider.proto\x12\x18switchboard.messaging.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x02\n\x0eProviderStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x05state\x18\x02 \x01(\x0e\x32\'.switchboard.messaging.v1.ProviderState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x33\n\x0flast_success_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_failure_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlast_error\x18\x06 \x01(\t\x12,\n\x08retry_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x95\x01\n\nQueueSizes\x12\x0b\n\x03\x64ue\x18\x01 \x01(\x03\x12\x0f\n\x07sending\x18\x02 \x01(\x03\x12\x0f\n\x07unknown\x18\x03 \x01(\x03\x12\x0f\n\x07replies\x18\x04 \x01(\x03\x12\x0e\n\x06parked\x18\x05 \x01(\x03\x12\x37\n\x13oldest_unsettled_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xa4\x01\n\rProviderState\x12\x1e\n\x1aPROVIDER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PROVIDER_STATE_HEALTHY\x10\x01\x12\x1b\n\x17PROVIDER_STATE_DEGRADED\x10\x02\x12\x1e\n\x1aPROVIDER_STATE_UNAVAILABLE\x10\x03\x12\x1a\n\x16PROVIDER_STATE_UNTRIED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'switchboard/messaging/v1/provider.proto\x12\x18switchboard.messaging.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"S\n\x07Pairing\x12\n\n\x02qr\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc6\x02\n\x0eProviderStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x05state\x18\x02 \x01(\x0e\x32\'.switchboard.messaging.v1.ProviderState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x33\n\x0flast_success_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_failure_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlast_error\x18\x06 \x01(\t\x12,\n\x08retry_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x07pairing\x18\x08 \x01(\x0b\x32!.switchboard.messaging.v1.Pairing\"\x95\x01\n\nQueueSizes\x12\x0b\n\x03\x64ue\x18\x01 \x01(\x03\x12\x0f\n\x07sending\x18\x02 \x01(\x03\x12\x0f\n\x07unknown\x18\x03 \x01(\x03\x12\x0f\n\x07replies\x18\x04 \x01(\x03\x12\x0e\n\x06parked\x18\x05 \x01(\x03\x12\x37\n\x13oldest_unsettled_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xa4\x01\n\rProviderState\x12\x1e\n\x1aPROVIDER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16PROVIDER_STATE_HEALTHY\x10\x01\x12\x1b\n\x17PROVIDER_STATE_DEGRADED\x10\x02\x12\x1e\n\x1aPROVIDER_STATE_UNAVAILABLE\x10\x03\x12\x1a\n\x16PROVIDER_STATE_UNTRIED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'switchboard.messaging.v1.provider_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROVIDERSTATE']._serialized_start=532
-  _globals['_PROVIDERSTATE']._serialized_end=696
-  _globals['_PROVIDERSTATUS']._serialized_start=103
-  _globals['_PROVIDERSTATUS']._serialized_end=377
-  _globals['_QUEUESIZES']._serialized_start=380
-  _globals['_QUEUESIZES']._serialized_end=529
+  _globals['_PROVIDERSTATE']._serialized_start=669
+  _globals['_PROVIDERSTATE']._serialized_end=833
+  _globals['_PAIRING']._serialized_start=102
+  _globals['_PAIRING']._serialized_end=185
+  _globals['_PROVIDERSTATUS']._serialized_start=188
+  _globals['_PROVIDERSTATUS']._serialized_end=514
+  _globals['_QUEUESIZES']._serialized_start=517
+  _globals['_QUEUESIZES']._serialized_end=666
 # @@protoc_insertion_point(module_scope)

@@ -49,6 +49,36 @@ PROVIDER_STATE_UNTRIED: ProviderState.ValueType  # 4
 Global___ProviderState: _TypeAlias = ProviderState  # noqa: Y015
 
 @_typing.final
+class Pairing(_message.Message):
+    """How a phone's owner lets us in. Whoever reads it can take the session over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QR_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    qr: _builtins.str
+    """What the QR code to be scanned holds."""
+    code: _builtins.str
+    """What is to be typed on the phone instead."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        qr: _builtins.str = ...,
+        code: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "expires_at", b"expires_at", "qr", b"qr"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pairing: _TypeAlias = Pairing  # noqa: Y015
+
+@_typing.final
 class ProviderStatus(_message.Message):
     """A provider as the sending process sees it."""
 
@@ -61,6 +91,7 @@ class ProviderStatus(_message.Message):
     LAST_FAILURE_AT_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     RETRY_AT_FIELD_NUMBER: _builtins.int
+    PAIRING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: Global___ProviderState.ValueType
     reason: _builtins.str
@@ -75,6 +106,10 @@ class ProviderStatus(_message.Message):
     def retry_at(self) -> _timestamp_pb2.Timestamp:
         """While unavailable: when it is tried again."""
 
+    @_builtins.property
+    def pairing(self) -> Global___Pairing:
+        """While a phone is to be paired with it."""
+
     def __init__(
         self,
         *,
@@ -85,10 +120,11 @@ class ProviderStatus(_message.Message):
         last_failure_at: _timestamp_pb2.Timestamp | None = ...,
         last_error: _builtins.str = ...,
         retry_at: _timestamp_pb2.Timestamp | None = ...,
+        pairing: Global___Pairing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_failure_at", b"last_failure_at", "last_success_at", b"last_success_at", "retry_at", b"retry_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_failure_at", b"last_failure_at", "last_success_at", b"last_success_at", "pairing", b"pairing", "retry_at", b"retry_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_error", b"last_error", "last_failure_at", b"last_failure_at", "last_success_at", b"last_success_at", "name", b"name", "reason", b"reason", "retry_at", b"retry_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_error", b"last_error", "last_failure_at", b"last_failure_at", "last_success_at", b"last_success_at", "name", b"name", "pairing", b"pairing", "reason", b"reason", "retry_at", b"retry_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
