@@ -24,11 +24,11 @@ _WITH_TOOLS = [
 
 _ANSWERS = [
     (
-        r"\btell me (?:all|more)\b",
+        r"\btell me (?:all|more) about\b",
         (
-            "It has three rooms and a balcony. The kitchen was renovated last year. "
-            "There is a lift, and parking in the yard. The sea is a short walk away. "
-            "You could move in next month."
+            "{topic} has three rooms and a balcony. The kitchen of {topic} was renovated last "
+            "year. There is a lift, and parking in the yard of {topic}. From {topic} the sea is "
+            "a short walk away. You could move into {topic} next month."
         ),
     ),
     (
@@ -55,7 +55,7 @@ def answer(question: str) -> str:
     """A short friendly answer that depends on the question alone."""
     for pattern, text in _ANSWERS:
         if re.search(pattern, question, re.IGNORECASE):
-            return text.format(place=_place(question))
+            return text.format(place=_place(question), topic=_topic(question))
     quoted = " ".join(question.split())[:_QUOTED]
     if _HEBREW.search(question):
         return f"תודה על ההודעה: \u201c{quoted}\u201d. נחזור אליכם בהקדם."
@@ -100,6 +100,10 @@ def _text(content: object) -> str:
         for part in parts
         if isinstance(part, dict) and part.get("type") == "input_text"
     )
+
+
+def _topic(question: str) -> str:
+    return question.rpartition(" about ")[2].rstrip("?!. ")[:_QUOTED]
 
 
 def _place(question: str) -> str:

@@ -1,0 +1,148 @@
+"""How long callers wait, against what the vendors take.
+
+`python -m benchmarks.voice` starts the real services, the broker and the sandbox as processes of
+their own, lets callers ask for answers of five sentences that nobody has spoken before, and prints
+
+- how much longer a caller waits for the first sound than recording, transcription, the first
+  sentence's words and its speech take together (the vendors' latencies are configured);
+- that wait, as a ratio to the same vendors asked one after the other: recording, transcription,
+  whole answer, whole speech;
+- the wait with 20 calls at once, as a ratio to that with one.
+
+Speech goes by 20 times faster than it would, requests take the time they take.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from sandbox.phone.wav import silence, speech, wav_file
+from tests.support.stack import RunningStack, running_stack
+
+_LATENCIES = {
+    "recording": 0.05,
+    "transcription": 0.4,
+    "answer": 0.4,
+    "answer_word": 0.02,
+    "google_speech": 0.2,
+    "speech": 0.2,
+    "speech_character": 0.007,
+}
+_SPEED = 20.0
+_OPENAI_KEY = "sandbox-openai-key"
+
+
+def _question(number: int) -> str:
+    return f"Tell me more about flat number {number}"
+
+
+def _vendors_ms(first_sentence: str) -> float:
+    """What the vendors take until the first sentence is spoken."""
+    words = len(first_sentence.split())
+    return 1000 * (
+        _LATENCIES["recording"]
+        + _LATENCIES["transcription"]
+        + _LATENCIES["answer"]
+        + _LATENCIES["answer_word"] * (words - 1)
+        + _LATENCIES["google_speech"]
+        + _LATENCIES["speech_character"] * len(first_sentence)
+    )
+
+
+def _waits(call: dict[str, Any]) -> list[tuple[float, str]]:
+    """How long the caller waited for each answer, in ms, and its first sentence."""
+    if call["error_code"] is not None:
+        raise SystemExit(f"an application error: {call['timeline']}")
+    return [
+        (entry["gap_ms"], entry["text"] or "")
+        for entry in call["timeline"]
+        if entry["kind"] == "playing" and entry["gap_ms"] is not None
+    ]
+
+
+def _calls(stack: RunningStack, at_once: int, turns: int, first: int) -> list[tuple[float, str]]:
+    """The waits of so many calls."""
+    numbers = iter(range(first, first + at_once * turns))
+    begun = [
+        stack.begin(*(_question(next(numbers)) for _ in range(turns)), speed=_SPEED)
+        for _ in range(at_once)
+    ]
+    waits = [wait for sid in begun for wait in _waits(stack.finished(sid))]
+    if len(waits) != at_once * turns or any("has three rooms" not in text for _, text in waits):
+        raise SystemExit(f"not every question was answered by speech of ours: {waits}")
+    return waits
+
+
+def _one_after_the_other(stack: RunningStack, number: int) -> float:
+    """Milliseconds that the same vendors take for the same question, each asked for the whole."""
+    question = _question(number)
+    wav = wav_file(silence(0.3) + speech(3) + silence(2), text=question, source=f"RE{number}")
+    headers = {"Authorization": f"Bearer {_OPENAI_KEY}"}
+    with httpx.Client(
+        base_url=f"{stack.addresses.sandbox}/openai/v1", headers=headers, trust_env=False
+    ) as openai:
+        openai.get("/models").raise_for_status()
+        started = time.perf_counter()
+        time.sleep(_LATENCIES["recording"])
+        heard = openai.post(
+            "/audio/transcriptions",
+            data={"model": "gpt-transcribe"},
+            files={"file": ("recording.wav", wav, "audio/wav")},
+        ).raise_for_status()
+        answer = openai.post(
+            "/responses", json={"model": "gpt-6-luna", "input": heard.json()["text"]}
+        ).raise_for_status()
+        text = answer.json()["output"][0]["content"][0]["text"]
+        # OpenAI's speech takes as long as Google's here, and needs no token.
+        openai.post(
+            "/audio/speech", json={"model": "tts-1", "voice": "alloy", "input": text}
+        ).raise_for_status()
+        return 1000 * (time.perf_counter() - started)
+
+
+def _median(waits: list[tuple[float, str]]) -> float:
+    return statistics.median(wait for wait, _ in waits)
+
+
+def main() -> None:
+    """Run the comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--at-once", type=int, default=20)
+    options = parser.parse_args()
+    variables = {"SANDBOX_RECORDING_AFTER": "0", "LOG_LEVEL": "warning"}
+    alone: list[tuple[float, str]] = []
+    together: list[tuple[float, str]] = []
+    in_order: list[float] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="bench") as folder,
+        running_stack(Path(folder), variables) as stack,
+    ):
+        stack.reset(**_LATENCIES)
+        numbers = iter(range(0, 10**6, 1000))
+        # Connections, tokens and fillers are there from now on, as in any call but the first.
+        _calls(stack, 1, 2, next(numbers))
+        for _ in range(options.rounds):
+            alone += _calls(stack, 1, options.turns, next(numbers))
+            in_order += [_one_after_the_other(stack, next(numbers)) for _ in range(options.turns)]
+            together += _calls(stack, options.at_once, options.turns, next(numbers))
+    for name, waits in (("one call", alone), (f"{options.at_once} calls at once", together)):
+        more = [wait - _vendors_ms(text) for wait, text in waits]
+        print(
+            f"{name}: the caller waits {_median(waits):,.0f} ms (median of {len(waits)}),"
+            f" {statistics.median(more):,.0f} ms more than the vendors take"
+        )
+    print(f"vendors one after the other: {statistics.median(in_order):,.0f} ms")
+    print(f"one call is {_median(alone) / statistics.median(in_order):.2f} x one after the other")
+    ratio = _median(together) / _median(alone)
+    print(f"{options.at_once} calls at once are {ratio:.2f} x one call")
+
+
+if __name__ == "__main__":
+    main()
