@@ -24,8 +24,10 @@ from services.common.errors import UnavailableError
 from services.common.journal.streams import connect
 from services.common.lifecycle import run_once
 from services.common.settings import split_list
+from services.messaging.baileys_wiring import baileys_events
 from services.messaging.consumers.replaying import ACT, CALL, Replay, ReplayProgress
 from services.messaging.domain.opt_out import OptOutWords
+from services.messaging.providers.baileys.addresses import PROVIDER as BAILEYS
 from services.messaging.providers.twilio import voice_webhooks
 from services.messaging.providers.twilio import webhooks as twilio_webhooks
 from services.messaging.settings import MessagingSettings
@@ -119,9 +121,10 @@ async def _replay(args: argparse.Namespace, settings: MessagingSettings) -> int:
                 js,
                 receive,
                 restorer,
-                {twilio_webhooks.PROVIDER: twilio_webhooks},
+                {twilio_webhooks.PROVIDER: twilio_webhooks, BAILEYS: baileys_events(settings)},
                 take_in_calls=TakeInCalls(calls, RestoreCalls(calls, clock=_now), calls_at_once=1),
                 voice_translators={twilio_webhooks.PROVIDER: voice_webhooks},
+                join=store.join,
                 progress=progress,
             )
             shown = asyncio.create_task(_show(progress))

@@ -24,7 +24,7 @@ from services.common.journal.streams import ACTS_STREAM, INGEST_STREAM
 from services.messaging.consumers.act_events import decode_act
 from services.messaging.consumers.decoding import PoisonError, Translator, decode
 from services.messaging.consumers.voice_decoding import VoiceTranslator, decode_voice
-from services.messaging.domain.contact import InboundMessage
+from services.messaging.domain.contact import InboundMessage, SamePerson
 from services.messaging.domain.message import StatusReport
 from services.messaging.ports.acts import Act, ActRestorer, Opened, Read
 from services.messaging.ports.receiving import IngestResult
@@ -45,7 +45,7 @@ _OPENED: Final = EventKind.CONVERSATION_OPENED.subject
 CALL: Final = "call"
 """The kind of all that webhooks brought about calls."""
 
-Webhook = InboundMessage | StatusReport
+Webhook = InboundMessage | StatusReport | SamePerson
 Content = Webhook | VoiceEvent | Act
 
 
@@ -117,6 +117,7 @@ class Replay:
         take_in_calls: Takes events of calls, likewise.
         translators: By the name of the provider.
         voice_translators: Likewise, of events of calls.
+        join: Sees to it that names which are one person's are one contact's.
         progress: Kept up to date.
     """
 
@@ -129,6 +130,7 @@ class Replay:
         *,
         take_in_calls: Callable[[Sequence[VoiceEvent]], Awaitable[None]],
         voice_translators: Mapping[str, VoiceTranslator],
+        join: Callable[[Sequence[SamePerson]], Awaitable[object]],
         progress: ReplayProgress,
         batch_size: int = 500,
         first_pause_seconds: float = 0.5,
@@ -139,6 +141,7 @@ class Replay:
         self._take_in_calls = take_in_calls
         self._translators = translators
         self._voice_translators = voice_translators
+        self._join = join
         self._progress = progress
         self._batch_size = batch_size
         self._first_pause_seconds = first_pause_seconds
@@ -297,6 +300,7 @@ class Replay:
         messages = [one for one in contents if isinstance(one, InboundMessage)]
         reports = [one for one in contents if isinstance(one, StatusReport)]
         calls = [one for one in contents if isinstance(one, VoiceEvent)]
+        people = [one for one in contents if isinstance(one, SamePerson)]
         acts = {
             id(one): (message, one)
             for message, one in events
@@ -305,6 +309,8 @@ class Replay:
         progress = self._progress
         if calls:
             await self._take_in_calls(calls)
+        if people:
+            await self._join(people)
         if not acts:
             result = await self._handle(messages, reports)
         else:
