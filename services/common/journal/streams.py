@@ -95,6 +95,10 @@ async def keep_connected(
         closed.set()
 
     await connect(url, name=name, on_closed=on_closed, client=client)
+    # The client takes some cancellations for failed attempts, and goes on.
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
     checked = -1
     while not closed.is_set():
         connection = client.stats["reconnects"]
