@@ -18,15 +18,16 @@ const MAIN = fileURLToPath(new URL('../main.js', import.meta.url))
  * @param {string} what for the failure's message
  * @param {() => T | Promise<T>} look
  * @param {number} [most] milliseconds
+ * @param {number} [every] milliseconds
  * @returns {Promise<NonNullable<Awaited<T>>>}
  */
-export async function until(what, look, most = 20_000) {
+export async function until(what, look, most = 20_000, every = 20) {
 	const end = Date.now() + most
 	for (;;) {
 		const found = await look()
 		if (found) return found
 		if (Date.now() > end) throw new Error(`waited in vain until ${what}`)
-		await pause(20)
+		await pause(every)
 	}
 }
 
