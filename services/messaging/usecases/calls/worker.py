@@ -156,16 +156,22 @@ class TurnWorker:
                 end = await self._worked(turn, call, timer)
             await drained(self._finish(turn, end, timer))
         except asyncio.CancelledError:
-            if turn is not None:
-                with contextlib.suppress(UnavailableError):
-                    await self._store.release_turn(turn, retry_at=self._clock())
+            await self._give_back(turn, timedelta())
             raise
         except _LostError:
             log.info("a turn is somebody else's, or over", call_id=call_id, turn=number)
         except UnavailableError:
             log.warning("a turn waits for the database", call_id=call_id, turn=number)
+            await self._give_back(turn, timedelta())
         except Exception:
             log.exception("a turn failed; it is tried again", call_id=call_id, turn=number)
+            await self._give_back(turn, _FIRST_RETRY)
+
+    async def _give_back(self, turn: ClaimedTurn | None, pause: timedelta) -> None:
+        """Leave a turn to whoever is next; where that fails, its lease ends in time."""
+        if turn is not None:
+            with contextlib.suppress(UnavailableError):
+                await drained(self._store.release_turn(turn, retry_at=self._clock() + pause))
 
     def _over(self, turn: ClaimedTurn, call: Call) -> _End | None:
         """What becomes of a turn on which there is no work to do; None for any other."""
