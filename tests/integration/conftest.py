@@ -1,10 +1,14 @@
 """What integration tests share beyond the servers."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from services.messaging.store.database import Database
+from tests.support.journal import journal
+from tests.support.nats import NatsServer
+from tests.support.replaying import Setup
 from tests.support.sending import open_database
 
 
@@ -13,3 +17,22 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     """An open, migrated database of each kind."""
     async with open_database(database_url) as database:
         yield database
+
+
+@pytest.fixture
+def other_database_url(
+    request: pytest.FixtureRequest, database_url: str, tmp_path: Path
+) -> Iterator[str]:
+    """A second empty database of the same kind, without any tables yet."""
+    if database_url.startswith("sqlite"):
+        yield f"sqlite:///{tmp_path}/other.db"
+    else:
+        with request.getfixturevalue("postgres").database() as url:
+            yield url
+
+
+@pytest.fixture
+async def setup(nats_server: NatsServer, database_url: str, tmp_path: Path) -> AsyncIterator[Setup]:
+    """A running journal and a migrated database."""
+    async with journal(nats_server) as client, open_database(database_url) as database:
+        yield Setup(nats_server, client, database, tmp_path)

@@ -3,84 +3,25 @@
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
-from nats.aio.client import Client
-
 from services.common.journal.events import JournalEvent
 from services.common.journal.streams import INGEST_STREAM
 from services.messaging.domain.message import Template
 from services.messaging.store.database import Database
-from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.outbox import SqlOutboxStore
-from services.messaging.usecases.receive import Receive
-from tests.support.cli import MESSAGING, Ended, ended, start
+from tests.support.cli import MESSAGING, ended, start
 from tests.support.databases import migrated
-from tests.support.journal import consuming, journal, publish, settled
+from tests.support.journal import publish, settled
 from tests.support.nats import NatsServer
-from tests.support.receiving import message_event, receive, rows, state, status_event
+from tests.support.receiving import message_event, rows, state, status_event
+from tests.support.replaying import Setup
 from tests.support.sending import new_message, now, open_database, until
 
 EVER = "2000-01-01"
-
-
-@pytest.fixture
-def other_database_url(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> Any:
-    """A second empty database of the same kind, without any tables yet."""
-    if database_url.startswith("sqlite"):
-        yield f"sqlite:///{tmp_path}/other.db"
-    else:
-        with request.getfixturevalue("postgres").database() as url:
-            yield url
-
-
-class Setup:
-    """A journal, and a database that consumes it live."""
-
-    def __init__(self, server: NatsServer, client: Client, database: Database, folder: Path):
-        self.server = server
-        self.client = client
-        self.database = database
-        self._folder = folder
-
-    async def consume(self, *events: JournalEvent, duplicates: int = 1) -> None:
-        """Journal events and have them stored."""
-        await publish(self.client, *events, duplicates=duplicates)
-        async with consuming(self.client, live(self.database)):
-            await until(settled(self.client))
-
-    async def start(self, *options: str, into: str) -> asyncio.subprocess.Process:
-        """`switchboard replay` into a database."""
-        environ = {**MESSAGING, "NATS_URL": self.server.url, "DATABASE_URL": into}
-        return await start("replay", *options, folder=self._folder, environ=environ)
-
-    async def replay(self, *options: str, into: str) -> Ended:
-        """`switchboard replay` to its end."""
-        return await ended(await self.start(*options, into=into))
-
-
-@pytest.fixture
-async def setup(nats_server: NatsServer, database_url: str, tmp_path: Path) -> AsyncIterator[Setup]:
-    """A running journal and a migrated database."""
-    async with journal(nats_server) as client, open_database(database_url) as database:
-        yield Setup(nats_server, client, database, tmp_path)
-
-
-def live(database: Database) -> Receive:
-    """The use case as messaging runs it, but for the assistant."""
-    return receive(SqlIngestStore(database), clock=lambda: datetime.now(UTC), replies=None)
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
-    async with open_database(url) as database:
-        yield database
 
 
 async def send_template(database: Database) -> str:
@@ -130,7 +71,7 @@ async def test_an_empty_database_gets_the_same_state(setup: Setup, other_databas
     assert first.code == 0, first.err
     assert "creating its tables" in first.err
     assert "messages  " in first.out
-    async with opened(other_database_url) as database:
+    async with open_database(other_database_url) as database:
         expected, found = await state(setup.database), await state(database)
         assert inbound(found) == inbound(expected)
         assert len(found["messages"]) == 400
@@ -177,7 +118,7 @@ async def test_time_and_kind_choose_what_is_replayed(setup: Setup, other_databas
     async def numbers(*options: str) -> list[list[int]]:
         replayed = await setup.replay(*options, into=other_database_url)
         assert replayed.code == 0, replayed.err
-        async with opened(other_database_url) as database:
+        async with open_database(other_database_url) as database:
             sids = [row["provider_message_id"] for row in await rows(database, "messages")]
             parked = await rows(database, "parked_statuses")
         return [sorted({int(sid[2:]) // 10 for sid in sids}), [len(sids), len(parked)]]
@@ -196,7 +137,7 @@ async def test_a_stopped_replay_can_be_gone_on_with(setup: Setup, other_database
     await asyncio.gather(*(publish(setup.client, message_event(n)) for n in range(6000)))
     migrated(other_database_url)
     process = await setup.start("--since", EVER, into=other_database_url)
-    async with opened(other_database_url) as database:
+    async with open_database(other_database_url) as database:
 
         async def begun() -> bool:
             return bool(await rows(database, "contacts"))
@@ -223,7 +164,7 @@ async def test_what_cannot_be_stored_is_skipped_with_its_reason(
     replayed = await setup.replay("--since", EVER, into=other_database_url)
     assert replayed.code == 0, replayed.err
     assert "INGEST 2: no headers" in replayed.out
-    async with opened(other_database_url) as database:
+    async with open_database(other_database_url) as database:
         assert len(await rows(database, "messages")) == 2
 
 

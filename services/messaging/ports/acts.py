@@ -161,7 +161,9 @@ class ActRestorer(Protocol):
     """Puts acts of the journal back into a database."""
 
     async def restore(self, acts: Sequence[Act]) -> RestoreResult:
-        """Store acts that aren't there yet, in whatever order, and what follows from them.
+        """Store acts that aren't there yet, and what follows from them.
+
+        The order matters only so far that a message finds those it refers to.
 
         A message that is restored is never due: until its end is restored, too, its outcome is
         unknown, and nobody looks it up before `release` or for an hour.

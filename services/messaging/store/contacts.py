@@ -280,7 +280,10 @@ async def _conversations(
         for contact_id, party in zip(contact_ids, parties, strict=True)
     ]
     found = dict(known)
-    missing = {pair: party for pair, party in zip(pairs, parties, strict=True) if pair not in found}
+    missing: dict[tuple[int, str], Party] = {}
+    for pair, party in zip(pairs, parties, strict=True):
+        if pair not in found:
+            missing.setdefault(pair, party)
     if missing:
         opened = {
             pair: {

@@ -51,7 +51,7 @@ class SqlActRestorer:
         self._clock = clock
 
     async def restore(self, acts: Sequence[Act]) -> RestoreResult:
-        """Store acts that aren't there yet, in whatever order, and what follows from them."""
+        """Store acts that aren't there yet, and what follows from them."""
         opened = [act for act in acts if isinstance(act, Opened)]
         queued = [act for act in acts if isinstance(act, Queued)]
         pauses = [act for act in acts if isinstance(act, Paused | Resumed)]

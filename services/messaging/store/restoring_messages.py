@@ -76,6 +76,16 @@ async def restore_messages(
         MessageRow.conversation_id,
     )
     ids = {row.public_id: row for row in inserted}
+    # One of this batch may reply to another of it.
+    await update_many(
+        connection,
+        MessageRow,
+        {
+            row.id: {"reply_to_id": ids[target].id}
+            for key, row in ids.items()
+            if (target := acts[key].reply_to_message_id) in ids
+        },
+    )
     acts = {key: act for key, act in acts.items() if key in ids}
     await insert_many(
         connection,
