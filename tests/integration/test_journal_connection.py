@@ -2,12 +2,15 @@
 
 import asyncio
 
+import pytest
 from nats.aio.client import Client
 
 from services.common.journal.streams import keep_connected
 from tests.support.nats import NatsServer, free_port
 
 
+# The client leaves its socket to the process's end when it is cut short.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_stop_is_heard_at_any_moment_of_connecting(nats_server: NatsServer) -> None:
     """Whenever it is cancelled, it ends: a service told to stop as it starts must not hang."""
     for url in (nats_server.url, f"nats://127.0.0.1:{free_port()}"):

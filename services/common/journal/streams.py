@@ -28,6 +28,8 @@ DEAD_STREAM = "DEAD"
 DEAD_SUBJECTS = "dead.>"
 DUPLICATE_WINDOW_SECONDS = 600.0
 
+_CANCEL_SECONDS = 0.1
+
 
 async def connect(
     url: str,
@@ -89,16 +91,34 @@ async def keep_connected(
     Raises:
         ConnectionError: The client has given up for good.
     """
+    keeping = asyncio.create_task(
+        _keep_connected(client, url, name=name, replicas=replicas, max_bytes=max_bytes, ready=ready)
+    )
+    try:
+        await asyncio.wait([keeping])
+    finally:
+        # The client may take a cancellation for a failed attempt, and goes on.
+        while not keeping.done():
+            keeping.cancel()
+            await asyncio.wait([keeping], timeout=_CANCEL_SECONDS)
+    keeping.result()
+
+
+async def _keep_connected(
+    client: Client,
+    url: str,
+    *,
+    name: str,
+    replicas: int,
+    max_bytes: int,
+    ready: asyncio.Event | None,
+) -> None:
     closed = asyncio.Event()
 
     async def on_closed() -> None:
         closed.set()
 
     await connect(url, name=name, on_closed=on_closed, client=client)
-    # The client takes some cancellations for failed attempts, and goes on.
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
     checked = -1
     while not closed.is_set():
         connection = client.stats["reconnects"]
