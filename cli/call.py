@@ -135,16 +135,15 @@ async def _follow(
     client: httpx.AsyncClient, voice: "VoiceServiceAsyncStub", address: str, sid: str
 ) -> Any:
     """Print the timeline as it grows; returns the call once it has ended."""
-    known, recorded = 0, 0
+    known, understood = 0, 0
     while True:
         parameters = {"after": known, "wait": _POLL_SECONDS}
         news = await _ask(client, "GET", f"{address}/timeline", params=parameters)
         for entry in news:
-            if entry["gap_ms"] is not None and recorded:
-                await _understood(voice, sid, recorded)
+            if entry["gap_ms"] is not None:
+                understood = await _understood(voice, sid, understood)
             if line := _line(entry):
                 print(f"{entry['ms']:>7,} ms  {line}", flush=True)
-            recorded += entry["kind"] == "recorded"
         known += len(news)
         if any(entry["kind"] == "ended" for entry in news):
             return await _ask(client, "GET", address)
@@ -188,12 +187,14 @@ def _line(entry: dict[str, Any]) -> str | None:
     return None
 
 
-async def _understood(voice: "VoiceServiceAsyncStub", sid: str, number: int) -> None:
-    """Print what was understood of a turn, now that it is answered."""
+async def _understood(voice: "VoiceServiceAsyncStub", sid: str, known: int) -> int:
+    """Print what was understood after turn `known`; returns the last turn that was."""
     found = (await voice.GetCall(GetCallRequest(id=sid))).call
     for turn in found.turns:
-        if turn.number == number and turn.transcript:
+        if turn.number > known and turn.transcript:
             print(f"{'':>10}  understood: {turn.transcript}", flush=True)
+            known = turn.number
+    return known
 
 
 async def _stored(voice: "VoiceServiceAsyncStub", sid: str) -> Call:
