@@ -12,9 +12,10 @@ from services.common.journal.reading import read_events
 from services.common.journal.streams import ACTS_STREAM, INGEST_STREAM
 from services.messaging.consumers.act_events import decode_act
 from services.messaging.consumers.decoding import decode
-from services.messaging.domain.contact import InboundMessage
+from services.messaging.domain.contact import InboundMessage, SamePerson
 from services.messaging.domain.message import Author, Media, StatusReport, Template
 from services.messaging.ports.acts import Act, Attempted, Ended, Opened
+from services.messaging.ports.sending import ClaimedSend
 from services.messaging.providers.twilio import webhooks
 from services.messaging.store.acts import SqlActLog
 from services.messaging.store.database import Database
@@ -29,8 +30,10 @@ from tests.support.acting import (
     running_system,
     sending,
 )
-from tests.support.receiving import clear, receive, rows
+from tests.support.journal import publish
+from tests.support.receiving import clear, receive, rows, status_event
 from tests.support.replaying import Setup, differences, public_state
+from tests.support.sandbox import OUR_NUMBER
 from tests.support.sending import (
     ANY_TIME,
     NOBODY,
@@ -40,6 +43,7 @@ from tests.support.sending import (
     open_database,
     open_sandbox,
     running,
+    twilio,
     until,
     until_settled,
 )
@@ -101,7 +105,7 @@ async def journaled_acts(client: Client) -> list[Act]:
     ]
 
 
-async def journaled_webhooks(client: Client) -> list[InboundMessage | StatusReport]:
+async def journaled_webhooks(client: Client) -> list[InboundMessage | StatusReport | SamePerson]:
     js = client.jetstream()
     last = (await js.stream_info(INGEST_STREAM)).state.last_seq
     return [
@@ -259,6 +263,64 @@ async def test_what_was_never_tried_is_sent_once(setup: Setup, other_database_ur
             await until_settled(database)
         assert [one.body for one in first.state.messages.values()] == ["Waiting"]
         assert not second.state.messages
+
+
+async def test_a_report_proves_what_the_lost_end_would_have_said(
+    setup: Setup, other_database_url: str
+) -> None:
+    """A report that carries our id settles a message whose end is lost, also when the report came
+    to the journal before the message did."""
+    store = SqlOutboxStore(setup.database, now, ANY_TIME)
+    message, _ = await store.enqueue(new_message("Hello", to=ADA))
+    await publish(setup.client, status_event("SMearly", "sent", message_id=message.id))
+    await act_publisher(setup.client, setup.database).publish()
+    replayed = await setup.replay("--since", EVER, into=other_database_url)
+    assert replayed.code == 0, replayed.err
+    async with open_database(other_database_url) as database:
+        assert await outbox_states(database) == []
+        [row] = await rows(database, "messages")
+        assert (row["provider_message_id"], row["status"]) == ("SMearly", "sent")
+        assert await rows(database, "parked_statuses") == []
+
+
+async def test_what_has_no_text_takes_nothing_from_others(
+    setup: Setup, other_database_url: str
+) -> None:
+    """A template whose end is lost isn't taken for the text that was sent after it, and isn't sent
+    once more."""
+    store = SqlOutboxStore(setup.database, now, ANY_TIME)
+    await store.enqueue(new_message("", to=ADA, template=Template(f"HX{0:032x}")))
+    await store.enqueue(new_message("Hello", to=ADA))
+    await act_publisher(setup.client, setup.database).publish()
+    replayed = await setup.replay("--since", EVER, into=other_database_url)
+    assert replayed.code == 0, replayed.err
+    async with (
+        open_database(other_database_url) as database,
+        open_sandbox() as first,
+        open_sandbox() as second,
+        twilio(first.base_url) as lost,
+    ):
+        # Twilio refused the template and has the text; neither came into the journal.
+        await lost.send(claimed("Hello", ADA))
+        async with sending(database, first, second, NOBODY):
+            await until_settled(database)
+        assert [one.body for one in first.state.messages.values()] == ["Hello"]
+        statuses = {row["body"]: row["error_code"] for row in await rows(database, "messages")}
+        assert statuses == {"": "lost", "Hello": None}
+
+
+def claimed(body: str, to: str) -> ClaimedSend:
+    return ClaimedSend(
+        message_id="0" * 32,
+        provider="twilio",
+        contact_address=f"whatsapp:{to}",
+        own_address=OUR_NUMBER,
+        body=body,
+        attempt=1,
+        first_attempt_at=now(),
+        last_attempt_at=now(),
+        lease_until=now(),
+    )
 
 
 async def test_a_backup_learns_what_happened_after_it(

@@ -10,10 +10,16 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
-from services.common.journal.streams import INGEST_STREAM, ensure_ingest_consumer, ensure_streams
+from services.common.journal.streams import (
+    ACTS_STREAM,
+    INGEST_STREAM,
+    ensure_acts_stream,
+    ensure_ingest_consumer,
+    ensure_streams,
+)
 from services.messaging.consumers.durable import Durable
 from services.messaging.consumers.ingest import DURABLE
-from services.messaging.consumers.retention import remove_old_events
+from services.messaging.consumers.retention import remove_old_acts, remove_old_events
 from tests.support.edge import journal_client
 from tests.support.nats import NatsServer
 
@@ -174,3 +180,15 @@ async def test_a_durable_without_a_filter_keeps_its_place(js: JetStreamContext) 
     with pytest.raises(nats.errors.TimeoutError):
         await subscription.fetch(1, timeout=0.5)
     await subscription.unsubscribe()
+
+
+async def test_old_acts_go(js: JetStreamContext) -> None:
+    """What messaging did goes when it is old, whoever has read it or not."""
+    await ensure_acts_stream(js, replicas=1, max_bytes=1024 * 1024)
+    for number in range(5):
+        await js.publish("acts.message.queued", str(number).encode())
+    between = datetime.now(UTC)
+    await js.publish("acts.message.queued", b"5")
+    assert await remove_old_acts(js, before=between) == 5
+    assert (await js.stream_info(ACTS_STREAM)).state.first_seq == 6
+    assert await remove_old_acts(js, before=between) == 0

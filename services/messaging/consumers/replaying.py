@@ -234,10 +234,8 @@ class Replay:
             except PoisonError as error:
                 self._skip(message, str(error))
                 continue
-            if isinstance(content, Opened) and self._opened_before:
-                if content.at >= self._opened_before:
-                    continue
-            events.append((message, content))
+            if not self._is_later(content):
+                events.append((message, content))
         for together in _in_groups(events):
             if not await self._store(together, stop):
                 return False
@@ -248,6 +246,14 @@ class Replay:
         self._progress.oldest = self._progress.oldest or batch[0].metadata.timestamp
         self._progress.position = batch[-1].metadata.timestamp
         return True
+
+    def _is_later(self, content: Content) -> bool:
+        """Whether a conversation was begun after the time that is replayed."""
+        return (
+            isinstance(content, Opened)
+            and self._opened_before is not None
+            and content.at >= self._opened_before
+        )
 
     def _decode(self, message: Msg) -> Content:
         if message.metadata.stream == ACTS_STREAM:

@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from services.common.journal.streams import INGEST_STREAM, INGEST_SUBJECTS
+from services.common.journal.streams import ACTS_STREAM, INGEST_STREAM
 from services.messaging.consumers.durable import Durable
 from services.messaging.ports.clock import Clock
 
@@ -50,7 +50,30 @@ async def keep_journal_short(
         else:
             if removed:
                 log.info("old events were removed from the journal", events=removed)
+        try:
+            await remove_old_acts(client.jetstream(), before=clock() - max_age)
+        except NotFoundError:
+            # Nothing was done yet.
+            pass
+        except (nats.errors.Error, OSError) as error:
+            log.warning("old acts stay in the journal for now", error=repr(error))
         await asyncio.sleep(every_seconds)
+
+
+async def remove_old_acts(js: JetStreamContext, *, before: datetime) -> int:
+    """Remove what messaging did and journaled before a time; returns how much.
+
+    Nobody has to have handled it: it is there for a replay alone.
+
+    Raises:
+        nats.errors.Error: The broker didn't answer, or there is no such stream.
+    """
+    state = (await js.stream_info(ACTS_STREAM)).state
+    end = await _first_since(js, ACTS_STREAM, state.first_seq, state.last_seq, before)
+    if state.messages == 0 or end <= state.first_seq:
+        return 0
+    await js.purge_stream(ACTS_STREAM, seq=end)
+    return state.messages - (await js.stream_info(ACTS_STREAM)).state.messages
 
 
 async def remove_old_events(
@@ -62,7 +85,7 @@ async def remove_old_events(
         nats.errors.Error: The broker didn't answer, or one of the consumers isn't there.
     """
     state = (await js.stream_info(INGEST_STREAM)).state
-    end = await _first_since(js, state.first_seq, state.last_seq, before)
+    end = await _first_since(js, INGEST_STREAM, state.first_seq, state.last_seq, before)
     for durable in durables:
         end = min(end, await _first_unhandled(js, durable, state.last_seq))
     if state.messages == 0 or end <= state.first_seq:
@@ -88,14 +111,16 @@ async def _first_unhandled(js: JetStreamContext, durable: Durable, last: int) ->
     return found.seq or acknowledged + 1
 
 
-async def _first_since(js: JetStreamContext, low: int, high: int, time: datetime) -> int:
+async def _first_since(
+    js: JetStreamContext, stream: str, low: int, high: int, time: datetime
+) -> int:
     """The first sequence journaled at `time` or later; `high + 1` when there is none."""
     high += 1
     while low < high:
         middle = (low + high) // 2
         try:
             # The next one that is left, for sequences may be missing.
-            found = await js.get_msg(INGEST_STREAM, seq=middle, subject=INGEST_SUBJECTS, next=True)
+            found = await js.get_msg(stream, seq=middle, subject=">", next=True)
         except NotFoundError:
             high = middle
             continue

@@ -89,6 +89,7 @@ async def claim_unknown(
             OutboxRow.state == UNKNOWN,
             OutboxRow.due_at <= now,
             or_(OutboxRow.lease_until.is_(None), OutboxRow.lease_until <= now),
+            _takes_from_nobody(),
         )
         .limit(limit)
     )
@@ -152,6 +153,24 @@ async def _begin_attempts(
             }
             for row in rows
         ],
+    )
+
+
+def _takes_from_nobody() -> ColumnElement[bool]:
+    """A restored message that only the provider knows the text of may be whatever is listed.
+
+    A conversation may have several that are unknown after a replay: those with a text first.
+    """
+    other, message = aliased(OutboxRow), aliased(MessageRow)
+    with_a_text = (
+        select(other.conversation_id)
+        .join(message, message.id == other.message_id)
+        .where(other.restored, other.state == UNKNOWN, message.body != "")
+    )
+    return or_(
+        OutboxRow.restored.is_(False),
+        MessageRow.body != "",
+        OutboxRow.conversation_id.not_in(with_a_text),
     )
 
 

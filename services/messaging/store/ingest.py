@@ -95,7 +95,13 @@ class SqlIngestStore:
 
     async def apply_parked(self, provider_message_ids: Collection[str] | None = None) -> int:
         """Apply parked reports whose message has become known; returns how many."""
-        query = _applicable(provider_message_ids)
+        total = 0
+        if provider_message_ids is None:
+            # First: what they settle makes more messages known by the provider's id.
+            total = await self._apply(_hinted())
+        return total + await self._apply(_applicable(provider_message_ids))
+
+    async def _apply(self, query: Select[*tuple[Any, ...]]) -> int:
         total = 0
         while True:
             async with self._database.read() as connection:
@@ -108,12 +114,14 @@ class SqlIngestStore:
                         query.with_for_update(skip_locked=True, of=ParkedStatusRow)
                     )
                 ).all()
-                await apply_reports(connection, map(parked_report, rows))
+                unmatched = await apply_reports(connection, map(parked_report, rows))
+                left = {report.event_key for report in unmatched}
+                applied = [row.id for row in rows if row.event_key not in left]
                 await connection.execute(
-                    delete(ParkedStatusRow).where(ParkedStatusRow.id.in_([row.id for row in rows]))
+                    delete(ParkedStatusRow).where(ParkedStatusRow.id.in_(applied))
                 )
-            total += len(rows)
-            if len(rows) < _PARKED_AT_ONCE:
+            total += len(applied)
+            if len(rows) < _PARKED_AT_ONCE or not applied:
                 return total
 
     async def drop_parked(self, before: datetime) -> int:
@@ -145,6 +153,24 @@ def _applicable(provider_message_ids: Collection[str] | None) -> Select[*tuple[A
     if provider_message_ids is not None:
         query = query.where(ParkedStatusRow.provider_message_id.in_(provider_message_ids))
     return query
+
+
+def _hinted() -> Select[*tuple[Any, ...]]:
+    """Reports that name a message of ours which has no provider's id yet."""
+    return (
+        select(*ParkedStatusRow.__table__.columns)
+        .join(
+            MessageRow,
+            and_(
+                MessageRow.public_id == ParkedStatusRow.message_id,
+                MessageRow.provider == ParkedStatusRow.provider,
+                MessageRow.direction == Direction.OUTBOUND.value,
+                MessageRow.provider_message_id.is_(None),
+            ),
+        )
+        .order_by(ParkedStatusRow.id)
+        .limit(_PARKED_AT_ONCE)
+    )
 
 
 async def _store_messages(connection: AsyncConnection, received: Iterable[ReceivedMessage]) -> int:

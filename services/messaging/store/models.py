@@ -287,6 +287,8 @@ class ParkedStatusRow(Base):
     event_key: Mapped[str] = mapped_column(String(255), unique=True)
     provider: Mapped[str] = mapped_column(String(16))
     provider_message_id: Mapped[str] = mapped_column(String(128))
+    # Our own id of the message, where the provider handed it back.
+    message_id: Mapped[str | None] = mapped_column(String(64))
     status: Mapped[str | None] = mapped_column(String(16))
     error_code: Mapped[str | None] = mapped_column(String(32))
     error_message: Mapped[str | None] = mapped_column(Text)

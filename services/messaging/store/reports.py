@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Row, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -30,6 +30,8 @@ from services.messaging.store.rows import (
     delivery_of,
     delivery_values,
 )
+
+_MAX_MESSAGE_ID: Final = 64
 
 
 @dataclass(slots=True)
@@ -101,6 +103,8 @@ async def park(connection: AsyncConnection, reports: Sequence[StatusReport]) -> 
                 "event_key": report.event_key,
                 "provider": report.provider,
                 "provider_message_id": report.provider_message_id,
+                # Whatever came in the query string; ours are never longer.
+                "message_id": (report.message_id or "")[:_MAX_MESSAGE_ID] or None,
                 "status": report.status.value if report.status else None,
                 "error_code": report.error_code,
                 "error_message": report.error_message,
@@ -122,6 +126,7 @@ def parked_report(row: Row[*tuple[Any, ...]]) -> StatusReport:
         provider_message_id=row.provider_message_id,
         status=MessageStatus(row.status) if row.status else None,
         moment=Moment(row.occurred_at, TimeSource(row.source)),
+        message_id=row.message_id,
         error_code=row.error_code,
         error_message=row.error_message,
         origin=row.origin or "",

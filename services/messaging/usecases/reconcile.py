@@ -16,6 +16,10 @@ another program that sends the same text, or anything while our template is unde
 number to the same contact at the same time can't be told from us. A
 status callback that carries our message id settles the message at any time, also while it waits to
 be sent again.
+
+A message that a replay brought back without its end may be with any provider: all are asked. A
+conversation may then have several of unknown outcome, so those without a text of their own are
+looked up last, and given up rather than sent again.
 """
 
 import asyncio
@@ -48,8 +52,7 @@ _BETWEEN_RELEASES = timedelta(minutes=1)
 _LOST: Final = SendOutcome(
     OutcomeKind.REJECTED,
     error_code="lost",
-    error_message="a replay brought it back without its end, and not every provider can tell"
-    " whether it sent it",
+    error_message="a replay brought it back without its end, and whether it was sent can't be told",
 )
 
 
@@ -191,7 +194,9 @@ class Reconciler:
                 return elsewhere, found
             if found.kind is OutcomeKind.UNKNOWN:
                 return message, found
-        return message, outcome
+        own = self._providers[message.provider]
+        # Without a text of its own another may have been taken for it, and it for another.
+        return message, outcome if message.body or own.absorbs_repeats else _LOST
 
     async def _outcome_with(self, message: ClaimedSend) -> SendOutcome:
         provider = self._providers.get(message.provider)
