@@ -61,8 +61,8 @@ def played(text: str) -> Play:
     return Play(audio_id(text))
 
 
-def listening(turn: int, seconds: int = 60) -> Script:
-    return (Record(turn, seconds, 2), AfterSilence(turn))
+def listening(turn: int, seconds: int = 60, silence: int = 2) -> Script:
+    return (Record(turn, seconds, silence), AfterSilence(turn))
 
 
 def asked_for_message(why: Phrase, turn: int, language: str = "en-US") -> Script:
@@ -70,7 +70,7 @@ def asked_for_message(why: Phrase, turn: int, language: str = "en-US") -> Script
     return (
         said(why, language),
         said(Phrase.LEAVE_MESSAGE, language),
-        Record(turn, 180, 4, beep=True, voicemail=True),
+        Record(turn, 180, 5, beep=True, voicemail=True),
         said(Phrase.GOODBYE, language),
         HangUp(),
     )
@@ -188,17 +188,20 @@ async def test_silence_is_asked_about_twice(url: str) -> None:
     It makes no difference whether nothing was recorded or nothing could be heard in it.
     """
     async with open_line(url) as line:
-        first = (said(Phrase.NOT_HEARD), *listening(2))
+        first = (said(Phrase.NOT_HEARD), *listening(2, silence=5))
         assert await line.ask(Silent(1)) == first
         line.recordings.files["RE-CA1-2"] = QUIET
         await line.says(2)
-        assert await line.ask(Recorded(2)) == (said(Phrase.STILL_NOT_HEARD), *listening(3))
+        assert await line.ask(Recorded(2)) == (
+            said(Phrase.STILL_NOT_HEARD),
+            *listening(3, silence=5),
+        )
         await line.receive.silent(seen(), 3)
         assert await line.ask(Silent(3)) == (said(Phrase.GOODBYE_UNHEARD), HangUp())
         assert await line.ask(Silent(1)) == first
         await line.says(4)
         await line.over(4)
-        assert await line.ask(Silent(5)) == (said(Phrase.NOT_HEARD), *listening(6))
+        assert await line.ask(Silent(5)) == (said(Phrase.NOT_HEARD), *listening(6, silence=5))
 
 
 async def test_keys(url: str) -> None:

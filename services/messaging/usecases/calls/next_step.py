@@ -99,6 +99,8 @@ class CallRules:
         transfer_to: E.164 of who takes over; None when nobody does.
         longest_wait: After so long without an answer the caller is asked to leave a message.
         silence_seconds: Silence that ends what a caller says, also at its beginning.
+        patient_seconds: The same for callers who said nothing before, or leave a message: they
+            are thinking.
     """
 
     language: str
@@ -110,6 +112,7 @@ class CallRules:
     transfer_to: str | None = None
     longest_wait: timedelta = timedelta(seconds=30)
     silence_seconds: int = 2
+    patient_seconds: int = 5
     max_speech_seconds: int = 60
     max_message_seconds: int = 180
     dial_timeout_seconds: int = 25
@@ -184,7 +187,7 @@ class NextStep:
             if not self._rules.answers:
                 return self._message(Phrase.NOBODY_THERE, language, 1)
             greeting = self._prompts.step(Phrase.GREETING, language)
-            return (greeting, *self._listen(1, self._rules.max_length))
+            return (greeting, *self._listen(1, self._rules.max_length, self._rules.silence_seconds))
         if self._rules.message_when_closed:
             return self._message(Phrase.CLOSED, language, 1)
         return (self._prompts.step(Phrase.CLOSED, language), HangUp())
@@ -260,7 +263,9 @@ class NextStep:
         language = self._spoken(call)
         if in_a_row > len(_REPROMPTS):
             return (self._prompts.step(Phrase.GOODBYE_UNHEARD, language), HangUp())
-        return self._go_on(call, turn.number, language, _REPROMPTS[in_a_row - 1])
+        return self._go_on(
+            call, turn.number, language, _REPROMPTS[in_a_row - 1], silence=self._patience
+        )
 
     async def _not_ready(
         self, call_id: str, call: Call | None, event: Recorded | Silent | Played, part: int
@@ -290,7 +295,13 @@ class NextStep:
         return self._message(Phrase.SORRY, language, event.turn + 1)
 
     def _go_on(
-        self, call: Call | None, turn: int, language: str, phrase: Phrase | None = None
+        self,
+        call: Call | None,
+        turn: int,
+        language: str,
+        phrase: Phrase | None = None,
+        *,
+        silence: int | None = None,
     ) -> Script:
         """Listen to the caller once more, if there is time for it."""
         left = self._rules.max_length
@@ -299,13 +310,13 @@ class NextStep:
         if turn >= self._rules.max_turns or left < timedelta(seconds=1):
             return (self._prompts.step(Phrase.OUT_OF_TIME, language), HangUp())
         words = () if phrase is None else (self._prompts.step(phrase, language),)
-        return (*words, *self._listen(turn + 1, left))
+        return (*words, *self._listen(turn + 1, left, silence or self._rules.silence_seconds))
 
-    def _listen(self, turn: int, left: timedelta) -> Script:
+    def _listen(self, turn: int, left: timedelta, silence: int) -> Script:
         record = Record(
             turn,
             max_seconds=min(self._rules.max_speech_seconds, int(left.total_seconds())),
-            silence_seconds=self._rules.silence_seconds,
+            silence_seconds=silence,
         )
         return (record, AfterSilence(turn))
 
@@ -315,8 +326,7 @@ class NextStep:
         record = Record(
             turn,
             max_seconds=self._rules.max_message_seconds,
-            # People think while they leave a message.
-            silence_seconds=max(4, self._rules.silence_seconds),
+            silence_seconds=self._patience,
             beep=True,
             voicemail=True,
         )
@@ -327,6 +337,10 @@ class NextStep:
             say(Phrase.GOODBYE, language),
             HangUp(),
         )
+
+    @property
+    def _patience(self) -> int:
+        return max(self._rules.patient_seconds, self._rules.silence_seconds)
 
     def _dial(self, number: str, turn: int) -> Dial:
         return Dial(number, self._rules.dial_timeout_seconds, turn)

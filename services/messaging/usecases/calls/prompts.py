@@ -13,6 +13,7 @@ from services.messaging.domain.script import Play, Say
 log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 60.0
+_LONGEST_REFRESH_SECONDS = 600.0
 
 
 class Speak(Protocol):
@@ -41,8 +42,9 @@ class Prompts:
         self._speak = speak
         self._language = language
         self._own_texts = own_texts
-        # The audio store counts a file as gone in the last quarter of its life.
-        self._refresh_seconds = retention.total_seconds() / 8
+        # The audio store counts a file as gone in the last quarter of its life. Sooner, because
+        # somebody may have emptied the store.
+        self._refresh_seconds = min(retention.total_seconds() / 8, _LONGEST_REFRESH_SECONDS)
         self._rendered: dict[tuple[Phrase, str], str] = {}
 
     def step(self, phrase: Phrase, language: str) -> Play | Say:
