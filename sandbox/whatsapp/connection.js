@@ -18,7 +18,7 @@ export class Connection {
 	#noise = new Noise()
 	/** @type {'hello' | 'finish' | 'open'} */
 	#stage = 'hello'
-	/** What is to be sent when the state behind it is saved; null ends the connection. @type {(BinaryNode | Buffer | null)[]} */
+	/** What is to be sent when the state behind it is saved; null ends the connection. @type {((() => Buffer) | null)[]} */
 	#out = []
 	#delayed = Promise.resolve()
 	#ids = 0
@@ -40,7 +40,8 @@ export class Connection {
 
 	/** Send after the work at hand is saved. @param {BinaryNode} node */
 	send(node) {
-		this.#out.push(node)
+		const stanza = encodeBinaryNode(node)
+		this.#out.push(() => this.#noise.seal(stanza))
 	}
 
 	/** A question of the server's own. @param {BinaryNode[]} content */
@@ -51,7 +52,8 @@ export class Connection {
 	/** Send a last stanza and close. @param {BinaryNode} node */
 	end(node) {
 		this.active = false
-		this.#out.push(node, null)
+		this.send(node)
+		this.#out.push(null)
 	}
 
 	/** Close without a word. */
@@ -68,7 +70,7 @@ export class Connection {
 			this.#delayed = this.#delayed.then(async () => {
 				if (delay) await new Promise((resolve) => setTimeout(resolve, delay))
 				if (item === null) this.#socket.close()
-				else this.#socket.send(Buffer.isBuffer(item) ? item : this.#noise.seal(encodeBinaryNode(item)))
+				else this.#socket.send(item())
 			})
 		}
 	}
@@ -77,7 +79,8 @@ export class Connection {
 	async #frame(frame) {
 		if (this.#stage === 'hello') {
 			this.#stage = 'finish'
-			this.#out.push(this.#noise.hello(frame))
+			const hello = this.#noise.hello(frame)
+			this.#out.push(() => hello)
 		} else if (this.#stage === 'finish') {
 			this.#stage = 'open'
 			const { key, payload } = this.#noise.finish(frame)

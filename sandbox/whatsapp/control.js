@@ -3,6 +3,7 @@
 import { createServer } from 'node:http'
 import { randomInt } from 'node:crypto'
 
+import { BufferJSON } from './library.js'
 import { newParty } from './party.js'
 import { PairingError } from './pairing.js'
 
@@ -30,7 +31,7 @@ const ROUTES = {
 		account: { phone: data.account.phone, lid: data.account.lid, sent: data.account.sent },
 		queue: data.queue.map(({ node, retries }) => ({ kind: node.tag, id: node.attrs.id, retries })),
 		empty: data.empty,
-		lost: data.lost,
+		refused: data.refused,
 		violations: data.violations,
 		faults,
 	}),
@@ -42,6 +43,7 @@ const ROUTES = {
 		media.fault = faults.media
 		return faults
 	},
+	'POST /stanza': ({ client }, node) => client?.send(node),
 	'POST /end': (server, { how = 'cut' }) => server.end(how),
 	'GET /contacts': ({ data }) => data.contacts.map(visible),
 	'POST /contacts': (server, body) => {
@@ -64,6 +66,9 @@ const ROUTES = {
 		const arrival = contactOf(server, phone).received.find((one) => one.id === id)
 		if (!arrival) throw new Refused(404, 'id: that message is not on this phone')
 		server.messages.receipt({ phone, id, to: arrival.to, type }, at ? Date.parse(at) : undefined)
+	},
+	'POST /contacts/:phone/reinstall': (server, _, phone) => {
+		contactOf(server, phone).party = newParty()
 	},
 	'POST /owner/messages': async (server, body) => {
 		paired(server)
@@ -94,7 +99,7 @@ export function controlServer(server) {
 async function bodyOf(request) {
 	let text = ''
 	for await (const part of request) text += part
-	return text ? JSON.parse(text) : {}
+	return text ? JSON.parse(text, BufferJSON.reviver) : {}
 }
 
 /** @param {Server} server @param {string} phone */

@@ -62,16 +62,18 @@ export class Messages {
 			if (enc.attrs.type === 'pkmsg')
 				verifyDevice(getBinaryNodeChildBuffer(node, 'device-identity'), data.companion.identity, this.#server.phone.identity.public)
 			filled ||= phone === contact
-			try {
-				if (phone === contact && faults.undecryptable-- > 0) throw new Error('a fault')
-				const message = proto.Message.decode(await party.decrypt(this.#server.companionJid, enc))
-				const inner = message.deviceSentMessage?.message ?? message
-				if (phone === contact) this.#arrived(contact, id, to, await describe(inner, media))
-				else if (node.attrs.category !== 'peer') arrive(data.account.sent, id, to, await describe(inner, media))
-			} catch {
-				if (phone === contact) this.#askAgain(connection, contact, id, to)
+			let plaintext
+			if (phone === contact && faults.undecryptable > 0) faults.undecryptable -= 1
+			else plaintext = await party.decrypt(this.#server.companionJid, enc).catch(() => undefined)
+			if (!plaintext) {
+				if (phone === contact) this.#askAgain(contact, id, to)
+				continue
 			}
-			faults.undecryptable = Math.max(faults.undecryptable, 0)
+			const message = proto.Message.decode(plaintext)
+			if (node.attrs.category === 'peer') continue
+			const content = await describe(message.deviceSentMessage?.message ?? message, media)
+			if (phone === contact) this.#arrived(contact, id, to, content)
+			else arrive(data.account.sent, id, to, content)
 		}
 		if (!filled) data.empty.push(id)
 		if (faults.swallow_acks > 0) faults.swallow_acks -= 1
@@ -92,7 +94,7 @@ export class Messages {
 		const [entry] = this.#server.data.queue.filter((pending) => pending.node.tag === tag && pending.node.attrs.id === id)
 		// After a retry receipt comes an error too, and the message is on its way again.
 		if (error && entry?.retries) return
-		if (error && entry) this.#server.data.lost.push(id)
+		if (error && entry) this.#server.data.refused.push(id)
 		this.#forget((pending) => pending.tag === tag && pending.attrs.id === id && (tag === 'message' || pending.attrs.type === type))
 	}
 
@@ -173,19 +175,17 @@ export class Messages {
 		data.queue = data.queue.filter(({ node }) => !test(node))
 	}
 
-	/** A phone that can't read a message says so. @param {Connection} connection @param {Contact} contact @param {string} id @param {string} to */
-	#askAgain(connection, contact, id, to) {
+	/** A phone that can't read a message says so. @param {Contact} contact @param {string} id @param {string} to */
+	#askAgain(contact, id, to) {
 		const count = (this.#asked.get(id) ?? 0) + 1
 		this.#asked.set(id, count)
 		if (count > MOST_RETRIES) return
-		connection.send({
-			tag: 'receipt',
-			attrs: { from: to, id, type: 'retry', t: seconds() },
-			content: [
-				{ tag: 'retry', attrs: { count: String(count), id, t: seconds(), v: '1' } },
-				{ tag: 'registration', attrs: {}, content: this.#server.party(contact).registration },
-			],
-		})
+		/** @type {BinaryNode[]} */
+		const content = [
+			{ tag: 'retry', attrs: { count: String(count), id, t: seconds(), v: '1' } },
+			{ tag: 'registration', attrs: {}, content: this.#server.party(contact).registration },
+		]
+		this.#enqueue({ node: { tag: 'receipt', attrs: { from: to, id, type: 'retry', t: seconds() }, content }, retries: 0 })
 	}
 
 	/** @param {string} id @param {BinaryNode} node the program's retry receipt */
@@ -196,7 +196,7 @@ export class Messages {
 		if (!entry?.plaintext || !phone) return
 		entry.retries += 1
 		if (entry.retries > MOST_RETRIES) {
-			data.lost.push(id)
+			data.refused.push(id)
 			return this.#forget((pending) => pending === entry.node)
 		}
 		const party = this.#server.party(phone)

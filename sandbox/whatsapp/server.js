@@ -138,8 +138,8 @@ export class Server {
 
 	/** @param {Contact | Account} phone @returns {Party} */
 	party(phone) {
-		let party = this.#parties.get(phone)
-		if (!party) this.#parties.set(phone, (party = new Party(phone.party)))
+		let party = this.#parties.get(phone.party)
+		if (!party) this.#parties.set(phone.party, (party = new Party(phone.party)))
 		return party
 	}
 

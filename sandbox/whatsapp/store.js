@@ -63,7 +63,7 @@ import { newParty } from './party.js'
  * @property {Pending[]} queue
  * @property {Step[]} steps what contacts will do by themselves
  * @property {string[]} empty ids of messages that came without anything in them for their addressee
- * @property {string[]} lost ids of messages that the client refused and that nobody will send again
+ * @property {string[]} refused ids of messages that the program has refused: decrypted before, or not at all
  * @property {string[]} violations what a real server or phone would not have taken
  */
 
@@ -85,7 +85,7 @@ export class Store {
 					queue: [],
 					steps: [],
 					empty: [],
-					lost: [],
+					refused: [],
 					violations: [],
 				}
 		this.save()

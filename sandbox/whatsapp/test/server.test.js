@@ -138,6 +138,17 @@ test('a phone that cannot read a message gets it again under the same id', async
 	await until('it comes again', async () => (await server.shown(DANA))[0]?.id === id)
 })
 
+test('a contact with a new phone is written to and read', async (t) => {
+	const { server, client } = await paired(t)
+	await client.ack(await client.send(JID, { text: 'one' }))
+	await client.message(await server.write(DANA, { type: 'text', text: 'two' }))
+	await server.ask(`POST /contacts/${DANA}/reinstall`)
+	const id = await client.send(JID, { text: 'three' })
+	await until('it comes again', async () => (await server.shown(DANA)).some((one) => one.id === id))
+	await server.ask(`POST /contacts/${DANA}/reinstall`)
+	await client.message(await server.write(DANA, { type: 'text', text: 'four' }))
+})
+
 test('a client that lost its keys asks again and reads', async (t) => {
 	const { server, client } = await paired(t)
 	await client.message(await server.write(DANA, { type: 'text', text: 'one' }))
