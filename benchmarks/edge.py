@@ -82,6 +82,7 @@ def _signed_request(number: int) -> bytes:
 def _server(name: str, nats_url: str, folder: Path) -> Iterator[tuple[int, int]]:
     """Yields the server's port and process."""
     port = free_port()
+    internal = free_port() if name == "edge" else port
     command = {
         "edge": [sys.executable, "-m", "services.webhook"],
         "fastapi": [sys.executable, "-m", "benchmarks.noop_fastapi", str(port)],
@@ -99,6 +100,7 @@ def _server(name: str, nats_url: str, folder: Path) -> Iterator[tuple[int, int]]
             "TWILIO_AUTH_TOKEN": _TOKEN,
             "NATS_URL": nats_url,
             "WEBHOOK_PORT": str(port),
+            "METRICS_PORT": str(internal),
             "LOG_LEVEL": "warning",
             "SPILL_PATH": str(folder / "spill.db"),
         },
@@ -107,7 +109,7 @@ def _server(name: str, nats_url: str, folder: Path) -> Iterator[tuple[int, int]]
     try:
         for _ in range(100):
             with contextlib.suppress(httpx.HTTPError):
-                answer = httpx.get(f"http://127.0.0.1:{port}/internal/health")
+                answer = httpx.get(f"http://127.0.0.1:{internal}/internal/health")
                 if name != "edge" or answer.json()["status"] == "ok":
                     break
             asyncio.run(asyncio.sleep(0.1))

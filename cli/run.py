@@ -157,10 +157,11 @@ def _welcome(console: Console, stack: Stack, folder: DataFolder) -> None:
     rows = {
         "Webhooks": at.webhook,
         "API": f"{at.webhook}/api/whatsapp",
-        "Health": f"{at.health}/api/health",
+        "Status page": at.health,
         "gRPC": at.grpc,
         **({"Sandbox": at.sandbox} if at.sandbox else {}),
         **({} if stack.own_database else {"Database": "where DATABASE_URL says"}),
+        "Metrics": ", ".join(f"{name} :{port}" for name, port in stack.metrics_ports.items()),
         "Data": str(folder.path),
         "Logs": str(folder.logs),
     }
@@ -168,6 +169,7 @@ def _welcome(console: Console, stack: Stack, folder: DataFolder) -> None:
         _say(console, f"  {name:<13}  {value}")
     if at.sandbox:
         _say(console, f'Try in another terminal: make say TEXT="{EXAMPLE_TEXT}"')
+        _say(console, f'or a telephone call:     make call TEXT="{EXAMPLE_TEXT} | Goodbye"')
     else:
         public = stack.variables["PUBLIC_HOST"].rstrip("/")
         _say(console, f"In Twilio's console: messages go to {public}/webhook/whatsapp/incoming,")

@@ -1,6 +1,8 @@
 """What `switchboard run` starts: the parts, their order, and the variables they get."""
 
+import contextlib
 import json
+import socket
 import sys
 import sysconfig
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,12 +26,16 @@ class Stack:
     Attributes:
         variables: What every part gets as its environment.
         own_database: Whether messages are kept in the folder, not where DATABASE_URL says.
+        metrics_ports: The internal port of each service, chosen anew at every start.
         overruled: Variables that were set, but that a run decides by itself.
     """
 
     def __init__(self, environment: Environment, settings: RunSettings, folder: DataFolder) -> None:
         self._settings = settings
         self._folder = folder
+        self.metrics_ports = dict(
+            zip(("webhook", "messaging", "health"), _free_ports(3), strict=True)
+        )
         self._sandbox = environment.sandbox
         given = {name: value for name, value in environment.variables.items() if value}
         defaults = {
@@ -49,13 +55,15 @@ class Stack:
             "NATS_URL": f"nats://{folder.token('nats')}@{_HOST}:{settings.switchboard_nats_port}",
             "JETSTREAM_REPLICAS": "1",
             "WEBHOOK_PORT": str(settings.switchboard_http_port),
-            "WEBHOOK_INTERNAL_URL": f"http://{_HOST}:{settings.switchboard_http_port}",
+            "WEBHOOK_INTERNAL_URL": f"http://{_HOST}:{self.metrics_ports['webhook']}",
             "HEALTH_PORT": str(settings.switchboard_health_port),
             "MESSAGING_GRPC_BIND": f"{_HOST}:{settings.switchboard_grpc_port}",
             "MESSAGING_GRPC_ADDRESS": f"{_HOST}:{settings.switchboard_grpc_port}",
             "SWITCHBOARD_SANDBOX_PORT": str(settings.switchboard_sandbox_port),
-            # The log files are read for warnings, and one metrics port can't serve all parts.
+            # The log files are read for warnings.
             "LOG_FORMAT": "json",
+            # One port can't serve all parts: each gets its own.
+            "METRICS_HOST": _HOST,
             "METRICS_PORT": "",
         }
         # Parts talk to each other directly, whatever proxy this machine uses.
@@ -127,7 +135,8 @@ class Stack:
     def parts(self) -> list[Part]:
         """The parts in the order of starting: each one after those it talks to."""
         at = self.addresses
-        webhook = partial(http_answers, f"{at.webhook}/internal/health", true="journal_connected")
+        internal = self.variables["WEBHOOK_INTERNAL_URL"]
+        webhook = partial(http_answers, f"{internal}/internal/health", true="journal_connected")
         health = partial(http_answers, f"{at.health}/api/health/readiness")
         sandbox = partial(http_answers, f"{at.sandbox}/sandbox/health")
         return [
@@ -141,7 +150,9 @@ class Stack:
         ]
 
     def _module(self, name: str, module: str, ready: Callable[[], Awaitable[bool]]) -> Part:
-        return Part(name, _python(module), self.variables, ready)
+        port = self.metrics_ports.get(name)
+        own = {} if port is None else {"METRICS_PORT": str(port)}
+        return Part(name, _python(module), {**self.variables, **own}, ready)
 
     def _nats(self) -> Part:
         config = self._folder.path / "nats.conf"
@@ -166,6 +177,15 @@ authorization {{
         command = [str(program) if program.exists() else "nats-server", "--config", str(config)]
         ready = partial(jetstream_answers, self.variables["NATS_URL"])
         return Part("NATS", command, self.variables, ready)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports of this machine that nothing listens on now; all open at once, so that they differ."""
+    with contextlib.ExitStack() as listening:
+        listeners = [
+            listening.enter_context(socket.create_server((_HOST, 0))) for _ in range(count)
+        ]
+        return [int(listener.getsockname()[1]) for listener in listeners]
 
 
 def _python(module: str) -> list[str]:

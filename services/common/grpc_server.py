@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hmac
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from services.common.errors import (
     InvalidInputError,
@@ -26,9 +28,38 @@ log = structlog.get_logger(__name__)
 ERROR_DOMAIN = "switchboard"
 _REFUSAL = "the metadata 'authorization' has no valid token"
 _HEALTH_PREFIX = f"/{health.SERVICE_NAME}/"
+_OK = "OK"
+_TARGETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 StreamHandler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], AsyncGenerator[Any, None]]
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Coroutine[Any, Any, Any]]
+
+
+class _Calls:
+    """Counts and measures calls, by method and code."""
+
+    def __init__(self, registry: CollectorRegistry | None) -> None:
+        self._total = Counter(
+            "switchboard_grpc_requests_total",
+            "Calls of gRPC methods that have ended, streams included, by method and code.",
+            ["method", "code"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "switchboard_grpc_request_seconds",
+            "Time that calls of gRPC methods took; without streams, which may last.",
+            ["method"],
+            buckets=_TARGETS,
+            registry=registry,
+        )
+
+    def ended(self, method: str, code: str, seconds: float | None) -> None:
+        """Take note of a call; no time for a stream."""
+        # Only methods that exist come here, so the label is bounded.
+        name = method.rpartition("/")[2]
+        self._total.labels(name, code).inc()
+        if seconds is not None:
+            self._seconds.labels(name).observe(seconds)
 
 
 class _Guard(grpc.aio.ServerInterceptor):
@@ -38,7 +69,10 @@ class _Guard(grpc.aio.ServerInterceptor):
     reach the client with its text.
     """
 
-    def __init__(self, tokens: Sequence[str], max_concurrent: int, max_seconds: float) -> None:
+    def __init__(
+        self, tokens: Sequence[str], max_concurrent: int, max_seconds: float, calls: _Calls
+    ) -> None:
+        self._calls = calls
         self._expected = [f"Bearer {token}".encode() for token in tokens]
         self._max_concurrent = max_concurrent
         self._running: set[asyncio.Task[Any]] = set()
@@ -73,14 +107,22 @@ class _Guard(grpc.aio.ServerInterceptor):
 
     def _guarded(self, method: str, allowed: bool, call: Handler) -> Handler:
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            began, code = time.perf_counter(), _OK
             try:
                 return await self._answer(allowed, call(request, context))
+            except asyncio.CancelledError:
+                code = grpc.StatusCode.CANCELLED.name
+                raise
             except TimeoutError:
+                code = grpc.StatusCode.DEADLINE_EXCEEDED.name
                 await context.abort(
                     grpc.StatusCode.DEADLINE_EXCEEDED, f"not done within {self._max_seconds:g} s"
                 )
             except Exception as error:  # noqa: BLE001 - It is turned into a status, and logged.
+                code = _code_of(error)
                 await _fail(context, error, method)
+            finally:
+                self._calls.ended(method, code, time.perf_counter() - began)
 
         return guarded
 
@@ -92,16 +134,22 @@ class _Guard(grpc.aio.ServerInterceptor):
         ) -> AsyncGenerator[Any, None]:
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - A coroutine runs in a task.
+            code = _OK
             try:
                 self._admit(allowed, len(self._streams))
                 self._streams.add(task)
                 async with contextlib.aclosing(call(request, context)) as responses:
                     async for response in responses:
                         yield response
+            except (asyncio.CancelledError, GeneratorExit):
+                code = grpc.StatusCode.CANCELLED.name
+                raise
             except Exception as error:  # noqa: BLE001 - It is turned into a status, and logged.
+                code = _code_of(error)
                 await _fail(context, error, method)
             finally:
                 self._streams.discard(task)
+                self._calls.ended(method, code, None)
 
         return guarded
 
@@ -137,6 +185,10 @@ class _Guard(grpc.aio.ServerInterceptor):
         # Nobody may be waiting for its error any more.
         if not task.cancelled():
             task.exception()
+
+
+def _code_of(error: Exception) -> str:
+    return error.grpc_code if isinstance(error, SwitchboardError) else "INTERNAL"
 
 
 async def _fail(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str) -> None:
@@ -204,8 +256,9 @@ class GrpcServer:
         max_concurrent: int = 256,
         max_seconds: float = 30.0,
         max_message_bytes: int = 1024 * 1024,
+        registry: CollectorRegistry | None = None,
     ) -> None:
-        self._guard = _Guard(tokens, max_concurrent, max_seconds)
+        self._guard = _Guard(tokens, max_concurrent, max_seconds, _Calls(registry))
         self._server = grpc.aio.server(
             interceptors=[self._guard],
             options=[

@@ -153,6 +153,11 @@ class CommonSettings(Settings):
     )
     metrics_port: Port | None = Field(
         None,
-        description="internal port for Prometheus; none when unset",
+        description="internal port for Prometheus and for health, never public; none when unset",
         examples=["9100"],
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        description="address of the internal port; 0.0.0.0 for all, as in a container",
+        examples=["127.0.0.1"],
     )

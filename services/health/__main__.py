@@ -1,15 +1,31 @@
 """`python -m services.health`."""
 
 import asyncio
+import contextlib
 
-import grpc.aio
 import httpx
 import structlog
+from nats.aio.client import Client
 
+from services.common.configuration import configuration_finding
+from services.common.grpc_client import open_channel
 from services.common.http_server import serving_http
+from services.common.journal.streams import connect
 from services.common.lifecycle import run_service, run_until_stopped
+from services.common.metrics import process_registry, serving_metrics, watch_event_loop
+from services.common.monitor import Monitor, Probe
+from services.health.access import Access
 from services.health.app import build_app
-from services.health.checks import Monitor, grpc_probe, webhook_probe
+from services.health.metrics import ProbeMetrics
+from services.health.probes import (
+    MESSAGING,
+    NATS,
+    WEBHOOK,
+    messaging_probe,
+    nats_probe,
+    webhook_probe,
+)
+from services.health.report import Report
 from services.health.settings import HealthSettings
 
 log = structlog.get_logger(__name__)
@@ -17,31 +33,70 @@ log = structlog.get_logger(__name__)
 
 async def serve(settings: HealthSettings, stop: asyncio.Event) -> None:
     """Probe and serve until `stop` is set."""
-    async with (
-        httpx.AsyncClient(trust_env=False, timeout=None) as client,  # noqa: S113 - the monitor limits
-        grpc.aio.insecure_channel(
-            settings.messaging_grpc_address,
-            options=[
-                # Not the default of up to two minutes between attempts to connect.
-                ("grpc.max_reconnect_backoff_ms", 2000),
-                # Components are asked directly, whatever proxy leads outside.
-                ("grpc.enable_http_proxy", 0),
-            ],
-        ) as channel,
-    ):
-        monitor = Monitor(
-            {
-                "webhook": webhook_probe(client, settings.webhook_internal_url),
-                "messaging": grpc_probe(channel),
-            },
-            interval_seconds=settings.health_probe_interval_seconds,
-            timeout_seconds=settings.health_probe_timeout_seconds,
+    registry = process_registry("health")
+    metrics = ProbeMetrics(registry)
+    client = Client()
+    channel = open_channel(settings.messaging_grpc_address, settings.messaging_token())
+    interval, timeout = (
+        settings.health_probe_interval_seconds,
+        settings.health_probe_timeout_seconds,
+    )
+    async with contextlib.AsyncExitStack() as closing:
+        closing.push_async_callback(_disconnect, client)
+        closing.push_async_callback(channel.close)
+        http = await closing.enter_async_context(
+            httpx.AsyncClient(trust_env=False, timeout=timeout)
         )
-        async with serving_http(
-            build_app(monitor), host=settings.health_host, port=settings.health_port
-        ) as port:
+        monitor = Monitor(
+            [
+                Probe(
+                    WEBHOOK, webhook_probe(http, settings.webhook_internal_url), interval, timeout
+                ),
+                Probe(MESSAGING, messaging_probe(channel, timeout), interval, timeout),
+                Probe(NATS, nats_probe(client), interval, timeout),
+            ],
+            on_probe=metrics.probed,
+        )
+        report = Report(monitor, configuration_finding(settings))
+        closing.enter_context(
+            serving_metrics(settings.metrics_port, registry, host=settings.metrics_host)
+        )
+        app = build_app(
+            report,
+            access=Access(settings.open_networks(), settings.keys()),
+            registry=registry,
+            trusted_proxies=settings.trusted_proxies,
+        )
+        async with serving_http(app, host=settings.health_host, port=settings.health_port) as port:
             log.info("health is ready", port=port)
-            await run_until_stopped(stop, monitor.run())
+            await run_until_stopped(
+                stop,
+                _stay_connected(client, settings.nats_url.get_secret_value()),
+                monitor.run(),
+                metrics.show(report),
+                watch_event_loop(registry),
+            )
+
+
+async def _stay_connected(client: Client, url: str) -> None:
+    """Connect, however long NATS stays away.
+
+    Raises:
+        ConnectionError: The client has given up for good.
+    """
+    closed = asyncio.Event()
+
+    async def on_closed() -> None:
+        closed.set()
+
+    await connect(url, name="switchboard-health", on_closed=on_closed, client=client)
+    await closed.wait()
+    raise ConnectionError("the NATS client has given up")
+
+
+async def _disconnect(client: Client) -> None:
+    if not client.is_closed:
+        await client.close()
 
 
 if __name__ == "__main__":

@@ -1,46 +1,109 @@
-"""Health over HTTP."""
+"""Health over HTTP. Every answer is made from memory: a request asks no component anything."""
 
-from dataclasses import asdict
+from collections.abc import Callable
 
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.health.checks import Monitor, overall
+from services.common.http_server import behind_proxies
+from services.health.access import Access
+from services.health.page import StatusPage
+from services.health.report import Report
 
-_NO_STORE = {"cache-control": "no-store"}
+_HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_NO_PAGE = "default-src 'none'; frame-ancestors 'none'"
 
 
-def build_app(monitor: Monitor) -> FastAPI:
-    """The application; it answers from what the monitor found, and asks nobody itself."""
+def build_app(
+    report: Report,
+    *,
+    access: Access,
+    registry: CollectorRegistry,
+    trusted_proxies: str = "127.0.0.1",
+) -> ASGIApp:
+    """The application.
+
+    Args:
+        trusted_proxies: Comma-separated addresses whose `X-Forwarded-For` names the sender.
+    """
     app = FastAPI(title="Switchboard health", docs_url=None, redoc_url=None, openapi_url=None)
+    page = StatusPage()
+    inside = [Depends(_only(access))]
 
     @app.get("/api/health")
     async def health() -> JSONResponse:
-        """The state of every component, always 200: it is a report."""
-        components = monitor.report()
-        content = {
-            "status": overall(components),
-            "components": {name: asdict(found) for name, found in components.items()},
-        }
-        return JSONResponse(content, headers=_NO_STORE)
+        """The status of every component, always 200: it is a report."""
+        return JSONResponse(report.basic())
+
+    @app.get("/api/health/detailed", dependencies=inside)
+    async def detailed() -> JSONResponse:
+        """All that is known, always 200."""
+        return JSONResponse(report.detailed())
 
     @app.get("/api/health/readiness")
     async def readiness() -> JSONResponse:
-        """200 when every component can work, else 503 with the reasons."""
-        reasons = {
-            name: found.reason
-            for name, found in monitor.report().items()
-            if found.status in ("down", "unknown")
-        }
+        """200 while everything critical works, else 503 with the reasons."""
+        reasons = report.unready()
         return JSONResponse(
-            {"ready": not reasons, "reasons": reasons},
-            status_code=503 if reasons else 200,
-            headers=_NO_STORE,
+            {"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200
         )
 
     @app.get("/api/health/liveness")
     async def liveness() -> JSONResponse:
         """200 while this process answers; other components have no say in it."""
-        return JSONResponse({"alive": True}, headers=_NO_STORE)
+        return JSONResponse({"alive": True})
 
-    return app
+    @app.get("/metrics", dependencies=inside)
+    async def metrics() -> Response:
+        """For Prometheus."""
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/", dependencies=inside)
+    async def status() -> HTMLResponse:
+        """For people."""
+        return HTMLResponse(
+            page.render(report.detailed()), headers={"content-security-policy": page.policy}
+        )
+
+    return behind_proxies(_Headers(app), trusted_proxies)
+
+
+def _only(access: Access) -> Callable[[Request], None]:
+    def check(request: Request) -> None:
+        if access.allows(request):
+            return
+        if access.has_keys:
+            raise HTTPException(
+                401,
+                "Send a key of HEALTH_KEYS as X-API-Key.",
+                headers={"www-authenticate": 'Basic realm="Switchboard health"'},
+            )
+        raise HTTPException(
+            403, "Only HEALTH_OPEN_NETWORKS may see this, and HEALTH_KEYS has no key."
+        )
+
+    return check
+
+
+class _Headers:
+    """Adds what every answer has."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*message["headers"], *_HEADERS]
+                if all(name != b"content-security-policy" for name, _ in headers):
+                    headers.append((b"content-security-policy", _NO_PAGE.encode()))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive, answer)

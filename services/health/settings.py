@@ -1,12 +1,35 @@
 """The environment that health reads."""
 
-from pydantic import Field
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated
 
-from services.common.settings import CommonSettings, HttpOrigin, Port
+from pydantic import AfterValidator, Field, SecretStr
+
+from services.common.settings import CommonSettings, HttpOrigin, Port, secret_list, split_list
+
+Network = IPv4Network | IPv6Network
+
+
+def _networks(value: str) -> str:
+    for one in split_list(value):
+        try:
+            ip_network(one)
+        except ValueError as error:
+            raise ValueError(
+                f"{one!r} is no network; write it as 10.0.0.0/8, or as a single address"
+            ) from error
+    return value
+
+
+def _long_enough(value: SecretStr) -> SecretStr:
+    if any(len(key) < 16 for key in secret_list(value)):
+        raise ValueError("every key must have 16 characters or more")
+    return value
 
 
 class HealthSettings(CommonSettings):
-    """Where health listens, and whom it asks."""
+    """Where health listens, whom it asks, and to whom it tells what."""
 
     health_host: str = Field(
         "127.0.0.1",
@@ -15,18 +38,56 @@ class HealthSettings(CommonSettings):
     )
     health_port: Port = Field(8081, description="port of health", examples=["8081"])
     webhook_internal_url: HttpOrigin = Field(
-        "http://127.0.0.1:8080",
-        description="origin at which health asks the webhook service",
-        examples=["http://webhook:8080"],
+        "http://127.0.0.1:9100",
+        description="origin of the webhook service's internal port, its METRICS_PORT",
+        examples=["http://webhook:9100"],
     )
     messaging_grpc_address: str = Field(
         "127.0.0.1:50051",
         description="host:port of messaging's gRPC server",
         examples=["messaging:50051"],
     )
+    grpc_token: SecretStr = Field(
+        description="token that gRPC callers must show; several, separated by commas, to rotate",
+        examples=["a-long-random-string"],
+    )
+    nats_url: SecretStr = Field(
+        description="NATS server with JetStream; several addresses separated by commas",
+        examples=["nats://token@127.0.0.1:4222"],
+    )
     health_probe_interval_seconds: float = Field(
-        5.0, gt=0, description="pause between two probes of a component", examples=["5"]
+        3.0, gt=0, description="pause between two probes of a component", examples=["3"]
     )
     health_probe_timeout_seconds: float = Field(
         2.0, gt=0, description="time a component has to answer a probe", examples=["2"]
     )
+    health_keys: Annotated[SecretStr, AfterValidator(_long_enough)] | None = Field(
+        None,
+        description=(
+            "keys that open the status page, the detailed report and the metrics from anywhere, as"
+            " X-API-Key or as the password a browser asks for; separated by commas"
+        ),
+        examples=["a-long-random-string"],
+    )
+    health_open_networks: Annotated[str, AfterValidator(_networks)] = Field(
+        "127.0.0.0/8,::1",
+        description="networks that see all of health without a key, separated by commas",
+        examples=["127.0.0.0/8,10.0.0.0/8"],
+    )
+    trusted_proxies: str = Field(
+        "127.0.0.1",
+        description="addresses or networks of proxies whose X-Forwarded-For is believed",
+        examples=["127.0.0.1,10.0.0.0/8"],
+    )
+
+    def open_networks(self) -> Sequence[Network]:
+        """Networks that need no key."""
+        return [ip_network(one) for one in split_list(self.health_open_networks)]
+
+    def keys(self) -> Sequence[str]:
+        """Keys that open everything."""
+        return secret_list(self.health_keys) if self.health_keys else ()
+
+    def messaging_token(self) -> str:
+        """What is shown to messaging."""
+        return secret_list(self.grpc_token)[0]

@@ -8,18 +8,17 @@ from datetime import UTC, datetime, timedelta
 import grpc.aio
 import structlog
 from nats.aio.client import Client
-from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
+from switchboard.health.v1 import health_service_pb2_grpc
 from switchboard.messaging.v1 import messaging_service_pb2_grpc
 from switchboard.voice.v1 import voice_service_pb2_grpc
 
-from services.common.errors import UnavailableError
 from services.common.grpc_server import GrpcServer
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import keep_connected
 from services.common.lifecycle import run_service, run_until_stopped
-from services.common.metrics import serving_metrics
+from services.common.metrics import process_registry, serving_metrics, watch_event_loop
 from services.common.settings import secret_list, split_list
 from services.messaging.assistant.openai_assistant import OpenAIAssistant
 from services.messaging.baileys_wiring import baileys_events, wire_baileys
@@ -32,10 +31,11 @@ from services.messaging.consumers.parked import sweep_parked
 from services.messaging.consumers.retention import keep_journal_short
 from services.messaging.domain.opt_out import OptOutWords
 from services.messaging.domain.phone import ContactAddresses
-from services.messaging.grpc_api import voice_servicer
+from services.messaging.grpc_api import health_servicer, voice_servicer
 from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
+from services.messaging.health_wiring import wire_health
 from services.messaging.ports.media import MediaSource
-from services.messaging.ports.sending import Provider, ProviderCondition
+from services.messaging.ports.sending import Provider, ProviderCondition, ProviderStatus
 from services.messaging.providers.baileys.addresses import PROVIDER as BAILEYS
 from services.messaging.providers.guarded_http import is_on_this_machine
 from services.messaging.providers.media_inspector import HttpMediaInspector
@@ -67,12 +67,12 @@ from services.messaging.usecases.receive import Receive, ReplyPolicy
 from services.messaging.usecases.reconcile import Reconciler
 from services.messaging.usecases.reply import Replies
 from services.messaging.usecases.send import SendMessage
+from services.messaging.usecases.vendors import NotedAssistant, VendorRecord
 from services.messaging.usecases.watch import Watch
 from services.messaging.voice_wiring import wire_voice
 
 log = structlog.get_logger(__name__)
 
-_GRPC_GRACE_SECONDS = 10.0
 _DATABASE_PROBE_SECONDS = 2.0
 
 
@@ -80,7 +80,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
     """Run messaging until `stop` is set."""
     if not await _database_is_ready(settings, stop):
         return
-    registry = CollectorRegistry()
+    registry = process_registry("messaging")
     client = Client()
     changes = ChangeSignal(client)
     database = Database(
@@ -111,7 +111,9 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             found[twilio.name] = twilio
             sources[twilio.name] = _twilio_media(settings)
         closing.push_async_callback(_disconnect, client)
-        closing.enter_context(serving_metrics(settings.metrics_port, registry))
+        closing.enter_context(
+            serving_metrics(settings.metrics_port, registry, host=settings.metrics_host)
+        )
         publisher = JournalPublisher(client)
         closing.push_async_callback(publisher.close)
         streams_ready = asyncio.Event()
@@ -197,14 +199,19 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             clock=_now,
             registry=registry,
         )
+        reader = SqlMessageReader(database)
+
+        def provider_statuses() -> list[ProviderStatus]:
+            return [breaker.status() for breaker in breakers.values()]
+
         servicer = MessagingServicer(
             send,
-            reader=SqlMessageReader(database),
+            reader=reader,
             conversations=SqlConversationStore(database, _now),
             watch=watch,
             addresses=addresses,
             media=media,
-            providers=lambda: [breaker.status() for breaker in breakers.values()],
+            providers=provider_statuses,
         )
         voice = None
         # Calls need the account alone, whoever carries WhatsApp.
@@ -220,8 +227,27 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 registry=registry,
                 clock=_now,
             )
+        assistant_record = VendorRecord("assistant", _now)
+        lost: FindLostWebhooks | None = None
+        durables = [DURABLE, *([voice_consumer.DURABLE] if voice else [])]
+        health = wire_health(
+            settings,
+            client=client,
+            database=database,
+            reader=reader,
+            durables=[durable.name for durable in durables],
+            providers=provider_statuses,
+            vendors=lambda: [
+                *([assistant_record.status()] if settings.openai_api_key else []),
+                *(voice.vendors() if voice else []),
+            ],
+            lost_webhooks=lambda: (lost.found_total, lost.looked_at) if lost else (0, None),
+            registry=registry,
+            clock=_now,
+        )
 
         def add_services(server: grpc.aio.Server) -> None:
+            health_service_pb2_grpc.add_HealthServiceServicer_to_server(health.servicer, server)
             messaging_service_pb2_grpc.add_MessagingServiceServicer_to_server(servicer, server)
             if voice is not None:
                 voice_service_pb2_grpc.add_VoiceServiceServicer_to_server(voice.servicer, server)
@@ -229,8 +255,13 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
         server = GrpcServer(
             address=settings.messaging_grpc_bind,
             tokens=secret_list(settings.grpc_token),
-            service_names=[SERVICE_NAME, *([voice_servicer.SERVICE_NAME] if voice else [])],
+            service_names=[
+                health_servicer.SERVICE_NAME,
+                SERVICE_NAME,
+                *([voice_servicer.SERVICE_NAME] if voice else []),
+            ],
             add_services=add_services,
+            registry=registry,
         )
         acts = ActPublisher(
             client,
@@ -257,7 +288,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             _consume(consumer, streams_ready),
             keep_journal_short(
                 client,
-                durables=[DURABLE, *([voice_consumer.DURABLE] if voice else [])],
+                durables=durables,
                 max_age=timedelta(days=settings.journal_retention_days),
                 clock=_now,
                 ready=streams_ready,
@@ -273,7 +304,9 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             changes.run(changed),
             watch.run(),
             acts.run(),
-            _serve_grpc(server, database),
+            health.monitor.run(),
+            health.serve(server),
+            watch_event_loop(registry),
             *(loop() for loop in (baileys.loops if baileys else ())),
             *(loop() for loop in (voice.loops if voice else ())),
         ]
@@ -301,7 +334,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             closing.push_async_callback(assistant.close)
             replies = Replies(
                 SqlReplyStore(database, _now, policy),
-                assistant,
+                NotedAssistant(assistant, assistant_record),
                 provider=settings.providers()[0],
                 clock=_now,
                 on_queued=dispatcher.wake,
@@ -371,25 +404,9 @@ async def _find_lost(lost: FindLostWebhooks, streams_ready: asyncio.Event) -> No
     await lost.run()
 
 
-async def _serve_grpc(server: GrpcServer, database: Database) -> None:
-    """Serve until cancelled; health says whether the database answers."""
-    await server.start()
-    try:
-        while True:
-            try:
-                await database.ping()
-            except UnavailableError:
-                log.warning("the database doesn't answer")
-                await server.set_serving(False)
-            else:
-                await server.set_serving(True)
-            await asyncio.sleep(_DATABASE_PROBE_SECONDS)
-    finally:
-        await server.stop(_GRPC_GRACE_SECONDS)
-
-
 async def _disconnect(client: Client) -> None:
-    if not client.is_closed:
+    # One that never connected can't be closed.
+    if client.is_connected or client.is_reconnecting:
         await client.close()
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +22,8 @@ from services.messaging.domain.phone import ContactAddresses
 from services.messaging.grpc_api.voice_servicer import VoiceServicer
 from services.messaging.openai_client import open_client
 from services.messaging.ports.clock import Clock
-from services.messaging.ports.speech import Synthesizer
+from services.messaging.ports.sending import ProviderStatus
+from services.messaging.ports.speech import Synthesizer, Talker, Transcriber
 from services.messaging.providers.twilio import voice_webhooks
 from services.messaging.providers.twilio.recordings import TwilioRecordings
 from services.messaging.providers.twilio.webhooks import PROVIDER
@@ -46,6 +47,7 @@ from services.messaging.usecases.calls.turn import Answering
 from services.messaging.usecases.calls.understanding import Understanding
 from services.messaging.usecases.calls.worker import TurnWorker
 from services.messaging.usecases.send import SendMessage
+from services.messaging.usecases.vendors import NotedTalker, NotedTranscriber, VendorRecord
 
 log = structlog.get_logger(__name__)
 
@@ -59,20 +61,23 @@ class Voice:
 
     Attributes:
         loops: Endless; each is to be run.
+        vendors: How those are that understand, answer and speak.
     """
 
     servicer: VoiceServicer
     loops: Sequence[Loop]
+    vendors: Callable[[], Sequence[ProviderStatus]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Vendors:
     """What is configured for understanding, answering and speaking."""
 
-    transcriber: OpenAITranscriber | None
-    talker: VoiceTalker | None
+    transcriber: Transcriber | None
+    talker: Talker | None
     synthesizers: Sequence[Synthesizer]
     model_dates: ModelDates | None
+    records: Sequence[VendorRecord] = ()
 
 
 def wire_voice(
@@ -158,6 +163,10 @@ def wire_voice(
             clock=clock,
         ),
         loops=loops,
+        vendors=lambda: [
+            *(record.status() for record in vendors.records),
+            *(replace(one, name=f"speech_{one.name}") for one in speaker.vendors()),
+        ],
     )
 
 
@@ -179,22 +188,31 @@ def _vendors(
         log.info("no vendor of speech: the provider of the call speaks")
     if client is None:
         return _Vendors(None, None, synthesizers, None)
+    transcription = VendorRecord("transcription", clock)
+    assistant = VendorRecord("call_assistant", clock)
     return _Vendors(
-        transcriber=OpenAITranscriber(
-            client,
-            model=settings.openai_transcribe_model,
-            timeout_seconds=settings.openai_transcribe_timeout_seconds,
-            keywords=split_list(settings.voice_keywords),
+        transcriber=NotedTranscriber(
+            OpenAITranscriber(
+                client,
+                model=settings.openai_transcribe_model,
+                timeout_seconds=settings.openai_transcribe_timeout_seconds,
+                keywords=split_list(settings.voice_keywords),
+            ),
+            transcription,
         ),
-        talker=VoiceTalker(
-            client,
-            model=model,
-            persona=settings.voice_persona,
-            can_transfer=settings.voice_transfer_to is not None,
-            timeout_seconds=settings.voice_answer_timeout_seconds,
-            reasoning_effort=settings.voice_reasoning_effort,
+        talker=NotedTalker(
+            VoiceTalker(
+                client,
+                model=model,
+                persona=settings.voice_persona,
+                can_transfer=settings.voice_transfer_to is not None,
+                timeout_seconds=settings.voice_answer_timeout_seconds,
+                reasoning_effort=settings.voice_reasoning_effort,
+            ),
+            assistant,
         ),
         synthesizers=synthesizers,
+        records=(transcription, assistant),
         model_dates=ModelDates(
             client,
             [

@@ -14,7 +14,7 @@ from services.common.http_server import serving_http
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import keep_connected
 from services.common.lifecycle import run_service, run_until_stopped
-from services.common.metrics import serving_metrics
+from services.common.metrics import process_registry, watch_event_loop
 from services.common.settings import split_list
 from services.webhook.api.app import build_api
 from services.webhook.api.keys import ApiKeys
@@ -24,6 +24,7 @@ from services.webhook.app import Edge
 from services.webhook.audio import audio_router
 from services.webhook.audio_cache import AudioCache
 from services.webhook.ingress import WebhookIngress
+from services.webhook.internal import build_internal
 from services.webhook.routes import WHATSAPP_ROUTES
 from services.webhook.settings import WebhookSettings
 from services.webhook.signature import SignatureVerifier
@@ -38,7 +39,7 @@ log = structlog.get_logger(__name__)
 
 async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
     """Run the edge until `stop` is set."""
-    registry = CollectorRegistry()
+    registry = process_registry("webhook")
     client = Client()
     streams_ready = asyncio.Event()
     journal = JournalPublisher(client, streams_ready=streams_ready)
@@ -78,9 +79,6 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
     audio = AudioCache(AudioBucket(client).get, max_bytes=settings.audio_cache_bytes)
     app = Edge(
         ingress=ingress,
-        journal=journal,
-        spill=spill,
-        signatures_bypassed=bypass,
         api=api,
         routers=[audio_router(audio, registry=registry), voicemail_router(voice)],
         trusted_proxies=settings.trusted_proxies,
@@ -95,25 +93,36 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
             ready=streams_ready,
         ),
         spill.forward(journal),
+        watch_event_loop(registry),
     ]
     if bypass:
         loops.append(_warn_of_bypass())
+    internal = build_internal(
+        journal, spill, registry=registry, settings=settings, signatures_bypassed=bypass
+    )
     await spill.open()
     try:
-        with serving_metrics(settings.metrics_port, registry):
-            async with serving_http(
-                app,
-                host=settings.webhook_host,
-                port=settings.webhook_port,
-            ) as port:
-                log.info("webhook is ready", port=port)
-                # What is there by now stays, and what a request makes is freed without the
-                # collector: it need not look often, nor at everything.
-                gc.freeze()
-                gc.set_threshold(10_000, 20, 20)
-                # Streams end first: the server waits for every open request.
-                with contextlib.closing(held):
-                    await run_until_stopped(stop, *loops)
+        async with contextlib.AsyncExitStack() as serving:
+            if settings.metrics_port is not None:
+                await serving.enter_async_context(
+                    serving_http(
+                        internal,
+                        host=settings.metrics_host,
+                        port=settings.metrics_port,
+                        drain_seconds=1,
+                    )
+                )
+            port = await serving.enter_async_context(
+                serving_http(app, host=settings.webhook_host, port=settings.webhook_port)
+            )
+            log.info("webhook is ready", port=port)
+            # What is there by now stays, and what a request makes is freed without the
+            # collector: it need not look often, nor at everything.
+            gc.freeze()
+            gc.set_threshold(10_000, 20, 20)
+            # Streams end first: the server waits for every open request.
+            with contextlib.closing(held):
+                await run_until_stopped(stop, *loops)
     finally:
         await channel.close()
         await journal.close()

@@ -1,16 +1,13 @@
-"""The edge's ASGI application: the webhooks, the API, audio, and its own health."""
+"""The edge's ASGI application: the webhooks, the API and audio."""
 
 from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.common.http_server import behind_proxies
-from services.common.journal.publisher import JournalPublisher
 from services.webhook.ingress import WebhookIngress
-from services.webhook.spill import Spill
 
 
 class Edge(FastAPI):
@@ -28,9 +25,6 @@ class Edge(FastAPI):
         self,
         *,
         ingress: WebhookIngress,
-        journal: JournalPublisher,
-        spill: Spill,
-        signatures_bypassed: bool,
         api: ASGIApp | None = None,
         routers: Sequence[APIRouter] = (),
         trusted_proxies: str = "127.0.0.1",
@@ -45,7 +39,6 @@ class Edge(FastAPI):
         self._ingress = ingress
         # The ingress asks who sent a request only when it refuses it.
         self._framework = behind_proxies(super().__call__, trusted_proxies)
-        self.include_router(_health_router(journal, spill, signatures_bypassed))
         for router in routers:
             self.include_router(router)
         if api is not None:
@@ -58,30 +51,3 @@ class Edge(FastAPI):
             await self._ingress(scope, receive, send)
         else:
             await self._framework(scope, receive, send)
-
-
-def _health_router(journal: JournalPublisher, spill: Spill, signatures_bypassed: bool) -> APIRouter:
-    router = APIRouter()
-
-    @router.get("/internal/health")
-    async def health() -> JSONResponse:
-        """200 while events can be stored somewhere, 503 when they would be refused."""
-        can_store = journal.connected or spill.accepting
-        whole = journal.connected and spill.accepting and not spill.events
-        status = "unavailable" if not can_store else "degraded"
-        if whole and not signatures_bypassed:
-            status = "ok"
-        return JSONResponse(
-            {
-                "status": status,
-                "journal_connected": journal.connected,
-                "spill_accepting": spill.accepting,
-                "spill_events": spill.events,
-                "spill_bytes": spill.bytes,
-                "signatures_bypassed": signatures_bypassed,
-            },
-            status_code=200 if can_store else 503,
-            headers={"cache-control": "no-store"},
-        )
-
-    return router

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import Receive, Scope, Send
 
 from services.common.errors import InvalidInputError
@@ -87,6 +87,17 @@ class WebhookIngress:
             for outcome in answers.OUTCOMES
         }
 
+        seconds = Histogram(
+            "switchboard_webhook_request_seconds",
+            "Time until a webhook whose event was stored is answered, by route.",
+            ["route"],
+            # Twilio gives up after 15 s; a message is to be answered within 50 ms, and a caller
+            # is kept waiting for up to 8 s.
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 8.0, 15.0),
+            registry=registry,
+        )
+        self._seconds = {name: seconds.labels(name) for name, _ in self._counts}
+
     def serves(self, path: str) -> bool:
         """Whether `path` is one of the webhooks' addresses."""
         return path in self._routes
@@ -112,6 +123,7 @@ class WebhookIngress:
                 await answers.send_nothing_to_do(send)
             else:
                 await answers.send_twiml(send, await route.responder.respond(event, began))
+            self._seconds[route.name].observe(self._monotonic() - began)
 
     async def _accept(self, route: WebhookRoute, scope: Scope, receive: Receive) -> JournalEvent:
         """Read and verify one request, in the order of what each check costs."""

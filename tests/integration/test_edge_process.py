@@ -23,11 +23,18 @@ class EdgeProcess:
     def __init__(self, environment: dict[str, str], log: Path) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        internal = free_port()
+        self.internal = f"http://127.0.0.1:{internal}"
         self.log = log
         with log.open("ab") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "services.webhook"],
-                env={"PATH": os.environ["PATH"], "WEBHOOK_PORT": str(self.port), **environment},
+                env={
+                    "PATH": os.environ["PATH"],
+                    "WEBHOOK_PORT": str(self.port),
+                    "METRICS_PORT": str(internal),
+                    **environment,
+                },
                 stderr=out,
             )
 
@@ -35,7 +42,7 @@ class EdgeProcess:
         deadline = time.monotonic() + 30
         while True:
             try:
-                httpx.get(self.url + "/internal/health").raise_for_status()
+                httpx.get(self.internal + "/internal/health").raise_for_status()
                 return
             except httpx.HTTPError:
                 if time.monotonic() > deadline or self.process.poll() is not None:
@@ -50,7 +57,7 @@ class EdgeProcess:
             time.sleep(0.05)
 
     def health(self) -> dict[str, object]:
-        return dict(httpx.get(self.url + "/internal/health").json())
+        return dict(httpx.get(self.internal + "/internal/health").json())
 
     def post(self, sid: str, sign: bool = True) -> int:
         headers = {"content-type": FORM}

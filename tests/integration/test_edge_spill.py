@@ -111,7 +111,7 @@ async def test_a_full_spill_is_503(nats_server: NatsServer, tmp_path: Path) -> N
         assert len(taken) == edge.spill.events
         assert refused[0].headers["retry-after"] == "5"
         assert edge.count("unavailable") == len(refused)
-        health = await edge.http.get("/internal/health")
+        health = await edge.internal.get("/internal/health")
         assert (health.status_code, health.json()["journal_connected"]) == (200, False)
 
 
@@ -127,10 +127,10 @@ async def test_an_unwritable_disk_is_503_and_recovers(
         await until(lambda: not client.is_connected)
         await limit_pages(edge.spill, 1)
         assert (await edge.post(INCOMING, message("SM1", Body="x" * 9000))).status_code == 503
-        assert (await edge.http.get("/internal/health")).status_code == 503
+        assert (await edge.internal.get("/internal/health")).status_code == 503
         await limit_pages(edge.spill, 1_000_000)
         assert (await edge.post(INCOMING, message("SM1", Body="x" * 9000))).status_code == 200
-        assert (await edge.http.get("/internal/health")).json()["status"] == "degraded"
+        assert (await edge.internal.get("/internal/health")).json()["status"] == "degraded"
 
 
 async def limit_pages(spill: Spill, pages: int) -> None:
@@ -143,7 +143,7 @@ async def test_health_tells_the_truth(edge: Edge, nats_server: NatsServer) -> No
     """Ok, then degraded while events wait on the disk, then ok again."""
 
     async def status() -> str:
-        return str((await edge.http.get("/internal/health")).json()["status"])
+        return str((await edge.internal.get("/internal/health")).json()["status"])
 
     assert await status() == "ok"
     nats_server.stop()

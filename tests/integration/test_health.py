@@ -1,117 +1,89 @@
-"""Health over real sockets: an edge and a gRPC server that come, suffer and go."""
+"""Health over real sockets: components that come, suffer and go."""
 
 import asyncio
+import base64
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import httpx
 import pytest
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
 
-from services.common.grpc_server import GrpcServer
 from services.common.http_server import serving_http
-from services.health.app import build_app
-from services.health.checks import Finding, Monitor, grpc_probe, webhook_probe
-from tests.support.nats import free_port
-
-WELL: dict[str, Any] = {
-    "journal_connected": True,
-    "spill_accepting": True,
-    "spill_events": 0,
-    "signatures_bypassed": False,
-}
+from services.common.monitor import ComponentReport
+from tests.support.health import FINE, KEY, FakeEdge, health, messaging, statuses, until
+from tests.support.nats import NatsServer, free_port
 
 
-class Edge:
-    """What the edge says about itself, on a real socket."""
+@dataclass
+class Around:
+    """What health asks."""
 
-    def __init__(self) -> None:
-        self.says = dict(WELL)
-        self.status_code = 200
-        self.app = FastAPI()
-        self.app.add_api_route("/internal/health", self._answer, response_model=None)
+    edge: FakeEdge
+    edge_url: str
+    messaging_port: int
+    nats: NatsServer
 
-    async def _answer(self) -> JSONResponse:
-        return JSONResponse(self.says, status_code=self.status_code)
-
-
-@contextlib.asynccontextmanager
-async def messaging(port: int) -> AsyncIterator[GrpcServer]:
-    server = GrpcServer(
-        address=f"127.0.0.1:{port}",
-        tokens=["token"],
-        service_names=[],
-        add_services=lambda _: None,
-    )
-    await server.start()
-    try:
-        await server.set_serving(True)
-        yield server
-    finally:
-        await server.stop(0)
+    def addresses(self) -> dict[str, str]:
+        return {
+            "edge": self.edge_url,
+            "messaging_address": f"127.0.0.1:{self.messaging_port}",
+            "nats_url": self.nats.url,
+        }
 
 
-@contextlib.asynccontextmanager
-async def health(edge_port: int, grpc_port: int) -> AsyncIterator[httpx.AsyncClient]:
-    async with (
-        httpx.AsyncClient() as asking,
-        grpc.aio.insecure_channel(
-            f"127.0.0.1:{grpc_port}", options=[("grpc.max_reconnect_backoff_ms", 100)]
-        ) as channel,
-    ):
-        monitor = Monitor(
-            {
-                "webhook": webhook_probe(asking, f"http://127.0.0.1:{edge_port}"),
-                "messaging": grpc_probe(channel),
-            },
-            interval_seconds=0.05,
-            timeout_seconds=1,
-        )
-        task = asyncio.create_task(monitor.run())
-        try:
-            async with (
-                serving_http(build_app(monitor), host="127.0.0.1", port=0) as port,
-                httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client,
-            ):
-                yield client
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+@pytest.fixture
+async def around(nats_server: NatsServer) -> AsyncIterator[Around]:
+    edge = FakeEdge()
+    async with serving_http(edge.app, host="127.0.0.1", port=0) as port:
+        yield Around(edge, f"http://127.0.0.1:{port}", free_port(), nats_server)
 
 
-async def until(
-    client: httpx.AsyncClient, path: str, holds: Callable[[httpx.Response], bool]
-) -> httpx.Response:
-    async with asyncio.timeout(10):
-        while not holds(response := await client.get(path)):  # noqa: ASYNC110 - a client can only ask
-            await asyncio.sleep(0.02)
-    return response
-
-
-async def test_ready_only_while_every_component_is() -> None:
-    """Readiness follows the components, names what is missing, and comes back by itself."""
-    edge, grpc_port = Edge(), free_port()
-    async with (
-        serving_http(edge.app, host="127.0.0.1", port=0) as edge_port,
-        health(edge_port, grpc_port) as client,
-    ):
+async def test_ready_only_while_everything_critical_is(around: Around) -> None:
+    """Readiness names what is missing, and comes back by itself."""
+    async with health(**around.addresses()) as client:
         response = await until(
             client, "/api/health/readiness", lambda r: set(r.json()["reasons"]) == {"messaging"}
         )
         assert response.status_code == 503
-        async with messaging(grpc_port) as server:
+        async with messaging(around.messaging_port):
             await until(client, "/api/health/readiness", lambda r: r.status_code == 200)
-            await server.set_serving(False)
-            response = await until(client, "/api/health/readiness", lambda r: r.status_code == 503)
-            assert response.json()["reasons"] == {"messaging": "it says that it is not serving"}
-        await until(client, "/api/health/readiness", lambda r: "no answer" in r.text)
+        gone = await until(client, "/api/health/readiness", lambda r: "no answer" in r.text)
+        assert gone.json()["reasons"].keys() == {"messaging", "database"}
         assert (await client.get("/api/health/liveness")).status_code == 200
+        async with messaging(around.messaging_port):
+            await until(client, "/api/health/readiness", lambda r: r.status_code == 200)
+
+
+async def test_what_only_messaging_sees_is_unknown_without_it(around: Around) -> None:
+    """A component that can't be asked is never called broken."""
+    async with health(**around.addresses()) as client:
+        async with messaging(around.messaging_port):
+            await statuses(client, database="ok", status="ok")
+        report = await statuses(client, messaging="down", database="unknown", status="down")
+        assert report["components"]["database"]["reason"] == "messaging can't be asked"
+        assert report["components"]["nats"]["status"] == "ok"
+        assert report["components"]["webhook"]["status"] == "ok"
+
+
+async def test_a_provider_that_is_down_degrades_the_whole(around: Around) -> None:
+    """Only what is critical takes readiness away."""
+    told = {
+        "database": FINE,
+        "whatsapp_twilio": ComponentReport("down", "failed 5 times in a row"),
+    }
+    async with messaging(around.messaging_port, told), health(**around.addresses()) as client:
+        report = await statuses(client, whatsapp_twilio="down", status="degraded")
+        assert report["components"]["whatsapp_twilio"]["reason"] == "failed 5 times in a row"
+        assert (await client.get("/api/health/readiness")).status_code == 200
+        told["database"] = ComponentReport("down", "the database doesn't answer")
+        await statuses(client, database="down", messaging="ok", status="down")
+        reasons = (await client.get("/api/health/readiness")).json()["reasons"]
+        assert reasons == {"database": "the database doesn't answer"}
 
 
 @pytest.mark.parametrize(
@@ -119,80 +91,167 @@ async def test_ready_only_while_every_component_is() -> None:
     [
         ({"journal_connected": False}, "the journal is away"),
         ({"spill_accepting": False}, "the spill takes no events"),
-        ({"spill_events": 3}, "events wait on disk for the journal"),
+        ({"spill_events": 3}, "events that wait on disk for the journal: 3"),
         ({"signatures_bypassed": True}, "signatures are not checked"),
     ],
 )
 async def test_an_edge_in_trouble_is_degraded_but_ready(
-    change: dict[str, Any], reason: str
+    around: Around, change: dict[str, Any], reason: str
 ) -> None:
     """An edge that still takes events stays ready, and health says what is wrong with it."""
-    edge, grpc_port = Edge(), free_port()
-    edge.says |= change
-    async with (
-        messaging(grpc_port),
-        serving_http(edge.app, host="127.0.0.1", port=0) as edge_port,
-        health(edge_port, grpc_port) as client,
-    ):
-        await until(client, "/api/health/readiness", lambda r: r.status_code == 200)
-        report = (await client.get("/api/health")).json()
+    around.edge.says |= change
+    async with messaging(around.messaging_port), health(**around.addresses()) as client:
+        report = await statuses(client, webhook="degraded", messaging="ok", nats="ok")
         assert report["status"] == "degraded"
         assert report["components"]["webhook"]["reason"] == reason
         assert report["components"]["webhook"]["age_seconds"] < 10
+        assert (await client.get("/api/health/readiness")).status_code == 200
 
 
-async def test_an_edge_that_refuses_events_is_not_ready() -> None:
+async def test_an_edge_that_refuses_events_is_not_ready(around: Around) -> None:
     """Events that would be lost are the worst that can happen to the edge."""
-    edge, grpc_port = Edge(), free_port()
-    edge.status_code = 503
+    around.edge.status_code = 503
+    async with messaging(around.messaging_port), health(**around.addresses()) as client:
+        await statuses(client, webhook="down", status="down", messaging="ok")
+        reasons = (await client.get("/api/health/readiness")).json()["reasons"]
+        assert "neither" in reasons["webhook"]
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["gone", "frozen"])
+async def test_nats_that_does_not_answer_is_down_until_it_does(
+    around: Around, frozen: bool
+) -> None:
+    """Gone, or frozen behind an open connection: it alone turns red, and green again."""
     async with (
-        messaging(grpc_port),
-        serving_http(edge.app, host="127.0.0.1", port=0) as edge_port,
-        health(edge_port, grpc_port) as client,
+        messaging(around.messaging_port),
+        health(**around.addresses(), timeout_seconds=3) as client,
     ):
-        response = await until(
-            client, "/api/health/readiness", lambda r: set(r.json()["reasons"]) == {"webhook"}
+        report = await statuses(client, nats="ok", status="ok")
+        assert report["components"]["nats"]["details"]["round_trip_seconds"] > 0
+        (around.nats.pause if frozen else around.nats.stop)()
+        report = await statuses(client, nats="down", status="down")
+        down = [name for name, one in report["components"].items() if one["status"] == "down"]
+        assert down == ["nats"]
+        (around.nats.resume if frozen else around.nats.start)()
+        await statuses(client, nats="ok", status="ok")
+
+
+async def test_a_wrong_token_is_named(around: Around) -> None:
+    """The report says which variable to look at."""
+    async with (
+        messaging(around.messaging_port),
+        health(**around.addresses(), token="another-token") as client,
+    ):
+        report = await statuses(client, messaging="down")
+        assert report["components"]["messaging"]["reason"] == "it refuses our GRPC_TOKEN"
+
+
+async def test_requests_cause_no_probes(around: Around) -> None:
+    """Two hundred readers at once are answered from memory."""
+    async with (
+        messaging(around.messaging_port),
+        health(**around.addresses(), interval_seconds=60) as client,
+    ):
+        await statuses(client, webhook="ok", messaging="ok", nats="ok")
+        asked = around.edge.asked
+        paths = ["/api/health", "/api/health/detailed", "/api/health/readiness", "/", "/metrics"]
+        answers = await asyncio.gather(*(client.get(path) for path in paths * 40))
+        assert {answer.status_code for answer in answers} == {200}
+        assert around.edge.asked == asked
+
+
+async def test_strangers_learn_only_whether_it_works(around: Around) -> None:
+    """Reasons, numbers, the page and metrics need an open network or a key."""
+    async with (
+        messaging(around.messaging_port),
+        health(**around.addresses(), open_networks="10.0.0.0/8") as client,
+    ):
+        for path in ("/api/health", "/api/health/readiness", "/api/health/liveness"):
+            assert (await client.get(path)).status_code in (200, 503)
+        assert "details" not in (await client.get("/api/health")).text
+        password = base64.b64encode(f"anyone:{KEY}".encode()).decode()
+        for path in ("/api/health/detailed", "/", "/metrics"):
+            refused = await client.get(path)
+            assert refused.status_code == 401
+            assert refused.headers["www-authenticate"].startswith("Basic")
+            for good in ({"x-api-key": KEY}, {"authorization": f"Basic {password}"}):
+                assert (await client.get(path, headers=good)).status_code == 200
+            for bad in (
+                {"x-api-key": KEY + "x"},
+                {"authorization": "Basic !"},
+                {"authorization": f"Bearer {KEY}"},
+            ):
+                assert (await client.get(path, headers=bad)).status_code == 401
+            forwarded = {"x-forwarded-for": "10.1.2.3"}
+            assert (await client.get(path, headers=forwarded)).status_code == 200
+
+
+async def test_the_page_shows_the_report_and_nothing_is_markup(around: Around) -> None:
+    """Each component stands there with its state and words; what components say is escaped."""
+    told = {
+        "database": FINE,
+        "whatsapp_baileys": ComponentReport(
+            "down",
+            "<script>alert(1)</script>",
+            {"state": "unavailable", "needs_pairing": True, "breaker": "closed"},
+        ),
+    }
+    async with messaging(around.messaging_port, told), health(**around.addresses()) as client:
+        await statuses(client, whatsapp_baileys="down", nats="ok", webhook="ok")
+        page = await client.get("/")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert page.headers["x-content-type-options"] == "nosniff"
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "<script>alert" not in page.text
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
+        for text in ("Webhook edge", "NATS JetStream", "WhatsApp Web (Baileys)", "Needs pairing"):
+            assert text in page.text
+        assert "http:" not in page.text
+        assert "https:" not in page.text
+
+
+async def test_no_answer_may_be_kept_or_sniffed(around: Around) -> None:
+    """Every answer, errors included, has the headers that keep it where it belongs."""
+    async with health(**around.addresses()) as client:
+        for path in ("/api/health", "/api/health/readiness", "/", "/metrics", "/nothing"):
+            headers = (await client.get(path)).headers
+            assert headers["cache-control"] == "no-store"
+            assert headers["x-content-type-options"] == "nosniff"
+            assert "default-src 'none'" in headers["content-security-policy"]
+
+
+async def test_components_are_metrics(around: Around) -> None:
+    """Prometheus learns the status of every component, and how long probes take."""
+    async with messaging(around.messaging_port), health(**around.addresses()) as client:
+        await until(
+            client,
+            "/metrics",
+            lambda r: 'component_status{component="database",status="ok"} 1.0' in r.text,
         )
-        assert "neither" in response.json()["reasons"]["webhook"]
+        text = (await client.get("/metrics")).text
+        assert 'switchboard_component_status{component="database",status="down"} 0.0' in text
+        assert 'switchboard_probe_seconds_count{component="nats"}' in text
 
 
-async def test_a_component_that_hangs_is_down_not_waited_for() -> None:
-    """One component without an answer delays neither the others nor the report."""
-
-    async def hang() -> Finding:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def well() -> Finding:
-        return Finding("ok")
-
-    monitor = Monitor({"stuck": hang, "well": well}, interval_seconds=0.05, timeout_seconds=0.1)
-    task = asyncio.create_task(monitor.run())
-    async with asyncio.timeout(10):
-        while monitor.report()["stuck"].status != "down":  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.02)
-    assert monitor.report()["well"].status == "ok"
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-async def test_an_old_finding_is_unknown() -> None:
-    """What was true long ago is never shown as the state of now."""
-    now = 0.0
-
-    async def well() -> Finding:
-        return Finding("ok")
-
-    monitor = Monitor({"well": well}, interval_seconds=5, timeout_seconds=1, clock=lambda: now)
-    assert monitor.report()["well"].status == "unknown"
-    task = asyncio.create_task(monitor.run())
-    await asyncio.sleep(0.05)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert monitor.report()["well"].status == "ok"
-    now = 60.0
-    assert monitor.report()["well"].status == "unknown"
-    assert monitor.report()["well"].age_seconds == 60
+async def test_what_services_were_told_is_joined_without_values(around: Around) -> None:
+    """One list of variables, with who reads each."""
+    told = {
+        "database": FINE,
+        "configuration": ComponentReport(
+            "ok",
+            details={"variables": [{"name": "NATS_URL", "group": "core", "set": True}]},
+        ),
+    }
+    async with messaging(around.messaging_port, told), health(**around.addresses()) as client:
+        report = await statuses(client, database="ok", webhook="ok")
+        variables = report["components"]["configuration"]["details"]["variables"]
+        assert variables["NATS_URL"]["read_by"] == ["messaging", "health"]
+        assert variables["PUBLIC_HOST"] == {"group": "core", "set": True, "read_by": ["webhook"]}
+        assert variables["LOG_LEVEL"]["set"] is False
+        assert KEY not in str(report)
+        assert around.nats.url not in str(report)
 
 
 async def test_the_service_starts_and_stops_as_a_process(tmp_path: Path) -> None:
@@ -203,6 +262,8 @@ async def test_the_service_starts_and_stops_as_a_process(tmp_path: Path) -> None
         "HEALTH_PORT": str(port),
         "WEBHOOK_INTERNAL_URL": f"http://127.0.0.1:{free_port()}",
         "MESSAGING_GRPC_ADDRESS": f"127.0.0.1:{free_port()}",
+        "GRPC_TOKEN": "token",
+        "NATS_URL": f"nats://127.0.0.1:{free_port()}",
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "services.health", env=environ, stderr=asyncio.subprocess.DEVNULL

@@ -26,6 +26,7 @@ from services.webhook.app import Edge as EdgeApp
 from services.webhook.audio import audio_router
 from services.webhook.audio_cache import AudioCache
 from services.webhook.ingress import WebhookIngress
+from services.webhook.internal import build_internal
 from services.webhook.routes import WHATSAPP_ROUTES
 from services.webhook.signature import SignatureVerifier
 from services.webhook.spill import Spill
@@ -63,9 +64,14 @@ def signature(target: str, parameters: Mapping[str, str], token: str = TOKEN) ->
 
 @dataclass
 class Edge:
-    """A running edge."""
+    """A running edge.
+
+    Attributes:
+        internal: Its internal port.
+    """
 
     http: httpx.AsyncClient
+    internal: httpx.AsyncClient
     port: int
     registry: CollectorRegistry
     journal: JournalPublisher
@@ -137,9 +143,6 @@ async def running_edge(
     cache = AudioCache(AudioBucket(client, timeout_seconds=1).get, max_bytes=audio_cache_bytes)
     app = EdgeApp(
         ingress=ingress,
-        journal=journal,
-        spill=spill,
-        signatures_bypassed=False,
         routers=[
             audio_router(cache, registry=registry, misses_per_minute=audio_misses_per_minute),
             voicemail_router(voice),
@@ -149,8 +152,12 @@ async def running_edge(
         async with (
             serving_http(app, host="127.0.0.1", port=0, drain_seconds=5) as port,
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=15) as http,
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(build_internal(journal, spill, registry=registry)),
+                base_url="http://internal",
+            ) as internal,
         ):
-            yield Edge(http, port, registry, journal, spill)
+            yield Edge(http, internal, port, registry, journal, spill)
     finally:
         await channel.close()
         await journal.close()

@@ -120,6 +120,17 @@ class ProviderState(Enum):
     """Nothing was sent by it since the start."""
 
 
+class BreakerPhase(Enum):
+    """What a circuit breaker lets through."""
+
+    CLOSED = "closed"
+    """Everything."""
+    OPEN = "open"
+    """Nothing."""
+    HALF_OPEN = "half_open"
+    """One call at a time, to try."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pairing:
     """How a phone's owner lets us in. Whoever can read this can take the session over.
@@ -141,11 +152,15 @@ class ProviderCondition:
     Attributes:
         usable: Whether anything can be sent.
         reason: Why not; otherwise what is worth knowing, or "".
+        restricted: The provider has taken rights from our account.
+        ack_latency: How long its last acknowledgement took.
     """
 
     usable: bool
     reason: str = ""
     pairing: Pairing | None = None
+    restricted: bool = False
+    ack_latency: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +171,9 @@ class ProviderStatus:
         reason: The state in words.
         last_error: The provider's code and words of the last failure.
         retry_at: While unavailable: when it is tried again.
+        breaker: What its circuit breaker lets through.
+        ack_latency: How long its last acknowledgement took.
+        restricted: The provider has taken rights from our account.
     """
 
     name: str
@@ -166,6 +184,9 @@ class ProviderStatus:
     last_error: str | None = None
     retry_at: datetime | None = None
     pairing: Pairing | None = None
+    breaker: BreakerPhase = BreakerPhase.CLOSED
+    ack_latency: timedelta | None = None
+    restricted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import structlog
-from sqlalchemy import Engine, event, select
+from sqlalchemy import Engine, event
 from sqlalchemy.engine import URL, Connection, ExecutionContext, make_url
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import (
@@ -136,15 +136,6 @@ class Database:
             writing = await connection.execution_options(sqlite_begin="IMMEDIATE")
             async with writing.begin():
                 yield writing
-
-    async def ping(self) -> None:
-        """Return when the database answers.
-
-        Raises:
-            UnavailableError: It doesn't.
-        """
-        async with self.read() as connection:
-            await connection.execute(select(1))
 
     async def close(self) -> None:
         """Close all connections."""

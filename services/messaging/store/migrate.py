@@ -46,8 +46,12 @@ def needs_upgrade(url: str) -> bool:
     revision = current(url)
     if revision is None:
         return True
-    known = {script.revision for script in _scripts().walk_revisions()}
-    return revision in known and revision != newest()
+    return revision in known_revisions() and revision != newest()
+
+
+def known_revisions() -> frozenset[str]:
+    """Every migration that this program knows."""
+    return frozenset(script.revision for script in _scripts().walk_revisions())
 
 
 def current(url: str) -> str | None:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import (
+    BreakerPhase,
     OutcomeKind,
     ProviderCondition,
     ProviderState,
@@ -60,6 +61,7 @@ class Breaker:
         self._last_success_at: datetime | None = None
         self._last_failure_at: datetime | None = None
         self._last_error: str | None = None
+        self._ack_latency: timedelta | None = None
 
     def free(self) -> int | None:
         """How many messages may be sent now; None: any number."""
@@ -73,11 +75,12 @@ class Breaker:
         """Count a call to the provider that begins."""
         self._under_way += 1
 
-    def ended(self, outcome: SendOutcome | None) -> None:
+    def ended(self, outcome: SendOutcome | None, took: timedelta | None = None) -> None:
         """Take note of how a call ended; None when that says nothing about the provider."""
         self._under_way -= 1
         if outcome is None:
             return
+        self._ack_latency = took
         if outcome.kind in (OutcomeKind.ACCEPTED, OutcomeKind.REJECTED):
             self._succeeded()
         else:
@@ -100,7 +103,17 @@ class Breaker:
             last_error=self._last_error,
             retry_at=self._retry_at(),
             pairing=condition.pairing,
+            breaker=self.phase(),
+            # What keeps a connection knows it better: our call to it only hands over.
+            ack_latency=condition.ack_latency or self._ack_latency,
+            restricted=condition.restricted,
         )
+
+    def phase(self) -> BreakerPhase:
+        """What it lets through."""
+        if not self._is_open:
+            return BreakerPhase.CLOSED
+        return BreakerPhase.HALF_OPEN if self._retry_at() is None else BreakerPhase.OPEN
 
     def _succeeded(self) -> None:
         self._last_success_at = self._clock()

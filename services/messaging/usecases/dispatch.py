@@ -11,11 +11,12 @@ they were never sent.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from services.common.errors import UnavailableError
 from services.messaging.ports.clock import Clock
@@ -99,6 +100,17 @@ class Dispatcher:
             ["provider", "outcome"],
             registry=registry,
         )
+        self._seconds = Histogram(
+            "switchboard_send_seconds",
+            "Time that providers took to answer an attempt to send a message.",
+            ["provider"],
+            buckets=(0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 20.0),
+            registry=registry,
+        )
+        for name in providers:
+            self._seconds.labels(name)
+            for kind in OutcomeKind:
+                self._attempts_total.labels(name, kind.value)
         self._wake = asyncio.Event()
         self._stopping = False
         self._accepted_ids: set[str] = set()
@@ -212,13 +224,19 @@ class Dispatcher:
 
     async def _send(self, message: ClaimedSend, lease_ends: float) -> SendOutcome:
         said: SendOutcome | None = None
+        began = time.perf_counter()
         try:
             said = await self._call(message, lease_ends)
             return said
         finally:
+            took = time.perf_counter() - began
             if message.provider in self._breakers:
                 ours = said is None or said.error_code in _OUR_OWN
-                self._breakers[message.provider].ended(None if ours else said)
+                self._breakers[message.provider].ended(
+                    None if ours else said, timedelta(seconds=took)
+                )
+                if not ours:
+                    self._seconds.labels(message.provider).observe(took)
 
     async def _call(self, message: ClaimedSend, lease_ends: float) -> SendOutcome:
         provider = self._providers.get(message.provider)

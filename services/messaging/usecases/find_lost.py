@@ -60,6 +60,8 @@ class FindLostWebhooks:
         self._grace = grace
         # Found once: an event that could not be stored must not come back with every round.
         self._found: dict[str, datetime] = {}
+        self._found_total = 0
+        self._looked_at: datetime | None = None
         self._gaps_total = Counter(
             "switchboard_webhook_gaps_total",
             "Events that the provider lists and no webhook brought, by kind: message or status.",
@@ -69,11 +71,22 @@ class FindLostWebhooks:
         for kind in ("message", "status"):
             self._gaps_total.labels(history.name, kind)
 
+    @property
+    def found_total(self) -> int:
+        """How many lost webhooks were made up for since the start."""
+        return self._found_total
+
+    @property
+    def looked_at(self) -> datetime | None:
+        """When the last comparison ended well; aware, UTC."""
+        return self._looked_at
+
     async def run(self) -> None:
         """Compare for ever; may be cancelled at any time."""
         while True:
             try:
                 await self.look()
+                self._looked_at = self._clock()
             except UnavailableError as error:
                 log.warning("lost webhooks can't be looked for now", reason=str(error))
             except Exception:
@@ -138,6 +151,7 @@ class FindLostWebhooks:
             received_at=event.at if is_message else self._clock(),
         )
         self._found[event.key] = event.at
+        self._found_total += 1
         self._gaps_total.labels(self._history.name, "message" if is_message else "status").inc()
 
 

@@ -108,22 +108,29 @@ class BridgeSession:
 
     def condition(self) -> ProviderCondition:
         """The same for the status of the provider, with what is worth knowing besides."""
+        state = self._state
+        restricted = state is not None and state.state is SessionState.RESTRICTED
+        latency = None
+        if state is not None and state.ack_latency_ms is not None:
+            latency = timedelta(milliseconds=state.ack_latency_ms)
         obstacle = self.obstacle()
         if obstacle is not None:
-            return ProviderCondition(False, obstacle.words, self._pairing())
+            return ProviderCondition(
+                False, obstacle.words, self._pairing(), restricted=restricted, ack_latency=latency
+            )
         warnings = []
         if self._bad_files:
             warnings.append(
                 f"files that can't be read lie in {VARIABLE}, in a folder bad: {self._bad_files}"
             )
-        state = self._state
         if state is not None and (waits_since := state.ack_pending_since) is not None:
             waits = self._clock() - waits_since
             if waits > STALE:
                 warnings.append(f"WhatsApp has not acknowledged a message for {_span(waits)}")
-        return ProviderCondition(True, "; ".join(warnings))
+        return ProviderCondition(True, "; ".join(warnings), ack_latency=latency)
 
     def _pairing(self) -> Pairing | None:
+        state = self._state
         if state is None or state.pairing is None or state.state is not SessionState.PAIRING:
             return None
         pairing = state.pairing

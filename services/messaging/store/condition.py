@@ -1,0 +1,43 @@
+"""How the database is: whether it answers, how fast, and at which migration."""
+
+import time
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from services.common.errors import UnavailableError
+from services.common.monitor import Finding, Findings
+from services.messaging.store.database import Database
+from services.messaging.store.migrate import known_revisions, newest
+
+COMPONENT: Final = "database"
+
+
+class DatabaseCondition:
+    """Asks the database; one that a newer program has migrated further is as good."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._newest = newest()
+        self._known = known_revisions()
+
+    async def look(self) -> Findings:
+        """What is found now."""
+        began = time.perf_counter()
+        try:
+            async with self._database.read() as connection:
+                revision = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+        except UnavailableError:
+            return {COMPONENT: Finding("down", "the database doesn't answer")}
+        except SQLAlchemyError:
+            return {COMPONENT: Finding("down", "the database was never migrated")}
+        details = {
+            "kind": self._database.dialect,
+            "migration": revision,
+            "newest_migration": self._newest,
+            "round_trip_seconds": round(time.perf_counter() - began, 6),
+        }
+        if revision is None or (revision in self._known and revision != self._newest):
+            return {COMPONENT: Finding("down", "the database needs migrating", details)}
+        return {COMPONENT: Finding("ok", details=details)}

@@ -1,0 +1,164 @@
+"""A running health service, and the components that it asks."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import httpx
+import nats
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry
+from switchboard.health.v1 import health_service_pb2_grpc as rpc
+
+from services.common.configuration import configuration_finding
+from services.common.grpc_client import open_channel
+from services.common.grpc_server import GrpcServer
+from services.common.http_server import serving_http
+from services.common.monitor import ComponentReport, Monitor, Probe
+from services.health.access import Access
+from services.health.app import build_app
+from services.health.metrics import ProbeMetrics
+from services.health.probes import messaging_probe, nats_probe, webhook_probe
+from services.health.report import Report
+from services.health.settings import HealthSettings
+from services.messaging.grpc_api.health_servicer import HealthServicer
+
+TOKEN = "the-grpc-token"
+KEY = "a-key-of-sixteen-characters"
+WELL: Mapping[str, Any] = {
+    "version": "0.1.0",
+    "journal_connected": True,
+    "spill_accepting": True,
+    "spill_events": 0,
+    "spill_bytes": 0,
+    "signatures_bypassed": False,
+    "variables": [{"name": "PUBLIC_HOST", "group": "core", "set": True}],
+}
+FINE = ComponentReport("ok")
+
+
+class FakeEdge:
+    """What the edge says about itself, on a real socket."""
+
+    def __init__(self) -> None:
+        self.says = dict(WELL)
+        self.status_code = 200
+        self.asked = 0
+        self.app = FastAPI()
+        self.app.add_api_route("/internal/health", self._answer, response_model=None)
+
+    async def _answer(self) -> JSONResponse:
+        self.asked += 1
+        return JSONResponse(self.says, status_code=self.status_code)
+
+
+@contextlib.asynccontextmanager
+async def messaging(
+    port: int, components: Mapping[str, ComponentReport] | None = None
+) -> AsyncIterator[None]:
+    """Messaging's gRPC, as far as it concerns health.
+
+    Args:
+        components: What it tells, and may come to tell.
+    """
+    told = {"database": FINE} if components is None else components
+    servicer = HealthServicer(lambda: told)
+    server = GrpcServer(
+        address=f"127.0.0.1:{port}",
+        tokens=[TOKEN],
+        service_names=[],
+        add_services=lambda server: rpc.add_HealthServiceServicer_to_server(servicer, server),
+    )
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(0)
+
+
+@contextlib.asynccontextmanager
+async def health(
+    *,
+    edge: str,
+    messaging_address: str,
+    nats_url: str,
+    token: str = TOKEN,
+    open_networks: str = "127.0.0.0/8",
+    interval_seconds: float = 0.1,
+    timeout_seconds: float = 2.0,
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Health as its `__main__` wires it, and a client of it."""
+    settings = HealthSettings.load(
+        {
+            "GRPC_TOKEN": token,
+            "NATS_URL": nats_url,
+            "HEALTH_KEYS": KEY,
+            "HEALTH_OPEN_NETWORKS": open_networks,
+        }
+    )
+    registry = CollectorRegistry()
+    metrics = ProbeMetrics(registry)
+    broker = await nats.connect(
+        nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore
+    )
+    async with contextlib.AsyncExitStack() as closing:
+        closing.push_async_callback(broker.close)
+        channel = open_channel(messaging_address, token)
+        closing.push_async_callback(channel.close)
+        asking = await closing.enter_async_context(httpx.AsyncClient())
+        probes = {
+            "webhook": webhook_probe(asking, edge),
+            "messaging": messaging_probe(channel, timeout_seconds),
+            "nats": nats_probe(broker),
+        }
+        monitor = Monitor(
+            [Probe(name, ask, interval_seconds, timeout_seconds) for name, ask in probes.items()],
+            on_probe=metrics.probed,
+        )
+        report = Report(monitor, configuration_finding(settings))
+        running = asyncio.gather(monitor.run(), metrics.show(report))
+        access = Access(settings.open_networks(), settings.keys())
+        try:
+            async with (
+                serving_http(
+                    build_app(report, access=access, registry=registry), host="127.0.0.1", port=0
+                ) as port,
+                httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client,
+            ):
+                yield client
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def until(
+    client: httpx.AsyncClient, path: str, holds: Callable[[httpx.Response], bool]
+) -> httpx.Response:
+    """The first answer that fits.
+
+    Raises:
+        TimeoutError: None did for 20 s.
+    """
+    async with asyncio.timeout(20):
+        while not holds(response := await client.get(path)):  # noqa: ASYNC110 - a client can only ask
+            await asyncio.sleep(0.02)
+    return response
+
+
+async def statuses(client: httpx.AsyncClient, **wanted: str) -> dict[str, Any]:
+    """The detailed report once components, and `status` of all, are as wanted."""
+
+    def fits(response: httpx.Response) -> bool:
+        report = response.json()
+        found = {name: one["status"] for name, one in report["components"].items()}
+        found["status"] = report["status"]
+        return all(found.get(name) == status for name, status in wanted.items())
+
+    answer: dict[str, Any] = (await until(client, "/api/health/detailed", fits)).json()
+    return answer
+
+
+async def _ignore(_: Exception) -> None:
+    """The broker is made to fail on purpose."""
