@@ -198,10 +198,10 @@ async def _understood(voice: "VoiceServiceAsyncStub", sid: str, known: int) -> i
 
 
 async def _stored(voice: "VoiceServiceAsyncStub", sid: str) -> Call:
-    """The call as messaging has it, once it knows that it has ended."""
+    """The call as messaging has it, once it knows that it has ended, and what came of it."""
     for _ in range(int(_PATIENCE_SECONDS * 10)):
         found = (await voice.GetCall(GetCallRequest(id=sid))).call
-        if found.HasField("ended_at"):
+        if found.HasField("ended_at") and found.outcome:
             break
         await asyncio.sleep(0.1)
     return found
