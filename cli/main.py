@@ -48,6 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument(
         "--kind", choices=("message", "status", "call", "act"), help="only events of this kind"
     )
+    replay.add_argument(
+        "--backup",
+        action="store_true",
+        help="the database is a backup: what it holds as unsent may have been sent since",
+    )
     replay.add_argument("--database-url", help="another database than messaging's")
     _add_env_file(replay)
     replay.set_defaults(command=_replay)
@@ -230,6 +235,7 @@ def _replay(args: argparse.Namespace) -> int:
         since=since,
         until=until,
         kind=args.kind,
+        backup=args.backup,
         database_url=args.database_url,
         env_file=args.env_file,
     )

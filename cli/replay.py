@@ -38,6 +38,7 @@ def replay(
     since: datetime,
     until: datetime | None,
     kind: str | None,
+    backup: bool,
     database_url: str | None,
     env_file: Path | None,
 ) -> int:
@@ -68,6 +69,8 @@ def replay(
         command += ["--until", until.isoformat()]
     if kind:
         command += ["--kind", kind]
+    if backup:
+        command.append("--backup")
     print(f"Replaying the journal at {installation.place}", file=sys.stderr, flush=True)
     # In our place, so that its signals, exit code and terminal are ours.
     return os.execve(command[0], command, variables)  # noqa: S606 - No shell is wanted.

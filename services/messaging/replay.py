@@ -60,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--kind", choices=("message", "status", CALL, ACT), help="only events of this kind"
     )
+    parser.add_argument(
+        "--backup",
+        action="store_true",
+        help="the database is a backup: what it holds as unsent may have been sent since",
+    )
     args = parser.parse_args(arguments)
     if args.until and args.until <= args.since:
         parser.error("--until must be later than --since")
@@ -127,6 +132,8 @@ async def _replay(args: argparse.Namespace, settings: MessagingSettings) -> int:
                 join=store.join,
                 progress=progress,
             )
+            if args.backup:
+                await restorer.doubt()
             shown = asyncio.create_task(_show(progress))
             try:
                 await replay.run(since=args.since, until=args.until, kind=args.kind, stop=stop)

@@ -336,12 +336,33 @@ async def test_a_backup_learns_what_happened_after_it(
         await clear(database)
         # The backup was made before the first attempt.
         backup = SqlActRestorer(database, now)
-        await backup.restore([act for act in acts if not hasattr(act, "attempt")])
+        await backup.restore([act for act in acts if not isinstance(act, Attempted | Ended)])
+        async with database.write() as connection:
+            await connection.exec_driver_sql("UPDATE outbox SET state = 'due', restored = false")
+        await backup.restore([act for act in acts if isinstance(act, Attempted)])
+        assert await outbox_states(database) == [("unknown", True)]
         await backup.restore(acts)
         assert await outbox_states(database) == []
         [row] = await rows(database, "messages")
         assert row["public_id"] == message.id
         assert row["provider_message_id"] is not None
+
+
+async def test_what_a_backup_holds_as_unsent_is_doubted(setup: Setup, database_url: str) -> None:
+    """A message that is due in a backup, and was sent after it, isn't sent again."""
+    await SqlOutboxStore(setup.database, now, ANY_TIME).enqueue(new_message("Hello", to=ADA))
+    replayed = await setup.replay("--since", EVER, "--backup", into=database_url)
+    assert replayed.code == 0, replayed.err
+    async with (
+        open_sandbox() as first,
+        open_sandbox() as second,
+        twilio(first.base_url) as lost,
+    ):
+        await lost.send(claimed("Hello", ADA))
+        assert await outbox_states(setup.database) == [("unknown", True)]
+        async with sending(setup.database, first, second, NOBODY):
+            await until_settled(setup.database)
+        assert [one.body for one in first.state.messages.values()] == ["Hello"]
 
 
 async def test_one_process_journals_for_all(setup: Setup) -> None:

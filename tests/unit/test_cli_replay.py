@@ -38,7 +38,7 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["--since", "yesterday"], ["--since", "1d", "--kind", "call"]]
+    "options", [[], ["--since", "yesterday"], ["--since", "1d", "--kind", "letter"]]
 )
 def test_a_wrong_option_ends_with_2(options: list[str]) -> None:
     """Nothing is touched when it isn't clear what is meant."""

@@ -174,6 +174,14 @@ class ActRestorer(Protocol):
         """
         ...
 
+    async def doubt(self) -> None:
+        """Take no unsettled send of the database for unsent: it is a backup, and time has passed.
+
+        Raises:
+            UnavailableError: The database can't be reached.
+        """
+        ...
+
     async def release(self) -> int:
         """Have the outcome of restored messages looked up whose end wasn't restored; how many."""
         ...

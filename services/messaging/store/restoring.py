@@ -7,7 +7,7 @@ lost with the old database: so its outcome is unknown, and any provider may have
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -37,7 +37,7 @@ from services.messaging.store.models import (
 )
 from services.messaging.store.pausing import PAUSED, RESUMED, fold_pauses
 from services.messaging.store.reading_marks import READ, set_mark
-from services.messaging.store.restoring_messages import restore_messages
+from services.messaging.store.restoring_messages import HELD, restore_messages
 from services.messaging.store.restoring_sends import restore_sends
 from services.messaging.store.rows import insert_ignoring
 from services.messaging.store.unsettled import UNKNOWN
@@ -80,6 +80,27 @@ class SqlActRestorer:
             # Every expected conflict is handled, so another transaction was in the way.
             raise UnavailableError("two transactions met, try again") from error
         return RestoreResult(new, orphans)
+
+    async def doubt(self) -> None:
+        """Take no unsettled send for unsent: the database is a backup, and time has passed."""
+        now = self._clock()
+        queued_at = (
+            select(MessageRow.created_at)
+            .where(MessageRow.id == OutboxRow.message_id)
+            .scalar_subquery()
+        )
+        async with self._database.write() as connection:
+            await connection.execute(
+                update(OutboxRow).values(
+                    state=UNKNOWN,
+                    pinned=True,
+                    restored=True,
+                    first_attempt_at=func.coalesce(OutboxRow.first_attempt_at, queued_at),
+                    last_attempt_at=now,
+                    due_at=now + HELD,
+                    lease_until=None,
+                )
+            )
 
     async def release(self) -> int:
         """Have the outcome of restored messages looked up whose end wasn't restored; how many."""
