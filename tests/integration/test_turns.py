@@ -318,6 +318,30 @@ async def test_more_turns_than_one_process_takes(url: str) -> None:
         assert len(line.recordings.fetched) == 6
 
 
+async def test_callers_come_before_what_was_left(url: str) -> None:
+    """However many messages wait for a slow vendor, a caller's question is worked on at once."""
+    async with open_line(url, work=False) as before:
+        for number in range(6):
+            await before.says(call_id=f"old-{number}", voicemail=True)
+        before.recordings.gate.shut()
+        async with open_line(url, like=before, concurrency=4) as line:
+
+            async def two() -> bool:
+                return len(line.recordings.fetched) == 2
+
+            await until(two)
+            await line.says(call_id="CA1")
+
+            async def asked() -> bool:
+                return "RE-CA1-1" in line.recordings.fetched
+
+            await until(asked)
+            assert len(line.recordings.fetched) == 3
+            line.recordings.gate.open.set()
+            for number in range(6):
+                await line.over(call_id=f"old-{number}")
+
+
 async def test_a_message_is_transcribed_after_the_call(database_url: str) -> None:
     """A voicemail is stored, transcribed and not answered, also when the caller has gone."""
     async with open_line(database_url) as line:

@@ -34,7 +34,6 @@ log = structlog.get_logger(__name__)
 
 _FIRST_RETRY: Final = timedelta(seconds=15)
 _LONGEST_RETRY: Final = timedelta(hours=1)
-_SWEEP_LIMIT: Final = 100
 _MAX_WAITING: Final = 10_000
 
 
@@ -137,8 +136,12 @@ class TurnWorker:
         self._woken.set()
 
     async def _sweep(self) -> None:
+        # Messages that wait for a vendor must not take the place of callers who wait.
+        free = max(1, self._concurrency // 2) - len(self._running) - len(self._waiting)
+        if free <= 0:
+            return
         try:
-            for call_id, number in await drained(self._store.unfinished(limit=_SWEEP_LIMIT)):
+            for call_id, number in await drained(self._store.unfinished(limit=free)):
                 self.wake(call_id, number)
         except UnavailableError:
             log.warning("turns of calls wait for the database")
