@@ -13,7 +13,7 @@ from services.messaging.domain.language import Phrase
 from services.messaging.setting_types import OPENAI, TWILIO, VOICE, Seconds
 from services.messaging.speech_settings import SpeechSettings
 from services.messaging.usecases.calls.missed import TEMPLATE
-from services.messaging.usecases.calls.next_step import CallRules
+from services.messaging.usecases.calls.rules import CallRules
 from services.messaging.usecases.send import MAX_BODY_CHARACTERS
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)

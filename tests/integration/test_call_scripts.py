@@ -23,14 +23,8 @@ from services.messaging.domain.script import (
     Step,
 )
 from services.messaging.ports.speech import Transcript
-from services.messaging.usecases.calls.next_step import (
-    Dialed,
-    Incoming,
-    Played,
-    Recorded,
-    Silent,
-)
 from services.messaging.usecases.calls.prompts import Prompts
+from services.messaging.usecases.calls.requests import Dialed, Incoming, Played, Recorded, Silent
 from tests.support.calls import seen
 from tests.support.turns import QUIET, Gate, ScriptedVoice, audio_id, open_line
 

@@ -31,8 +31,9 @@ from services.messaging.grpc_api.voice_servicer import SERVICE_NAME, VoiceServic
 from services.messaging.store.calls import SqlCallStore
 from services.messaging.store.database import Database
 from services.messaging.usecases.calls.metrics import CallMetrics
-from services.messaging.usecases.calls.next_step import CallRules, NextStep
+from services.messaging.usecases.calls.next_step import NextStep
 from services.messaging.usecases.calls.prompts import Prompts
+from services.messaging.usecases.calls.rules import CallRules
 from tests.support.calls import CALLED, CALLER, at, recording, report, seen
 from tests.support.grpc_api import ADDRESSES, TOKEN, details
 from tests.support.sending import now

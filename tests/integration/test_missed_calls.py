@@ -17,7 +17,7 @@ from services.messaging.ports.speech import Transcript
 from services.messaging.store.database import Database
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.usecases.calls.missed import MissedCallReply
-from services.messaging.usecases.calls.next_step import Played, Recorded
+from services.messaging.usecases.calls.requests import Played, Recorded
 from services.messaging.usecases.calls.retention import DeleteRecordings
 from services.messaging.usecases.policy import SendPolicy
 from services.messaging.usecases.send import SendMessage

@@ -15,7 +15,7 @@ from services.messaging.ports.speech import (
     RecordingRefusedError,
     Transcript,
 )
-from services.messaging.usecases.calls.next_step import Played, Recorded
+from services.messaging.usecases.calls.requests import Played, Recorded
 from tests.support.calls import at, recording
 from tests.support.sending import until
 from tests.support.turns import QUIET, Gate, Line, audio_id, open_line

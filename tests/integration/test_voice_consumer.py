@@ -16,8 +16,8 @@ from services.messaging.store.call_models import CallEventRow
 from services.messaging.store.calls import SqlCallStore
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
-from services.messaging.usecases.calls.next_step import CallRules
 from services.messaging.usecases.calls.receive import ReceiveCalls
+from services.messaging.usecases.calls.rules import CallRules
 from services.messaging.usecases.calls.take_in import TakeInCalls, VoiceEvent
 from tests.support.calls import (
     call_event,

@@ -20,18 +20,18 @@ from services.messaging.ports.speech import Exchange, Transcript
 from services.messaging.store.calls import SqlCallStore
 from services.messaging.usecases.calls.metrics import CallMetrics
 from services.messaging.usecases.calls.missed import MissedCallReply
-from services.messaging.usecases.calls.next_step import (
-    CallRules,
+from services.messaging.usecases.calls.next_step import NextStep
+from services.messaging.usecases.calls.prompts import Prompts
+from services.messaging.usecases.calls.receive import ReceiveCalls
+from services.messaging.usecases.calls.requests import (
     Dialed,
     Incoming,
-    NextStep,
     Played,
     Recorded,
     Silent,
     StepRequest,
 )
-from services.messaging.usecases.calls.prompts import Prompts
-from services.messaging.usecases.calls.receive import ReceiveCalls
+from services.messaging.usecases.calls.rules import CallRules
 from services.messaging.usecases.calls.turn import Answering
 from services.messaging.usecases.calls.understanding import Understanding
 from services.messaging.usecases.calls.worker import TurnWorker

@@ -12,7 +12,7 @@ from services.common.errors import InvalidInputError
 from services.common.journal.events import EventKind
 from services.messaging.domain.call import CallReport, CallStatus, Recording
 from services.messaging.providers.twilio.voice_webhooks import KINDS, voice_event
-from services.messaging.usecases.calls.next_step import Dialed, Incoming, Played, Silent
+from services.messaging.usecases.calls.requests import Dialed, Incoming, Played, Silent
 from services.messaging.usecases.calls.take_in import VoiceEvent
 from tests.support.calls import CALLED, CALLER, at, webhook
 

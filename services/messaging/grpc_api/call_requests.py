@@ -14,7 +14,7 @@ from services.messaging.domain.phone import ContactAddresses
 from services.messaging.grpc_api.calls import OUTCOMES
 from services.messaging.grpc_api.requests import named, time_of
 from services.messaging.ports.calls import CallFilter
-from services.messaging.usecases.calls.next_step import (
+from services.messaging.usecases.calls.requests import (
     Dialed,
     Incoming,
     Played,

@@ -24,7 +24,7 @@ from services.messaging.domain.call import (
 )
 from services.messaging.providers.twilio.parameters import Parameters, event_key
 from services.messaging.providers.twilio.webhooks import PROVIDER
-from services.messaging.usecases.calls.next_step import Dialed, Incoming, Played, Silent
+from services.messaging.usecases.calls.requests import Dialed, Incoming, Played, Silent
 from services.messaging.usecases.calls.take_in import VoiceEvent
 
 STATUSES = {

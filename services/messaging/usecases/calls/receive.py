@@ -11,7 +11,7 @@ from services.messaging.ports.calls import CallStore
 from services.messaging.ports.clock import Clock
 from services.messaging.usecases.calls.history import heard_out, outcome_of
 from services.messaging.usecases.calls.missed import MissedCallReply
-from services.messaging.usecases.calls.next_step import CallRules
+from services.messaging.usecases.calls.rules import CallRules
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from services.common.errors import UnavailableError
 from services.messaging.domain.call import CallEvent, CallReport, CallSeen, Recording
 from services.messaging.ports.calls import CallStore
-from services.messaging.usecases.calls.next_step import Dialed, Incoming, Played, Silent
+from services.messaging.usecases.calls.requests import Dialed, Incoming, Played, Silent
 
 
 class CallReceiver(Protocol):

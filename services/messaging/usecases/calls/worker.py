@@ -19,7 +19,7 @@ from services.messaging.ports.clock import Clock
 from services.messaging.usecases.background import drained
 from services.messaging.usecases.calls.history import exchanges, heard_out
 from services.messaging.usecases.calls.metrics import CallMetrics
-from services.messaging.usecases.calls.next_step import CallRules
+from services.messaging.usecases.calls.rules import CallRules
 from services.messaging.usecases.calls.stages import StageTimer
 from services.messaging.usecases.calls.turn import Answering
 from services.messaging.usecases.calls.understanding import (
