@@ -28,7 +28,7 @@ class Around:
     messaging_port: int
     nats: NatsServer
 
-    def addresses(self) -> dict[str, str]:
+    def addresses(self) -> dict[str, Any]:
         return {
             "edge": self.edge_url,
             "messaging_address": f"127.0.0.1:{self.messaging_port}",

@@ -3,8 +3,8 @@
 import time
 from typing import Final
 
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import select, text
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from services.common.errors import UnavailableError
 from services.common.monitor import Finding, Findings
@@ -12,6 +12,7 @@ from services.messaging.store.database import Database
 from services.messaging.store.migrate import known_revisions, newest
 
 COMPONENT: Final = "database"
+_REVISION: Final = text("SELECT version_num FROM alembic_version")
 
 
 class DatabaseCondition:
@@ -27,11 +28,14 @@ class DatabaseCondition:
         began = time.perf_counter()
         try:
             async with self._database.read() as connection:
-                revision = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+                await connection.execute(select(1))
+                try:
+                    found = await connection.execute(_REVISION)
+                except (OperationalError, ProgrammingError):
+                    return {COMPONENT: Finding("down", "the database was never migrated")}
+                revision = found.scalar()
         except UnavailableError:
             return {COMPONENT: Finding("down", "the database doesn't answer")}
-        except SQLAlchemyError:
-            return {COMPONENT: Finding("down", "the database was never migrated")}
         details = {
             "kind": self._database.dialect,
             "migration": revision,
