@@ -15,14 +15,15 @@ async def drained(work: Coroutine[Any, Any, T], stop: Callable[[], None] = _noth
     """Run `work`; when cancelled, call `stop` and wait until `work` has ended by itself.
 
     So neither a database transaction nor a call to a provider is broken off in the middle. SQLite
-    in particular stays locked for seconds after a transaction that was.
+    in particular stays locked for seconds after a transaction that was. What the work then fails
+    with is dropped: it must not stand in for the cancellation, which somebody waits for.
     """
     task = asyncio.create_task(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         stop()
-        await task
+        await asyncio.gather(task, return_exceptions=True)
         raise
 
 
