@@ -56,8 +56,8 @@ def wire_baileys(
     if settings.baileys_queue_dir is None or BaileysProvider.name not in settings.providers():
         return None
     folder = QueueFolder(settings.baileys_queue_dir)
-    session = BridgeSession(folder, account=settings.baileys_number, clock=clock)
     patience = timedelta(seconds=settings.baileys_send_patience_seconds)
+    session = BridgeSession(folder, account=settings.baileys_number, clock=clock, patience=patience)
     provider = BaileysProvider(
         folder,
         session,

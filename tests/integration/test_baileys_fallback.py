@@ -157,6 +157,65 @@ async def test_what_may_have_been_sent_stays(
     assert len({one.id for one in whatsapp.handed}) == 1
 
 
+async def test_busy(
+    database: Database,
+    store: SqlOutboxStore,
+    queue: Queue,
+    sandbox: RunningSandbox,
+    bridge: PretendBridge,
+    whatsapp: PretendWhatsApp,
+) -> None:
+    """A bridge that is only slow keeps its messages: no more are handed over than have their turn
+    in time, and none moves."""
+    bridge.prepare()
+    bridge.write_state(pace={"min_seconds": 2, "max_seconds": 2})
+    await queue.session.look()
+    for number in range(5):
+        await store.enqueue(
+            new_message(f"text {number}", to=f"+1555000100{number}", provider="baileys")
+        )
+    most = 0
+    async with twilio(sandbox.base_url) as other, working(store, queue, queue.provider, other):
+
+        async def all_sent() -> bool:
+            nonlocal most
+            waiting = await unsettled(database)
+            most = max(most, sum(state == "sending" for state, _ in waiting))
+            return not waiting
+
+        async with running(bridge.run()):
+            await until(all_sent)
+    assert most == 1
+    assert len(whatsapp.on_phone()) == 5
+    assert not sandbox.state.messages
+
+
+async def test_reconnecting(
+    database: Database,
+    store: SqlOutboxStore,
+    queue: Queue,
+    sandbox: RunningSandbox,
+    bridge: PretendBridge,
+    whatsapp: PretendWhatsApp,
+) -> None:
+    """While the connection is back in a moment, messages wait for it rather than move."""
+    bridge.prepare()
+    bridge.write_state(state="connecting", reason="restart needed")
+    await queue.session.look()
+    await store.enqueue(message("baileys"))
+    async with twilio(sandbox.base_url) as other, working(store, queue, queue.provider, other):
+
+        async def handed_over() -> bool:
+            return any((queue.folder.root / "outbox/new").iterdir())
+
+        await until(handed_over)
+        bridge.write_state(state="open")
+        async with running(bridge.run()):
+            await until_settled(database)
+    assert whatsapp.on_phone() == ["Hello"]
+    assert not sandbox.state.messages
+
+
 async def test_outside_the_window(
     database: Database, store: SqlOutboxStore, queue: Queue, sandbox: RunningSandbox
 ) -> None:

@@ -41,7 +41,13 @@ async def baileys(
     """
     folder = folder or QueueFolder(root)
     folder.prepare()
-    session = BridgeSession(folder, account=ACCOUNT, clock=now, poll=timedelta(seconds=0.02))
+    session = BridgeSession(
+        folder,
+        account=ACCOUNT,
+        clock=now,
+        patience=timedelta(seconds=patience),
+        poll=timedelta(seconds=0.02),
+    )
     await session.look()
     provider = BaileysProvider(
         folder,

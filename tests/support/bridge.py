@@ -80,6 +80,7 @@ class PretendBridge:
         self._state = state or {}
         self._acknowledgement_seconds = acknowledgement_seconds
         self._last_time = 0
+        self._since = _text(datetime.now(UTC))
 
     def prepare(self) -> None:
         """What it does at its start."""
@@ -126,7 +127,7 @@ class PretendBridge:
         state = {
             "v": 1,
             "state": "open",
-            "since": now,
+            "since": self._since,
             "written_at": now,
             "reason": "as the test says",
             "account": ACCOUNT,

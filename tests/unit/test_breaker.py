@@ -4,7 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from services.messaging.ports.sending import OutcomeKind, ProviderState, SendOutcome
+from services.messaging.ports.sending import (
+    OutcomeKind,
+    ProviderCondition,
+    ProviderState,
+    SendOutcome,
+)
 from services.messaging.usecases.breaker import Breaker
 from tests.support.sending import ManualClock
 
@@ -104,3 +109,22 @@ def test_what_is_our_own_fault_says_nothing(breaker: Breaker) -> None:
         breaker.started()
         breaker.ended(None)
     assert breaker.status().state is ProviderState.UNTRIED
+
+
+def test_condition(clock: ManualClock) -> None:
+    """What a provider knows of itself holds: nothing while not usable, few while it is slow."""
+    conditions = [ProviderCondition(usable=False, reason="not paired")]
+    breaker = Breaker("baileys", clock, condition=lambda: conditions[-1])
+    assert (breaker.free(), breaker.is_sound()) == (0, False)
+    status = breaker.status()
+    assert (status.state, status.reason) == (ProviderState.UNAVAILABLE, "not paired")
+    conditions.append(ProviderCondition(usable=True, capacity=2))
+    assert (breaker.free(), breaker.is_sound()) == (2, True)
+    breaker.started()
+    breaker.started()
+    assert (breaker.free(), breaker.is_sound()) == (0, True)
+    breaker.ended(ACCEPTED)
+    assert breaker.free() == 1
+    conditions.append(ProviderCondition(usable=True, reason="a bad file"))
+    status = breaker.status()
+    assert (status.state, status.reason) == (ProviderState.DEGRADED, "a bad file")

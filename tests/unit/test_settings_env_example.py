@@ -15,7 +15,8 @@ REQUIRED = {
     name.upper()
     for settings in EVERYTHING.values()
     for name, field in settings.model_fields.items()
-    if field.is_required() or "required_where" in (field.json_schema_extra or {})
+    if field.is_required()
+    or (isinstance(field.json_schema_extra, dict) and "required_where" in field.json_schema_extra)
 }
 
 

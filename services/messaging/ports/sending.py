@@ -154,6 +154,7 @@ class ProviderCondition:
         reason: Why not; otherwise what is worth knowing, or "".
         restricted: The provider has taken rights from our account.
         ack_latency: How long its last acknowledgement took.
+        capacity: How many messages it may be given at once; None: any number.
     """
 
     usable: bool
@@ -161,6 +162,7 @@ class ProviderCondition:
     pairing: Pairing | None = None
     restricted: bool = False
     ack_latency: timedelta | None = None
+    capacity: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

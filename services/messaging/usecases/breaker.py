@@ -63,13 +63,20 @@ class Breaker:
         self._last_error: str | None = None
         self._ack_latency: timedelta | None = None
 
+    def is_sound(self) -> bool:
+        """Whether the provider may be relied on, even if it is busy."""
+        return self._retry_at() is None and not self._is_open and self._condition().usable
+
     def free(self) -> int | None:
         """How many messages may be sent now; None: any number."""
-        if self._retry_at() is not None or not self._condition().usable:
+        condition = self._condition()
+        if self._retry_at() is not None or not condition.usable:
             return 0
         if self._is_open:
             return 0 if self._under_way else 1
-        return None
+        if condition.capacity is None:
+            return None
+        return max(0, condition.capacity - self._under_way)
 
     def started(self) -> None:
         """Count a call to the provider that begins."""

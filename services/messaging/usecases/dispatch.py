@@ -181,17 +181,20 @@ class Dispatcher:
             self._pace.take(len(messages))
 
     def _routes(self) -> Iterator[tuple[int | None, Routes]]:
-        """How many messages may be claimed by which routes: trials first, then all the rest."""
+        """How many messages may be claimed by which routes: where few may go first."""
         names = frozenset(self._providers)
         free = {name: self._breakers[name].free() for name in self._providers}
+        sound = [name for name in self._providers if self._breakers[name].is_sound()]
+        # A provider that is only busy keeps its messages.
+        instead = dict.fromkeys(names.difference(sound), sound[0]) if sound else {}
         for name, count in free.items():
             if count:
-                yield count, Routes(closed=names - {name})
-        opened = [name for name, count in free.items() if count is None]
-        if not opened:
-            return
-        closed = names.difference(opened)
-        yield None, Routes(closed=closed, instead=dict.fromkeys(closed, opened[0]))
+                takes = instead if name in instead.values() else {}
+                yield count, Routes(closed=names - {name}, instead=takes)
+        opened = frozenset(name for name, count in free.items() if count is None)
+        if opened:
+            takes = instead if opened.intersection(instead.values()) else {}
+            yield None, Routes(closed=names - opened, instead=takes)
 
     async def _deliver(self, message: ClaimedSend, lease_ends: float) -> None:
         outcome = await self._send(message, lease_ends)
@@ -220,7 +223,7 @@ class Dispatcher:
         """
         names = list(self._providers)
         later = names[names.index(failed) + 1 :] if failed in names else names
-        return next((name for name in later if self._breakers[name].free() is None), None)
+        return next((name for name in later if self._breakers[name].is_sound()), None)
 
     async def _send(self, message: ClaimedSend, lease_ends: float) -> SendOutcome:
         said: SendOutcome | None = None

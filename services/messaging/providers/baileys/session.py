@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 
 STALE: Final = timedelta(seconds=30)
 SILENT: Final = timedelta(seconds=90)
+RECONNECTING: Final = timedelta(seconds=20)
+"""So long a session that connects is waited for, as if it were open: most are back at once."""
 _CLOCK_SKEW: Final = timedelta(seconds=60)
 
 NOT_LOOKED: Final = "not_looked"
@@ -39,6 +41,7 @@ class BridgeSession:
 
     Args:
         account: The number that the session must be, in E.164.
+        patience: How long a message may wait for its turn in the bridge's pace.
     """
 
     def __init__(
@@ -47,11 +50,13 @@ class BridgeSession:
         *,
         account: str,
         clock: Clock,
+        patience: timedelta = timedelta(seconds=30),
         poll: timedelta = timedelta(seconds=0.5),
     ) -> None:
         self._folder = folder
         self._account = account
         self._clock = clock
+        self._patience = patience
         self._poll_seconds = poll.total_seconds()
         self._state: State | None = None
         self._unreadable: Obstacle | None = Obstacle(NOT_LOOKED, "its state was not read yet")
@@ -96,12 +101,15 @@ class BridgeSession:
             )
         if -age > _CLOCK_SKEW:
             return Obstacle("bridge_clock", "the bridge's clock is ahead of ours")
-        if state.state is not SessionState.OPEN:
+        reconnects = state.state is SessionState.CONNECTING and now - state.since <= RECONNECTING
+        if state.state is not SessionState.OPEN and not reconnects:
             return Obstacle(f"bridge_{state.state}", f"{_WORDS[state.state]}: {state.reason}")
         if state.account != self._account:
             return Obstacle(
                 "wrong_account", "the session belongs to another number than BAILEYS_NUMBER"
             )
+        if reconnects:
+            return None
         if state.last_frame_at is None or now - state.last_frame_at > SILENT:
             return Obstacle("bridge_silent", f"WhatsApp has been silent for {_span(SILENT)}")
         return None
@@ -127,7 +135,14 @@ class BridgeSession:
             waits = self._clock() - waits_since
             if waits > STALE:
                 warnings.append(f"WhatsApp has not acknowledged a message for {_span(waits)}")
-        return ProviderCondition(True, "; ".join(warnings), ack_latency=latency)
+        return ProviderCondition(
+            True, "; ".join(warnings), ack_latency=latency, capacity=self._capacity()
+        )
+
+    def _capacity(self) -> int | None:
+        """How many messages can have their turn before they are taken back."""
+        longest = self._state.pace.max_seconds if self._state else 0
+        return max(1, int(self._patience.total_seconds() / longest)) if longest else None
 
     def _pairing(self) -> Pairing | None:
         state = self._state
