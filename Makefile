@@ -7,7 +7,7 @@ UV := $(BIN)/uv
 INSTALL := $(UV) pip install --python $(BIN)/python
 COMPILE := $(UV) pip compile -q --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url
 
-.PHONY: help run say call test lint bench protos locks clean
+.PHONY: help run say call test lint bench protos metrics locks clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -47,6 +47,9 @@ bench: .venv/dev.stamp ## measure, as ratios within one run
 
 protos: .venv/dev.stamp ## compile protos/ into protos/gen
 	$(BIN)/python tools/compile_protos.py protos/gen
+
+metrics: .venv/dev.stamp ## write docs/metrics.md from the code
+	$(BIN)/python tools/list_metrics.py docs/metrics.md
 
 locks: .venv/dev.stamp ## resolve requirements/*.lock anew from pyproject.toml
 	$(COMPILE) requirements/uv.in -o requirements/uv.lock
