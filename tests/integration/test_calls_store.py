@@ -122,7 +122,6 @@ async def test_a_lost_lease_ends_the_claim(store: SqlCallStore, clock: ManualClo
     """When a lease has run out another may take over, and the first owner changes nothing more."""
     await store.recorded(recording())
     first = await claimed(store)
-    assert await store.add_part(first, AnswerPart("Half an", None))
     assert await store.unfinished(limit=5) == []
     clock.forward(LEASE.total_seconds())
     assert await store.unfinished(limit=5) == [("CA1", 1)]
@@ -130,24 +129,37 @@ async def test_a_lost_lease_ends_the_claim(store: SqlCallStore, clock: ManualClo
     assert second.attempt == 2
     assert not await store.transcribed(first, "x", "en-US")
     assert not await store.add_part(first, AnswerPart("x", None))
+    assert not await store.renew(first, lease=LEASE)
     assert not await store.finish_turn(first, TurnState.DONE)
     await store.release_turn(first, retry_at=clock.time)
     assert await store.add_part(second, AnswerPart("A whole one.", None))
     assert (await store.call("CA1")).turns[0].parts == (AnswerPart("A whole one.", None),)
 
 
-async def test_parts_that_were_played_are_kept(store: SqlCallStore, clock: ManualClock) -> None:
-    """Who takes a turn over goes on after what the caller has heard."""
+async def test_a_renewed_lease_goes_on(store: SqlCallStore, clock: ManualClock) -> None:
+    """Whoever renews a claim in time keeps it, and what was claimed anew isn't renewed."""
+    await store.recorded(recording())
+    turn = await claimed(store)
+    for _ in range(3):
+        clock.forward(LEASE.total_seconds() - 1)
+        assert await store.renew(turn, lease=LEASE)
+        assert await store.claim_turn("CA1", 1, lease=LEASE) is None
+        assert await store.unfinished(limit=5) == []
+    assert await store.finish_turn(turn, TurnState.DONE)
+    assert not await store.renew(turn, lease=LEASE)
+
+
+async def test_parts_that_were_made_are_kept(store: SqlCallStore, clock: ManualClock) -> None:
+    """Who takes a turn over finds what an earlier owner made: the caller may be hearing it."""
     await store.recorded(recording())
     first = await claimed(store)
-    for text in ("One.", "Two.", "Three."):
+    for text in ("One.", "Two."):
         await store.add_part(first, AnswerPart(text, None))
-    await store.played("CA1", 1, 1)
     clock.forward(LEASE.total_seconds())
     second = await claimed(store)
-    assert [one.text for one in (await store.call("CA1")).turns[0].parts] == ["One."]
-    await store.add_part(second, AnswerPart("2.", None))
-    assert [one.text for one in (await store.call("CA1")).turns[0].parts] == ["One.", "2."]
+    await store.add_part(second, AnswerPart("Three.", None))
+    parts = (await store.call("CA1")).turns[0].parts
+    assert [one.text for one in parts] == ["One.", "Two.", "Three."]
 
 
 async def test_a_released_turn_waits_for_its_time(store: SqlCallStore, clock: ManualClock) -> None:

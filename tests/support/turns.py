@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -41,6 +41,13 @@ from tests.support.wav import silence, voice, wav
 
 SPEECH = wav([*silence(0.5), *voice(1), *silence(1)])
 QUIET = wav(silence(2))
+
+
+class RealClock(ManualClock):
+    """The time as it is."""
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC)
 
 
 class LocalSignal:
@@ -243,7 +250,8 @@ async def open_line(
     work: bool = True,
     missed: MissedCallReply | None = None,
     clock: ManualClock | None = None,
-    lease: float = 120,
+    lease: float | None = None,
+    drain: float = 0,
     concurrency: int = 50,
     has_assistant: bool = True,
     like: Line | None = None,
@@ -279,7 +287,8 @@ async def open_line(
             clock=clock,
             metrics=metrics,
             concurrency=concurrency,
-            lease=timedelta(seconds=lease),
+            drain=timedelta(seconds=drain),
+            **({} if lease is None else {"lease": timedelta(seconds=lease)}),
             sweep_seconds=0.05,
             poll_seconds=0.2,
         )

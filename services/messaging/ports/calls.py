@@ -24,11 +24,10 @@ from services.messaging.ports.reading import ListPosition
 
 @dataclass(frozen=True, slots=True)
 class ClaimedTurn:
-    """A turn that this process may work on, until its lease ends.
+    """A turn that this process may work on, until its lease ends and somebody else claims it.
 
     Attributes:
-        attempt: Number of this attempt, from 1.
-        lease_until: Also tells this claim from others.
+        attempt: Number of this attempt, from 1; tells this claim from others.
     """
 
     call_id: str
@@ -39,7 +38,6 @@ class ClaimedTurn:
     voicemail: bool
     heard_at: datetime
     attempt: int
-    lease_until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +97,12 @@ class CallStore(Protocol):
     ) -> ClaimedTurn | None:
         """Take a turn that is to be worked on; None when it is final or somebody else's.
 
-        Parts that an earlier owner left are kept where they were played, and dropped otherwise.
+        Parts that an earlier owner left are kept: the caller may be hearing them now.
         """
+        ...
+
+    async def renew(self, turn: ClaimedTurn, *, lease: timedelta) -> bool:
+        """Hold a claim for that long from now; False when it is lost or the turn final."""
         ...
 
     async def transcribed(self, turn: ClaimedTurn, transcript: str, language: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, and_, delete, exists, or_, select, update
+from sqlalchemy import Row, and_, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
@@ -22,7 +22,6 @@ from services.messaging.store.call_folding import Columns, fold_call, fold_repor
 from services.messaging.store.call_models import (
     CallEventRow,
     CallRow,
-    CallTurnPartRow,
     CallTurnRow,
 )
 from services.messaging.store.rows import insert_ignoring
@@ -84,8 +83,8 @@ async def set_language(connection: AsyncConnection, row_id: int, turn: int, lang
 
 async def claim_turn(
     connection: AsyncConnection, call_id: str, number: int, *, now: datetime, lease: timedelta
-) -> tuple[ClaimedTurn | None, bool]:
-    """Claim a turn if it is free; also whether parts were dropped that nobody has heard."""
+) -> ClaimedTurn | None:
+    """Claim a turn if it is free."""
     claimed = await connection.execute(
         update(CallTurnRow)
         .where(
@@ -99,17 +98,9 @@ async def claim_turn(
     )
     row = claimed.first()
     if row is None:
-        return None, False
-    dropped = row.parts > row.played
-    if dropped:
-        await connection.execute(
-            delete(CallTurnPartRow).where(
-                CallTurnPartRow.turn_id == row.id, CallTurnPartRow.number >= row.played
-            )
-        )
-        await _set(connection, row.id, {"parts": row.played})
+        return None
     provider = await connection.scalar(select(CallRow.provider).where(CallRow.id == row.call_id))
-    turn = ClaimedTurn(
+    return ClaimedTurn(
         call_id=call_id,
         provider=str(provider),
         number=number,
@@ -118,9 +109,7 @@ async def claim_turn(
         voicemail=row.voicemail,
         heard_at=row.heard_at,
         attempt=row.attempts,
-        lease_until=row.lease_until,
     )
-    return turn, dropped
 
 
 async def fold_in(
@@ -212,7 +201,6 @@ async def update_claimed(
             *turn_of(turn.call_id, turn.number),
             CallTurnRow.state == WORKING,
             CallTurnRow.attempts == turn.attempt,
-            CallTurnRow.lease_until == turn.lease_until,
         )
         .values(values)
         .returning(CallTurnRow.id, CallTurnRow.call_id, CallTurnRow.parts)

@@ -127,14 +127,16 @@ class SqlCallStore:
     ) -> ClaimedTurn | None:
         """Take a turn that is to be worked on; None when it is final or somebody else's.
 
-        Parts that an earlier owner left are kept where they were played, and dropped otherwise.
+        Parts that an earlier owner left are kept: the caller may be hearing them now.
         """
-        async with self._changing(call_id) as (connection, changed):
-            turn, dropped = await claim_turn(
-                connection, call_id, number, now=self._clock(), lease=lease
-            )
-            changed.append(dropped)
-        return turn
+        async with self._database.write() as connection:
+            return await claim_turn(connection, call_id, number, now=self._clock(), lease=lease)
+
+    async def renew(self, turn: ClaimedTurn, *, lease: timedelta) -> bool:
+        """Hold a claim for that long from now; False when it is lost or the turn final."""
+        values: Columns = {"lease_until": self._clock() + lease}
+        async with self._database.write() as connection:
+            return await update_claimed(connection, turn, values) is not None
 
     async def transcribed(self, turn: ClaimedTurn, transcript: str, language: str) -> bool:
         """Note what was understood; False when the claim is lost or the turn final."""

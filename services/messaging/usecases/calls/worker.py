@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -55,7 +55,10 @@ class TurnWorker:
 
     Args:
         answering: None when there is no assistant.
-        lease: How long one turn may take; afterwards another process may take it over.
+        lease: When this process dies, another may take its turns over after so long. Callers
+            wait `CallRules.longest_wait` at most, so it must be well below that.
+        longest: How long one turn may take.
+        drain: How long turns may go on when this process is stopped, before others get them.
         voicemail_tries: For so long after it was left a message is tried to be transcribed.
         sweep_seconds: Looks this often for turns that nobody works on.
         poll_seconds: Looks this often whether the caller has gone, for signals may be lost.
@@ -72,7 +75,9 @@ class TurnWorker:
         clock: Clock,
         metrics: CallMetrics,
         concurrency: int = 50,
-        lease: timedelta = timedelta(seconds=120),
+        lease: timedelta = timedelta(seconds=15),
+        longest: timedelta = timedelta(seconds=90),
+        drain: timedelta = timedelta(seconds=8),
         voicemail_tries: timedelta = timedelta(hours=24),
         sweep_seconds: float = 2.0,
         poll_seconds: float = 2.0,
@@ -86,6 +91,8 @@ class TurnWorker:
         self._metrics = metrics
         self._concurrency = concurrency
         self._lease = lease
+        self._longest = longest
+        self._drain = drain
         self._voicemail_tries = voicemail_tries
         self._sweep_seconds = sweep_seconds
         self._poll_seconds = poll_seconds
@@ -102,7 +109,7 @@ class TurnWorker:
         self._woken.set()
 
     async def run(self) -> None:
-        """Work for ever. When cancelled, what is half done is given back at once."""
+        """Work for ever. When cancelled, what is under way is finished or given back."""
         loop = asyncio.get_running_loop()
         sweep_at = loop.time()
         try:
@@ -117,9 +124,13 @@ class TurnWorker:
                         await self._woken.wait()
         finally:
             running = [*self._running.values()]
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            try:
+                if running:
+                    await asyncio.wait(running, timeout=self._drain.total_seconds())
+            finally:
+                for task in running:
+                    task.cancel()
+                await asyncio.gather(*running, return_exceptions=True)
 
     def _start(self) -> None:
         for turn in [*self._waiting]:
@@ -152,12 +163,13 @@ class TurnWorker:
             turn = await drained(self._store.claim_turn(call_id, number, lease=self._lease))
             if turn is None:
                 return
-            call = await drained(self._store.call(call_id))
-            timer = StageTimer(self._clock, turn.heard_at)
-            end = self._over(turn, call)
-            if end is None:
-                end = await self._worked(turn, call, timer)
-            await drained(self._finish(turn, end, timer))
+            async with self._held(turn):
+                call = await drained(self._store.call(call_id))
+                timer = StageTimer(self._clock, turn.heard_at)
+                end = self._over(turn, call)
+                if end is None:
+                    end = await self._worked(turn, call, timer)
+                await drained(self._finish(turn, end, timer))
         except asyncio.CancelledError:
             await self._give_back(turn, timedelta())
             raise
@@ -169,6 +181,24 @@ class TurnWorker:
         except Exception:
             log.exception("a turn failed; it is tried again", call_id=call_id, turn=number)
             await self._give_back(turn, _FIRST_RETRY)
+
+    @contextlib.asynccontextmanager
+    async def _held(self, turn: ClaimedTurn) -> AsyncIterator[None]:
+        """Renew a claim. One that is lost all the same is noticed at the next write."""
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(self._lease.total_seconds() / 3)
+                with contextlib.suppress(UnavailableError):
+                    if not await drained(self._store.renew(turn, lease=self._lease)):
+                        return
+
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
 
     async def _give_back(self, turn: ClaimedTurn | None, pause: timedelta) -> None:
         """Leave a turn to whoever is next; where that fails, its lease ends in time."""
@@ -186,7 +216,8 @@ class TurnWorker:
         if is_key_press(said.digits):
             return _End(TurnState.SILENT, "keys were pressed")
         if said.parts:
-            # An earlier owner is gone, and the caller has heard these: no vendor is asked again.
+            # An earlier owner is gone, and the caller may be hearing these: another answer would
+            # not go with them.
             return _End(TurnState.DONE, "the answer was broken off")
         if self._clock() - turn.heard_at >= self._rules.longest_wait:
             return _End(TurnState.FAILED, "it reached us too late to be answered")
@@ -226,7 +257,7 @@ class TurnWorker:
     async def _message(self, turn: ClaimedTurn, call: Call, timer: StageTimer) -> _End | None:
         """Transcribe a message."""
         try:
-            async with asyncio.timeout(0.8 * self._lease.total_seconds()):
+            async with asyncio.timeout(self._longest.total_seconds()):
                 await self._heard(turn, call, timer)
             return _End(TurnState.DONE)
         except (NotUnderstoodError, RecordingLateError) as error:
@@ -249,7 +280,7 @@ class TurnWorker:
     async def _question(self, turn: ClaimedTurn, call: Call, timer: StageTimer) -> _End:
         """Answer what the caller said."""
         try:
-            async with asyncio.timeout(0.8 * self._lease.total_seconds()):
+            async with asyncio.timeout(self._longest.total_seconds()):
                 heard = await self._heard(turn, call, timer)
                 return await self._answered(turn, call, heard, timer)
         except NothingHeardError as error:
