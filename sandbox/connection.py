@@ -48,9 +48,10 @@ async def hang(request: Request, closing: asyncio.Event) -> NoResponse:
     stopped = asyncio.create_task(closing.wait())
     left = asyncio.create_task(_disconnected(request.receive))
     await asyncio.wait({stopped, left}, return_when=asyncio.FIRST_COMPLETED)
+    gone = left.done()
     for task in (stopped, left):
         task.cancel()
-    return reset(request)
+    return NoResponse() if gone else reset(request)
 
 
 async def stays(request: Request, seconds: float) -> bool:

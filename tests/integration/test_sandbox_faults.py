@@ -109,8 +109,13 @@ async def test_reset_after_accepting(sandbox: RunningSandbox, http: httpx.AsyncC
 
 
 @pytest.mark.parametrize("accept", [False, True])
-async def test_hang(sandbox: RunningSandbox, http: httpx.AsyncClient, accept: bool) -> None:
-    """No answer ever comes; the message was accepted or not, as asked."""
+async def test_hang(
+    sandbox: RunningSandbox,
+    http: httpx.AsyncClient,
+    caplog: pytest.LogCaptureFixture,
+    accept: bool,
+) -> None:
+    """No answer ever comes; the message was accepted or not, as asked. Giving up is no error."""
     await switch(http, hang={"times": 1, "accept": accept})
 
     with pytest.raises(httpx.ReadTimeout):
@@ -120,6 +125,7 @@ async def test_hang(sandbox: RunningSandbox, http: httpx.AsyncClient, accept: bo
     assert len(sandbox.state.messages) == accept
     assert (await send(http)).status_code == 201
     assert [record.status for record in sandbox.state.requests] == [None, 201]
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_hanging_requests_end_with_the_sandbox(receiver: Receiver) -> None:
