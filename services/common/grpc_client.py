@@ -6,6 +6,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from services.common.tracing import TRACEPARENT, NoTracing, Tracing
+
 
 class _UnaryDefaults(grpc.aio.UnaryUnaryClientInterceptor):
     """Adds the token, and a deadline where the caller gave none.
@@ -13,9 +15,10 @@ class _UnaryDefaults(grpc.aio.UnaryUnaryClientInterceptor):
     A call without a deadline may hang for ever.
     """
 
-    def __init__(self, token: str, default_seconds: float) -> None:
+    def __init__(self, token: str, default_seconds: float, tracing: Tracing) -> None:
         self._token = token
         self._default_seconds = default_seconds
+        self._tracing = tracing
 
     async def intercept_unary_unary(
         self,
@@ -24,14 +27,16 @@ class _UnaryDefaults(grpc.aio.UnaryUnaryClientInterceptor):
         request: Any,
     ) -> Any:
         timeout = client_call_details.timeout or self._default_seconds
-        return await continuation(_with_token(client_call_details, self._token, timeout), request)
+        details = _with_token(client_call_details, self._token, timeout, self._tracing)
+        return await continuation(details, request)
 
 
 class _StreamDefaults(grpc.aio.UnaryStreamClientInterceptor):
     """Adds the token. A stream may last, so its deadline is the caller's matter."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, tracing: Tracing) -> None:
         self._token = token
+        self._tracing = tracing
 
     async def intercept_unary_stream(
         self,
@@ -40,14 +45,17 @@ class _StreamDefaults(grpc.aio.UnaryStreamClientInterceptor):
         request: Any,
     ) -> Any:
         timeout = client_call_details.timeout
-        return await continuation(_with_token(client_call_details, self._token, timeout), request)
+        details = _with_token(client_call_details, self._token, timeout, self._tracing)
+        return await continuation(details, request)
 
 
 def _with_token(
-    details: grpc.aio.ClientCallDetails, token: str, timeout: float | None
+    details: grpc.aio.ClientCallDetails, token: str, timeout: float | None, tracing: Tracing
 ) -> grpc.aio.ClientCallDetails:
     metadata = grpc.aio.Metadata(*(details.metadata or ()))
     metadata.add("authorization", f"Bearer {token}")
+    if traceparent := tracing.current():
+        metadata.add(TRACEPARENT, traceparent)
     return grpc.aio.ClientCallDetails(
         method=details.method,
         timeout=timeout,
@@ -57,11 +65,17 @@ def _with_token(
     )
 
 
-def open_channel(address: str, token: str, default_seconds: float = 10.0) -> grpc.aio.Channel:
+def open_channel(
+    address: str, token: str, default_seconds: float = 10.0, tracing: Tracing | None = None
+) -> grpc.aio.Channel:
     """A channel to `host:port` of one of our services."""
+    tracing = tracing or NoTracing()
     return grpc.aio.insecure_channel(
         address,
-        interceptors=[_UnaryDefaults(token, default_seconds), _StreamDefaults(token)],
+        interceptors=[
+            _UnaryDefaults(token, default_seconds, tracing),
+            _StreamDefaults(token, tracing),
+        ],
         options=[
             # Our services are reached directly, whatever proxy leads outside.
             ("grpc.enable_http_proxy", 0),

@@ -22,6 +22,7 @@ from services.common.errors import (
     SwitchboardError,
     UnauthenticatedError,
 )
+from services.common.tracing import TRACEPARENT, NoTracing, Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -70,9 +71,15 @@ class _Guard(grpc.aio.ServerInterceptor):
     """
 
     def __init__(
-        self, tokens: Sequence[str], max_concurrent: int, max_seconds: float, calls: _Calls
+        self,
+        tokens: Sequence[str],
+        max_concurrent: int,
+        max_seconds: float,
+        calls: _Calls,
+        tracing: Tracing,
     ) -> None:
         self._calls = calls
+        self._tracing = tracing
         self._expected = [f"Bearer {token}".encode() for token in tokens]
         self._max_concurrent = max_concurrent
         self._running: set[asyncio.Task[Any]] = set()
@@ -109,7 +116,10 @@ class _Guard(grpc.aio.ServerInterceptor):
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             began, code = time.perf_counter(), _OK
             try:
-                return await self._answer(allowed, call(request, context))
+                with self._tracing.span(
+                    method.rpartition("/")[2], kind="server", parent=_traceparent(context)
+                ):
+                    return await self._answer(allowed, call(request, context))
             except asyncio.CancelledError:
                 code = grpc.StatusCode.CANCELLED.name
                 raise
@@ -187,6 +197,11 @@ class _Guard(grpc.aio.ServerInterceptor):
             task.exception()
 
 
+def _traceparent(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    found = dict(context.invocation_metadata() or ()).get(TRACEPARENT, "")
+    return found if isinstance(found, str) else ""
+
+
 def _code_of(error: Exception) -> str:
     return error.grpc_code if isinstance(error, SwitchboardError) else "INTERNAL"
 
@@ -257,8 +272,11 @@ class GrpcServer:
         max_seconds: float = 30.0,
         max_message_bytes: int = 1024 * 1024,
         registry: CollectorRegistry | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
-        self._guard = _Guard(tokens, max_concurrent, max_seconds, _Calls(registry))
+        self._guard = _Guard(
+            tokens, max_concurrent, max_seconds, _Calls(registry), tracing or NoTracing()
+        )
         self._server = grpc.aio.server(
             interceptors=[self._guard],
             options=[

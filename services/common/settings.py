@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -133,7 +134,15 @@ def secret_list(value: SecretStr) -> tuple[str, ...]:
     return split_list(value.get_secret_value())
 
 
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        raise ValueError("must be an address such as http://127.0.0.1:4318")
+    return value
+
+
 HttpOrigin = Annotated[str, AfterValidator(_http_origin)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -160,4 +169,10 @@ class CommonSettings(Settings):
         "127.0.0.1",
         description="address of the internal port; 0.0.0.0 for all, as in a container",
         examples=["127.0.0.1"],
+    )
+    otel_exporter_otlp_endpoint: HttpUrl | None = Field(
+        None,
+        description="address of an OpenTelemetry collector that takes traces by OTLP over HTTP;"
+        " needs the extra `tracing`",
+        examples=["http://127.0.0.1:4318"],
     )

@@ -20,6 +20,7 @@ from services.common.journal.streams import keep_connected
 from services.common.lifecycle import run_service, run_until_stopped
 from services.common.metrics import process_registry, serving_metrics, watch_event_loop
 from services.common.settings import secret_list, split_list
+from services.common.tracing import tracing
 from services.messaging.assistant.openai_assistant import OpenAIAssistant
 from services.messaging.baileys_wiring import baileys_events, wire_baileys
 from services.messaging.consumers import voice as voice_consumer
@@ -67,6 +68,7 @@ from services.messaging.usecases.receive import Receive, ReplyPolicy
 from services.messaging.usecases.reconcile import Reconciler
 from services.messaging.usecases.reply import Replies
 from services.messaging.usecases.send import SendMessage
+from services.messaging.usecases.traced import TracedProvider
 from services.messaging.usecases.vendors import NotedAssistant, VendorRecord
 from services.messaging.usecases.watch import Watch
 from services.messaging.voice_wiring import wire_voice
@@ -92,6 +94,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
         on_events=changes.announce,
     )
     async with contextlib.AsyncExitStack() as closing:
+        traces = await closing.enter_async_context(tracing(settings, "messaging"))
         closing.push_async_callback(database.close)
         session = None
         found: dict[str, Provider] = {}
@@ -134,7 +137,9 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             send_timeout = max(send_timeout, baileys.send_timeout)
 
         # In this order one takes over for another.
-        providers = {name: found[name] for name in settings.providers()}
+        providers: dict[str, Provider] = {
+            name: TracedProvider(found[name], traces) for name in settings.providers()
+        }
         ingest = SqlIngestStore(database)
         policy = _send_policy(settings)
         outbox = SqlOutboxStore(database, _now, policy)
@@ -177,6 +182,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             {twilio_webhooks.PROVIDER: twilio_webhooks, BAILEYS: baileys_events(settings)},
             join=ingest.join,
             registry=registry,
+            tracing=traces,
         )
         addresses = ContactAddresses(settings.default_region)
         send = SendMessage(
@@ -189,6 +195,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             ),
             local_files=local_files,
             addresses=addresses,
+            tracing=traces,
         )
         watch = Watch(SqlChangeReader(database))
         media = ObjectMediaStore(database, client, clock=_now, replicas=settings.jetstream_replicas)
@@ -262,6 +269,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             ],
             add_services=add_services,
             registry=registry,
+            tracing=traces,
         )
         acts = ActPublisher(
             client,
@@ -340,6 +348,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 on_queued=dispatcher.wake,
                 context_messages=settings.assistant_context_messages,
                 lease=timedelta(seconds=settings.openai_timeout_seconds + 30),
+                tracing=traces,
             )
             loops.append(replies.run())
         log.info("messaging is ready", port=server.port)

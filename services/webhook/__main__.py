@@ -16,6 +16,7 @@ from services.common.journal.streams import keep_connected
 from services.common.lifecycle import run_service, run_until_stopped
 from services.common.metrics import process_registry, watch_event_loop
 from services.common.settings import split_list
+from services.common.tracing import NoTracing, Tracing, tracing
 from services.webhook.api.app import build_api
 from services.webhook.api.keys import ApiKeys
 from services.webhook.api.limits import HeldRequests
@@ -25,6 +26,7 @@ from services.webhook.audio import audio_router
 from services.webhook.audio_cache import AudioCache
 from services.webhook.ingress import WebhookIngress
 from services.webhook.internal import build_internal
+from services.webhook.playable import Playable
 from services.webhook.routes import WHATSAPP_ROUTES
 from services.webhook.settings import WebhookSettings
 from services.webhook.signature import SignatureVerifier
@@ -39,6 +41,11 @@ log = structlog.get_logger(__name__)
 
 async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
     """Run the edge until `stop` is set."""
+    async with tracing(settings, "webhook") as traces:
+        await _serve(settings, stop, traces)
+
+
+async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing) -> None:
     registry = process_registry("webhook")
     client = Client()
     streams_ready = asyncio.Event()
@@ -46,11 +53,15 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
     spill = Spill(settings.spill_path, max_bytes=settings.spill_max_bytes)
     _watch_spill(spill, registry)
     bypass = settings.bypass_twilio_signature
-    channel = open_channel(settings.messaging_grpc_address, settings.messaging_token())
+    channel = open_channel(
+        settings.messaging_grpc_address, settings.messaging_token(), tracing=traces
+    )
+    audio = AudioCache(AudioBucket(client).get, max_bytes=settings.audio_cache_bytes)
     voice = VoiceResponder(
         channel,
         public_host=settings.public_host,
         voicemail=Voicemail(settings.voice_language),
+        playable=Playable(audio, lambda: client.is_connected),
         registry=registry,
     )
     ingress = WebhookIngress(
@@ -65,6 +76,8 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
         registry=registry,
         failures_per_minute=settings.signature_failures_per_minute,
         trusted_proxies=settings.trusted_proxies,
+        # A hot path: without a collector not even asked.
+        tracing=None if isinstance(traces, NoTracing) else traces,
     )
     held = HeldRequests(settings.api_held_requests)
     api = build_api(
@@ -75,8 +88,8 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
         cors_origins=split_list(settings.cors_origins),
         requests_per_minute=settings.api_requests_per_minute,
         failures_per_minute=settings.api_key_failures_per_minute,
+        tracing=traces,
     )
-    audio = AudioCache(AudioBucket(client).get, max_bytes=settings.audio_cache_bytes)
     app = Edge(
         ingress=ingress,
         api=api,

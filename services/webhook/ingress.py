@@ -16,6 +16,7 @@ from services.common.errors import InvalidInputError
 from services.common.http_server import behind_proxies
 from services.common.journal.events import JournalEvent
 from services.common.journal.publisher import JournalPublisher, JournalUnavailableError
+from services.common.tracing import Tracing
 from services.webhook import answers
 from services.webhook.answers import MAX_BODY_BYTES, MAX_PARAMETERS, Answer, RefusedError
 from services.webhook.deadline import Deadline
@@ -45,6 +46,7 @@ class WebhookIngress:
             A valid signature always passes.
         trusted_proxies: Comma-separated addresses whose `X-Forwarded-For` names the sender.
         read_seconds: How long a request may take to arrive. Twilio gives up after 15 s in all.
+        tracing: None keeps the trace that the sender's request belongs to, if any.
         now: Clock for the time of receipt; aware, UTC.
         monotonic: Clock in seconds, for limits and for how long a request has taken.
     """
@@ -60,6 +62,7 @@ class WebhookIngress:
         failures_per_minute: int = 30,
         trusted_proxies: str = "127.0.0.1",
         read_seconds: float = 8.0,
+        tracing: Tracing | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -70,6 +73,7 @@ class WebhookIngress:
         self._deadline = Deadline(read_seconds)
         self._now = now
         self._monotonic = monotonic
+        self._tracing = tracing
         self._failures = FailureLimiter(failures_per_minute, monotonic)
         # Puts the sender's address into the scope. Around all requests it took a twentieth of a
         # webhook's time, and only refusals ask who sent it.
@@ -105,9 +109,20 @@ class WebhookIngress:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request to an address that `serves` accepts."""
         route = self._routes[scope["path"]]
+        if self._tracing is None:
+            traceparent = dict(scope["headers"]).get(b"traceparent", b"")
+            await self._answer(route, traceparent, scope, receive, send)
+            return
+        parent = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
+        with self._tracing.span(f"webhook {route.name}", kind="server", parent=parent) as own:
+            await self._answer(route, own.encode(), scope, receive, send)
+
+    async def _answer(
+        self, route: WebhookRoute, traceparent: bytes, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         began = self._monotonic()
         try:
-            event = await self._accept(route, scope, receive)
+            event = await self._accept(route, traceparent, scope, receive)
             outcome = await self._store(route, event)
         except RefusedError as refused:
             await self._forwarded(scope, receive, send)
@@ -125,7 +140,9 @@ class WebhookIngress:
                 await answers.send_twiml(send, await route.responder.respond(event, began))
             self._seconds[route.name].observe(self._monotonic() - began)
 
-    async def _accept(self, route: WebhookRoute, scope: Scope, receive: Receive) -> JournalEvent:
+    async def _accept(
+        self, route: WebhookRoute, traceparent: bytes, scope: Scope, receive: Receive
+    ) -> JournalEvent:
         """Read and verify one request, in the order of what each check costs."""
         if scope["method"] != "POST":
             raise RefusedError(answers.METHOD)
@@ -169,7 +186,7 @@ class WebhookIngress:
                 form,
                 query,
                 received_at=self._now(),
-                traceparent=headers.get(b"traceparent", b""),
+                traceparent=traceparent,
                 idempotency_token=headers.get(b"i-twilio-idempotency-token", b""),
             )
         except InvalidInputError as error:

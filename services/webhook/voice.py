@@ -15,6 +15,7 @@ from switchboard.voice.v1.voice_service_pb2_grpc import VoiceServiceStub
 
 from services.common.journal.events import JournalEvent
 from services.webhook.answers import EMPTY_TWIML
+from services.webhook.playable import Playable
 from services.webhook.refusals import LogLimiter
 from services.webhook.twiml import TwimlRenderer
 from services.webhook.voice_routes import MAX_TURN, question
@@ -42,8 +43,9 @@ class VoiceResponder:
 
     Args:
         public_host: The origin under which Twilio reaches us.
-        answer_seconds: How long messaging may take over a new call, and how long one that can't
-            be reached is tried again.
+        answer_seconds: How long messaging may take over a new call.
+        hold_seconds: How long any other caller waits. So long, too, messaging that can't be
+            reached is tried again.
         monotonic: The clock by which the ingress measures, in seconds.
     """
 
@@ -53,6 +55,7 @@ class VoiceResponder:
         *,
         public_host: str,
         voicemail: Voicemail,
+        playable: Playable,
         registry: CollectorRegistry,
         answer_seconds: float = 3.0,
         hold_seconds: float = 8.0,
@@ -62,6 +65,7 @@ class VoiceResponder:
         self._origin = public_host
         self._renderer = TwimlRenderer(public_host)
         self._voicemail = voicemail
+        self._playable = playable
         self._answer_seconds = answer_seconds
         self._hold_seconds = hold_seconds
         self._monotonic = monotonic
@@ -89,11 +93,12 @@ class VoiceResponder:
             return EMPTY_TWIML
         source = "messaging"
         try:
-            twiml = self._renderer.render(await self._script(asked, began))
+            script = await self._script(asked, began)
+            twiml = self._renderer.render(await self._playable.only(script))
         except Exception as error:  # noqa: BLE001 - a caller must hear something whatever fails
-            source = "voicemail"
+            source = "edge"
             self._log(after, error)
-            words, turn = _voicemail_for(asked)
+            words, turn = _words_for(asked, error)
             twiml = self.voicemail(words, turn=turn)
         self._answers.labels(after, source).inc()
         self._seconds.labels(after).observe(self._monotonic() - began)
@@ -119,12 +124,13 @@ class VoiceResponder:
             grpc.aio.AioRpcError: Nothing, in time or at all.
             ValueError: It has nothing to say.
         """
-        give_up = began + self._answer_seconds
+        is_new = asked.HasField("incoming")
+        give_up = began + (self._answer_seconds if is_new else self._hold_seconds)
         while True:
             now = self._monotonic()
             seconds = max(_SPARE_SECONDS, give_up - now)
-            if not asked.HasField("incoming"):
-                hold = max(0.0, began + self._hold_seconds - now)
+            if not is_new:
+                hold = max(0.0, give_up - now)
                 asked.hold_ms = int(hold * 1000)
                 seconds = hold + _SPARE_SECONDS
             try:
@@ -148,12 +154,21 @@ class VoiceResponder:
         held_back = self._log_limiter.suppressed("expected" if expected else "unexpected")
         if held_back is not None:
             log.error(
-                "a caller gets voicemail, because messaging didn't say what follows",
+                "the edge speaks to a caller, because messaging didn't say what follows",
                 after=after,
                 error=kind,
                 held_back=held_back,
                 exc_info=None if expected else error,
             )
+
+
+def _words_for(asked: pb.NextStepRequest, error: Exception) -> tuple[Words, int]:
+    """What to say instead of messaging, and the number of the turn that it is about."""
+    away = isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNAVAILABLE
+    if away and asked.HasField("recorded") and not asked.recorded.voicemail:
+        # What the caller said is in the journal: messaging may be back in time to answer it.
+        return Words.MOMENT, asked.recorded.turn
+    return _voicemail_for(asked)
 
 
 def _voicemail_for(asked: pb.NextStepRequest) -> tuple[Words, int]:

@@ -1,4 +1,4 @@
-"""What callers hear when messaging doesn't say: an apology and voicemail."""
+"""What callers hear when messaging doesn't say: a moment's patience, an apology, voicemail."""
 
 from enum import StrEnum
 from typing import Final, Literal
@@ -21,6 +21,8 @@ class Words(StrEnum):
     """For a caller who was already spoken to; then a message is recorded."""
     GOODBYE = "goodbye"
     """For a caller who has left a message; then the call ends."""
+    MOMENT = "moment"
+    """For a caller who has asked something; then it is asked again what follows."""
 
 
 _TEXTS: dict[VoiceLanguage, dict[Words, str]] = {
@@ -34,6 +36,7 @@ _TEXTS: dict[VoiceLanguage, dict[Words, str]] = {
             " Please leave a message after the tone, and we will get back to you."
         ),
         Words.GOODBYE: "Thank you. Goodbye.",
+        Words.MOMENT: "One moment, please.",
     },
     "he-IL": {
         Words.GREETING: "שלום. אין באפשרותנו לענות כרגע. אנא השאירו הודעה אחרי הצליל ונחזור אליכם.",
@@ -41,6 +44,7 @@ _TEXTS: dict[VoiceLanguage, dict[Words, str]] = {
             "סליחה, אין באפשרותי לענות על כך כרגע. אנא השאירו הודעה אחרי הצליל ונחזור אליכם."
         ),
         Words.GOODBYE: "תודה. להתראות.",
+        Words.MOMENT: "רק רגע, בבקשה.",
     },
 }
 
@@ -53,11 +57,14 @@ class Voicemail:
         self._texts = _TEXTS[language]
 
     def script(self, words: Words, *, turn: int) -> script_pb2.Script:
-        """A script that ends the call.
+        """A script that ends the call, save for one that asks for patience.
 
         Args:
-            turn: The number that the caller's message gets.
+            turn: The number that the caller's message gets, or of what the caller asked.
         """
+        if words is Words.MOMENT:
+            redirect = script_pb2.Redirect(turn=turn, part=0)
+            return script_pb2.Script(steps=[self._say(words), script_pb2.Step(redirect=redirect)])
         goodbye = [self._say(Words.GOODBYE), _HANG_UP]
         if words is Words.GOODBYE:
             return script_pb2.Script(steps=goodbye)

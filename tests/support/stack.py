@@ -33,6 +33,7 @@ class RunningStack:
     Attributes:
         sandbox: Its control API.
         api: Switchboard's REST API.
+        metrics_ports: The internal port of each service.
     """
 
     def __init__(self, stack: Stack, data: DataFolder) -> None:
@@ -40,6 +41,7 @@ class RunningStack:
         self._data = data
         self._folder = data.logs
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.metrics_ports = stack.metrics_ports
         addresses = stack.addresses
         self.addresses = addresses
         self.sandbox = httpx.Client(

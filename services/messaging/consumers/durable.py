@@ -23,6 +23,7 @@ from prometheus_client import Counter
 
 from services.common.errors import UnavailableError
 from services.common.journal.streams import INGEST_STREAM, ensure_ingest_consumer
+from services.common.tracing import TRACEPARENT, NoTracing, Tracing
 from services.messaging.consumers.dead_letters import DeadLetters
 from services.messaging.consumers.decoding import PoisonError
 from services.messaging.usecases.background import drained
@@ -74,6 +75,10 @@ class _Event(Generic[T]):
     delivery: Msg
     content: T
 
+    @property
+    def traceparent(self) -> str:
+        return (self.delivery.headers or {}).get(TRACEPARENT, "")
+
 
 class JournalConsumer(Generic[T]):
     """Consumes what a durable consumer gets of the journal until cancelled.
@@ -85,6 +90,7 @@ class JournalConsumer(Generic[T]):
             `UnavailableError` to be asked again later, and ValueError for what can never be
             stored.
         events_total: Counts by the label `outcome`: stored, deferred or dead.
+        traced_by: By which key whoever goes on with an event finds its trace; "" by none.
     """
 
     def __init__(
@@ -96,7 +102,11 @@ class JournalConsumer(Generic[T]):
         store: Callable[[Sequence[T]], Awaitable[object]],
         events_total: Counter,
         options: ConsumerOptions | None = None,
+        tracing: Tracing | None = None,
+        traced_by: Callable[[T], str] = lambda content: "",
     ) -> None:
+        self._tracing = tracing or NoTracing()
+        self._traced_by = traced_by
         self._client = client
         self._durable = durable
         self._decode = decode
@@ -203,7 +213,14 @@ class JournalConsumer(Generic[T]):
 
     async def _store(self, events: Sequence[_Event[T]]) -> None:
         """Have events stored, then acknowledge: what is lost in between comes again."""
-        await self._handle([event.content for event in events])
+        with contextlib.ExitStack() as spans:
+            for event in events:
+                if event.traceparent:
+                    span = self._tracing.span("store", kind="consumer", parent=event.traceparent)
+                    own = spans.enter_context(span)
+                    if key := self._traced_by(event.content):
+                        self._tracing.remember(key, own)
+            await self._handle([event.content for event in events])
         self._events_total.labels("stored").inc(len(events))
         with self._broker_may_be_away():
             for event in events:

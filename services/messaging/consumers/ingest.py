@@ -7,6 +7,7 @@ from typing import Protocol
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry, Counter
 
+from services.common.tracing import Tracing
 from services.messaging.consumers.decoding import Translator, decode
 from services.messaging.consumers.durable import ConsumerOptions, Durable, JournalConsumer
 from services.messaging.domain.contact import InboundMessage, SamePerson
@@ -47,6 +48,7 @@ class IngestConsumer(JournalConsumer[Content]):
         join: Callable[[Sequence[SamePerson]], Awaitable[object]] = _nobody,
         registry: CollectorRegistry,
         options: ConsumerOptions | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         async def store(contents: Sequence[Content]) -> None:
             people = [one for one in contents if isinstance(one, SamePerson)]
@@ -69,4 +71,11 @@ class IngestConsumer(JournalConsumer[Content]):
                 registry=registry,
             ),
             options=options,
+            tracing=tracing,
+            traced_by=_traced_by,
         )
+
+
+def _traced_by(content: Content) -> str:
+    # The answer is written for whoever wrote last.
+    return content.contact_address if isinstance(content, InboundMessage) else ""

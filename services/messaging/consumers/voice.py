@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry, Counter
 
+from services.common.tracing import Tracing
 from services.messaging.consumers.durable import ConsumerOptions, Durable, JournalConsumer
 from services.messaging.consumers.voice_decoding import VoiceTranslator, decode_voice
 from services.messaging.usecases.calls.take_in import VoiceEvent
@@ -20,6 +21,7 @@ def voice_consumer(
     *,
     registry: CollectorRegistry,
     options: ConsumerOptions | None = None,
+    tracing: Tracing | None = None,
 ) -> JournalConsumer[VoiceEvent]:
     """A consumer of events of calls.
 
@@ -40,4 +42,5 @@ def voice_consumer(
             registry=registry,
         ),
         options=options,
+        tracing=tracing,
     )

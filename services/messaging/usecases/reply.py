@@ -8,6 +8,7 @@ from datetime import timedelta
 import structlog
 
 from services.common.errors import InvalidInputError, UnavailableError
+from services.common.tracing import NoTracing, Tracing
 from services.messaging.domain.message import Author
 from services.messaging.ports.answering import Assistant, ReplyStore, ReplyTask
 from services.messaging.ports.clock import Clock
@@ -42,7 +43,9 @@ class Replies:
         max_attempts: int = 8,
         concurrency: int = 4,
         poll_seconds: float = 0.5,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing or NoTracing()
         self._store = store
         self._assistant = assistant
         self._provider = provider
@@ -74,6 +77,10 @@ class Replies:
             return ()
 
     async def _take(self, task: ReplyTask) -> None:
+        with self._tracing.span("answer", parent=self._tracing.recall(task.contact_address)):
+            await self._answer(task)
+
+    async def _answer(self, task: ReplyTask) -> None:
         try:
             text = await self._written(task)
         except asyncio.CancelledError:
@@ -112,7 +119,9 @@ class Replies:
                 author=Author.ASSISTANT,
                 body=text,
             )
-            if await self._store.answer(task, answer) is not None:
+            message = await self._store.answer(task, answer)
+            if message is not None:
+                self._tracing.remember(message.id, self._tracing.current())
                 self._on_queued()
 
     async def _later(self, task: ReplyTask) -> None:

@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from services.common.tracing import Tracing
 from services.webhook.api import problems
 from services.webhook.api.calls import calls_router
 from services.webhook.api.conversations import conversations_router
@@ -34,6 +35,7 @@ def build_api(
     requests_per_minute: int = 600,
     failures_per_minute: int = 30,
     heartbeat_seconds: float = 15.0,
+    tracing: Tracing | None = None,
 ) -> ASGIApp:
     """Everything under `/api/`.
 
@@ -78,6 +80,7 @@ def build_api(
         requests_per_minute=requests_per_minute,
         failures_per_minute=failures_per_minute,
         registry=registry,
+        tracing=tracing,
     )
     if not cors_origins:
         return door

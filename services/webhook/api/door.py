@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.common.tracing import NoTracing, Tracing
 from services.webhook.api.keys import ApiKeys
 from services.webhook.api.limits import RateLimiter
 from services.webhook.api.problems import ProblemError, internal_problem
@@ -46,9 +47,11 @@ class Door:
         requests_per_minute: int,
         failures_per_minute: int,
         registry: CollectorRegistry,
+        tracing: Tracing | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
+        self._tracing = tracing or NoTracing()
         self._keys = keys
         self._limiter = RateLimiter(requests_per_minute, monotonic)
         self._failures = FailureLimiter(failures_per_minute, monotonic)
@@ -101,7 +104,9 @@ class Door:
                 more_headers = quota.headers
                 quota.check()
                 receive = await _with_whole_body(scope, receive)
-            await self._app(scope, receive, answer)
+            parent = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
+            with self._tracing.span("API request", kind="server", parent=parent):
+                await self._app(scope, receive, answer)
         except ProblemError as problem:
             await problem.response(instance)(scope, receive, answer)
         except Exception:

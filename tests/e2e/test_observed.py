@@ -1,0 +1,131 @@
+"""What the whole system lets operators see: health, metrics and traces of real messages."""
+
+import itertools
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from tests.support.collector import Collector, collecting
+from tests.support.stack import API_KEY, RunningStack, running_stack
+
+CONTACT = "+972501234567"
+QUESTION = "Is the flat in Haifa still free?"
+
+
+class System(NamedTuple):
+    """The system, and the collector of its traces."""
+
+    stack: RunningStack
+    collector: Collector
+
+    def metrics(self, service: str) -> str:
+        """What Prometheus reads from a service."""
+        port = self.stack.metrics_ports[service]
+        answer = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
+        return answer.raise_for_status().text
+
+    def detailed(self) -> dict[str, dict[str, object]]:
+        """Health's components."""
+        url = f"{self.stack.addresses.health}/api/health/detailed"
+        components: dict[str, dict[str, object]] = httpx.get(url, trust_env=False).json()[
+            "components"
+        ]
+        return components
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A system through which one message came, was answered, and one was sent by the API."""
+    folder = tmp_path_factory.mktemp("observed")
+    with (
+        collecting() as collector,
+        running_stack(folder, {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}) as stack,
+    ):
+        written = stack.sandbox.post(
+            f"/sandbox/contacts/{CONTACT}/messages", json={"body": QUESTION}
+        )
+        assert written.json()["webhook_status"] == 200
+        system = System(stack, collector)
+        collector.trace_with("webhook whatsapp_incoming", "send by twilio")
+        sent = stack.api.post("/api/whatsapp/send", json={"to": CONTACT, "body": "Yes, it is."})
+        sent.raise_for_status()
+        collector.trace_with("API request", "send by twilio")
+        yield system
+
+
+def test_one_trace_from_the_webhook_to_the_answer(system: System) -> None:
+    """Through the journal, the store, the assistant and the outbox to the provider's call."""
+    spans = system.collector.trace_with("webhook whatsapp_incoming", "send by twilio")
+    named = {span.name: span for span in spans}
+    assert named["webhook whatsapp_incoming"].service == "switchboard-webhook"
+    assert named["send by twilio"].service == "switchboard-messaging"
+    chain = ["webhook whatsapp_incoming", "store", "answer", "send by twilio"]
+    for parent, child in itertools.pairwise(chain):
+        assert named[child].parent == named[parent].id, (parent, child)
+
+
+def test_one_trace_from_the_api_to_the_provider(system: System) -> None:
+    """Through gRPC and the outbox."""
+    spans = system.collector.trace_with("API request", "send by twilio")
+    named = {span.name: span for span in spans}
+    chain = ["API request", "SendMessage", "send by twilio"]
+    for parent, child in itertools.pairwise(chain):
+        assert named[child].parent == named[parent].id, (parent, child)
+
+
+def test_health_has_seen_it_all(system: System) -> None:
+    """Every component is well, and the messages are counted."""
+    deadline = time.monotonic() + 40
+    while True:
+        components = system.detailed()
+        periods = components["activity"]["details"]["periods"]  # type: ignore[index]  # JSON
+        if periods[0]["messages_in"] == 1 and periods[0]["messages_out"] == 2:
+            break
+        assert time.monotonic() < deadline, periods
+        time.sleep(0.5)
+    assert {one["status"] for one in components.values()} == {"ok"}
+
+
+def test_metrics_tell_of_it_and_nothing_personal(system: System) -> None:
+    """What happened is measured; no number, text, id or key is in any metric or span."""
+    texts = {service: system.metrics(service) for service in system.stack.metrics_ports}
+    assert re.search(
+        r'webhook_requests_total\{outcome="journaled",route="whatsapp_incoming"\} 1.0',
+        texts["webhook"],
+    )
+    assert 'send_attempts_total{outcome="accepted",provider="twilio"} 2.0' in texts["messaging"]
+    assert 'grpc_request_seconds_count{method="SendMessage"} 1.0' in texts["messaging"]
+    for text in texts.values():
+        assert "switchboard_event_loop_lag_seconds_count" in text
+        assert "process_resident_memory_bytes" in text
+    everything = "".join(texts.values()).encode() + system.collector.raw
+    for personal in (CONTACT[1:], QUESTION, "Yes, it is.", API_KEY):
+        assert personal.encode() not in everything
+    assert not re.search(rb"\b(SM|AC|CA)[0-9a-f]{32}\b", everything)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool isn't on this machine")
+@pytest.mark.parametrize("service", ["webhook", "messaging", "health"])
+def test_promtool_reads_every_service(system: System, service: str) -> None:
+    """Prometheus' own linter has nothing to say about what services really serve."""
+    result = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=system.metrics(service),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+def test_internal_ports_are_not_the_public_one(system: System) -> None:
+    """The edge's public port knows neither metrics nor its own health."""
+    for path in ("/metrics", "/internal/health"):
+        answer = httpx.get(f"{system.stack.addresses.webhook}{path}", trust_env=False)
+        assert answer.status_code == 404
