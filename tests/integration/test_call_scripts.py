@@ -51,8 +51,8 @@ def said(phrase: Phrase, language: str = "en-US") -> Say:
     return Say(PHRASES[language][phrase], language)
 
 
-def played(text: str) -> Play:
-    return Play(audio_id(text))
+def played(text: str, language: str = "en-US") -> Play:
+    return Play(audio_id(text), text, language)
 
 
 def listening(turn: int, seconds: int = 60, silence: int = 2) -> Script:
@@ -125,7 +125,7 @@ async def test_the_provider_speaks_what_we_could_not(url: str) -> None:
         await line.says()
         await line.over()
         script = await line.ask(Recorded(1))
-        assert script[:2] == (played("מתשע."), Say("עד שש.", "he-IL"))
+        assert script[:2] == (played("מתשע.", "he-IL"), Say("עד שש.", "he-IL"))
 
 
 async def test_a_slow_answer_is_bridged(url: str) -> None:
@@ -328,7 +328,7 @@ async def test_phrases_are_said_until_they_are_rendered() -> None:
     failing = PHRASES["en-US"][Phrase.SORRY]
     voice.failing = {failing}
     assert not await prompts.render()
-    assert prompts.step(Phrase.GREETING, "he-IL") == played(greeting)
+    assert prompts.step(Phrase.GREETING, "he-IL") == played(greeting, "he-IL")
     assert prompts.step(Phrase.GREETING, "ru-RU") == played(PHRASES["en-US"][Phrase.GREETING])
     assert prompts.step(Phrase.SORRY, "en-US") == Say(failing, "en-US")
     voice.failing = set()

@@ -3,6 +3,7 @@
 import asyncio
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -12,6 +13,7 @@ from nats.aio.client import Client
 from switchboard.events.v1 import events_pb2
 from switchboard.voice.v1 import script_pb2
 
+from services.common.audio import AudioBucket, BucketConfig
 from services.common.errors import InvalidInputError, UnavailableError
 from services.common.journal.events import EventKind, JournalEvent
 from tests.support.api import PretendMessaging, served
@@ -184,6 +186,7 @@ async def test_without_messaging_a_caller_gets_voicemail(
         tmp_path / "spill.db",
         voice_language=language,  # type: ignore[arg-type]  # one of the two
         answer_seconds=0.1,
+        hold_seconds=0.1,
     ) as edge:
         greeting = await edge.post(CALL, call_webhook())
         assert is_voicemail(greeting, turn=1)
@@ -192,14 +195,16 @@ async def test_without_messaging_a_caller_gets_voicemail(
         goodbye = await edge.post(target(left), recording_webhook())
         assert [verb.tag for verb in verbs(goodbye)] == ["Say", "Hangup"]
 
-        assert is_voicemail(await edge.post(f"{RECORDING}?turn=3", recording_webhook()), turn=4)
+        patience = verbs(await edge.post(f"{RECORDING}?turn=3", recording_webhook()))
+        assert [verb.tag for verb in patience] == ["Say", "Redirect"]
+        assert is_voicemail(await edge.post(target(patience[1].text), call_webhook()), turn=4)
         for query in ("after=silence", "after=part&part=1", "after=dial"):
             went_on = await edge.post(f"{CONTINUE}?turn=3&{query}", call_webhook())
             assert is_voicemail(went_on, turn=4)
         answered = call_webhook(DialCallStatus="completed")
         goodbye = await edge.post(f"{CONTINUE}?turn=3&after=dial", answered)
         assert [verb.tag for verb in verbs(goodbye)] == ["Say", "Hangup"]
-    assert len(await journal(nats_server)) == 5
+    assert len(await journal(nats_server)) == 6
 
 
 @pytest.mark.parametrize("path", [CALL, f"{RECORDING}?turn=1"])
@@ -229,7 +234,7 @@ async def test_messaging_that_has_nothing_to_say(
     else:
         voice.script = script(script_pb2.Step())
     assert is_voicemail(await edge.post(CALL, call_webhook()), turn=1)
-    labels = {"after": "incoming", "source": "voicemail"}
+    labels = {"after": "incoming", "source": "edge"}
     assert edge.registry.get_sample_value("switchboard_call_answers_total", labels) == 1
 
 
@@ -243,6 +248,53 @@ async def test_messaging_that_just_restarts(client: Client, tmp_path: Path) -> N
         await until(lambda: edge.count("journaled", "incoming_call") == 1)
         async with served(PretendMessaging(), port=port):
             assert verbs(await waiting)[0].tag == "Play"
+
+
+async def test_a_caller_waits_for_messaging_that_just_restarts(
+    client: Client, tmp_path: Path
+) -> None:
+    """What a caller said is answered by it, though it is away longer than a new call is held."""
+    port = free_port()
+    async with running_edge(
+        client,
+        tmp_path / "spill.db",
+        messaging=f"127.0.0.1:{port}",
+        answer_seconds=0.1,
+        hold_seconds=20,
+    ) as edge:
+        asked = edge.post(f"{RECORDING}?turn=1", recording_webhook())
+        waiting = asyncio.create_task(asked)
+        await until(lambda: edge.count("journaled", "handle_recording") == 1)
+        await edge.post(CALL, call_webhook())
+        async with served(PretendMessaging(), port=port):
+            assert [verb.tag for verb in verbs(await waiting)] == ["Play", "Record", "Redirect"]
+
+
+@pytest.mark.parametrize("fault", ["missing", "broker away"])
+async def test_what_cannot_be_played_is_said(
+    client: Client,
+    nats_server: NatsServer,
+    messaging: str,
+    voice: PretendVoice,
+    tmp_path: Path,
+    fault: str,
+) -> None:
+    """Twilio ends a call when it can't fetch what it is to play; so it is told to say it."""
+    words = script_pb2.Say(text="שלום", language="he-IL")
+    there, missing = "a" * 64, "b" * 64
+    plays = (script_pb2.Play(audio_id=audio_id, words=words) for audio_id in (there, missing))
+    voice.script = script(*(script_pb2.Step(play=play) for play in plays))
+    config = BucketConfig(timedelta(days=1), replicas=1)
+    await AudioBucket(client, config=config).put(there, b"\xff\xfb\x90\x00")
+    async with running_edge(client, tmp_path / "spill.db", messaging=messaging) as edge:
+        if fault == "broker away":
+            assert verbs(await edge.post(CALL, call_webhook()))[0].tag == "Play"
+            nats_server.stop()
+            await until(lambda: not edge.journal.connected)
+        found = verbs(await edge.post(CALL, call_webhook()))
+        first = "Play" if fault == "missing" else "Say"
+        assert [verb.tag for verb in found] == [first, "Say", "Hangup"]
+        assert (found[1].text, found[1].get("language")) == ("שלום", "he-IL")
 
 
 async def test_without_a_broker_the_event_is_spilled_and_the_call_goes_on(

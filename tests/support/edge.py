@@ -27,6 +27,7 @@ from services.webhook.audio import audio_router
 from services.webhook.audio_cache import AudioCache
 from services.webhook.ingress import WebhookIngress
 from services.webhook.internal import build_internal
+from services.webhook.playable import Playable
 from services.webhook.routes import WHATSAPP_ROUTES
 from services.webhook.signature import SignatureVerifier
 from services.webhook.spill import Spill
@@ -120,10 +121,12 @@ async def running_edge(
     """
     registry = CollectorRegistry()
     channel = open_channel(messaging, GRPC_TOKEN)
+    cache = AudioCache(AudioBucket(client, timeout_seconds=1).get, max_bytes=audio_cache_bytes)
     voice = VoiceResponder(
         channel,
         public_host=PUBLIC_HOST,
         voicemail=Voicemail(voice_language),
+        playable=Playable(cache, lambda: client.is_connected),
         registry=registry,
         answer_seconds=answer_seconds,
         hold_seconds=hold_seconds,
@@ -140,7 +143,6 @@ async def running_edge(
         failures_per_minute=failures_per_minute,
         read_seconds=read_seconds,
     )
-    cache = AudioCache(AudioBucket(client, timeout_seconds=1).get, max_bytes=audio_cache_bytes)
     app = EdgeApp(
         ingress=ingress,
         routers=[

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """Rendered speech, by the name of its file."""
+    """Rendered speech, by the name of its file, and what it says in case it can't be played."""
 
     audio_id: str
+    text: str
+    language: str
 
 
 @dataclass(frozen=True, slots=True)

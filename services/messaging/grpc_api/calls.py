@@ -99,7 +99,8 @@ def _turn(turn: Turn) -> pb.Turn:
 def _step(step: Step) -> script_pb2.Step:
     match step:
         case Play():
-            return script_pb2.Step(play=script_pb2.Play(audio_id=step.audio_id))
+            words = script_pb2.Say(text=step.text, language=step.language)
+            return script_pb2.Step(play=script_pb2.Play(audio_id=step.audio_id, words=words))
         case Say():
             return script_pb2.Step(say=script_pb2.Say(text=step.text, language=step.language))
         case Pause():

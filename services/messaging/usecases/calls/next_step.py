@@ -282,4 +282,6 @@ def _turn(call: Call | None, number: int) -> Turn | None:
 
 
 def _said(part: AnswerPart, language: str) -> Play | Say:
-    return Say(part.text, language) if part.audio_id is None else Play(part.audio_id)
+    if part.audio_id is None:
+        return Say(part.text, language)
+    return Play(part.audio_id, part.text, language)

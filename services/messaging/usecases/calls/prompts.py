@@ -51,7 +51,7 @@ class Prompts:
         """What says a phrase to a caller who speaks a language."""
         text, spoken = self._text(phrase, language)
         audio_id = self._rendered.get((phrase, spoken))
-        return Play(audio_id) if audio_id else Say(text, spoken)
+        return Play(audio_id, text, spoken) if audio_id else Say(text, spoken)
 
     async def run(self) -> None:
         """Render all phrases, and again before their audio expires, for ever."""

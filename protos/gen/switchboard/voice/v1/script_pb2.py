@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!switchboard/voice/v1/script.proto\x12\x14switchboard.voice.v1\"3\n\x06Script\x12)\n\x05steps\x18\x01 \x03(\x0b\x32\x1a.switchboard.voice.v1.Step\"\xd3\x02\n\x04Step\x12*\n\x04play\x18\x01 \x01(\x0b\x32\x1a.switchboard.voice.v1.PlayH\x00\x12(\n\x03say\x18\x02 \x01(\x0b\x32\x19.switchboard.voice.v1.SayH\x00\x12,\n\x05pause\x18\x03 \x01(\x0b\x32\x1b.switchboard.voice.v1.PauseH\x00\x12.\n\x06record\x18\x04 \x01(\x0b\x32\x1c.switchboard.voice.v1.RecordH\x00\x12\x32\n\x08redirect\x18\x05 \x01(\x0b\x32\x1e.switchboard.voice.v1.RedirectH\x00\x12*\n\x04\x64ial\x18\x06 \x01(\x0b\x32\x1a.switchboard.voice.v1.DialH\x00\x12/\n\x07hang_up\x18\x07 \x01(\x0b\x32\x1c.switchboard.voice.v1.HangUpH\x00\x42\x06\n\x04step\"\x18\n\x04Play\x12\x10\n\x08\x61udio_id\x18\x01 \x01(\t\"4\n\x03Say\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\x12\r\n\x05voice\x18\x03 \x01(\t\"\x18\n\x05Pause\x12\x0f\n\x07seconds\x18\x01 \x01(\x05\"e\n\x06Record\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\x13\n\x0bmax_seconds\x18\x02 \x01(\x05\x12\x17\n\x0fsilence_seconds\x18\x03 \x01(\x05\x12\x0c\n\x04\x62\x65\x65p\x18\x04 \x01(\x08\x12\x11\n\tvoicemail\x18\x05 \x01(\x08\"D\n\x08Redirect\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\x0e\n\x04part\x18\x02 \x01(\x05H\x00\x12\x11\n\x07silence\x18\x03 \x01(\x08H\x00\x42\x07\n\x05\x61\x66ter\"=\n\x04\x44ial\x12\x0e\n\x06number\x18\x01 \x01(\t\x12\x17\n\x0ftimeout_seconds\x18\x02 \x01(\x05\x12\x0c\n\x04turn\x18\x03 \x01(\x05\"\x08\n\x06HangUpb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!switchboard/voice/v1/script.proto\x12\x14switchboard.voice.v1\"3\n\x06Script\x12)\n\x05steps\x18\x01 \x03(\x0b\x32\x1a.switchboard.voice.v1.Step\"\xd3\x02\n\x04Step\x12*\n\x04play\x18\x01 \x01(\x0b\x32\x1a.switchboard.voice.v1.PlayH\x00\x12(\n\x03say\x18\x02 \x01(\x0b\x32\x19.switchboard.voice.v1.SayH\x00\x12,\n\x05pause\x18\x03 \x01(\x0b\x32\x1b.switchboard.voice.v1.PauseH\x00\x12.\n\x06record\x18\x04 \x01(\x0b\x32\x1c.switchboard.voice.v1.RecordH\x00\x12\x32\n\x08redirect\x18\x05 \x01(\x0b\x32\x1e.switchboard.voice.v1.RedirectH\x00\x12*\n\x04\x64ial\x18\x06 \x01(\x0b\x32\x1a.switchboard.voice.v1.DialH\x00\x12/\n\x07hang_up\x18\x07 \x01(\x0b\x32\x1c.switchboard.voice.v1.HangUpH\x00\x42\x06\n\x04step\"B\n\x04Play\x12\x10\n\x08\x61udio_id\x18\x01 \x01(\t\x12(\n\x05words\x18\x02 \x01(\x0b\x32\x19.switchboard.voice.v1.Say\"4\n\x03Say\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\x12\r\n\x05voice\x18\x03 \x01(\t\"\x18\n\x05Pause\x12\x0f\n\x07seconds\x18\x01 \x01(\x05\"e\n\x06Record\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\x13\n\x0bmax_seconds\x18\x02 \x01(\x05\x12\x17\n\x0fsilence_seconds\x18\x03 \x01(\x05\x12\x0c\n\x04\x62\x65\x65p\x18\x04 \x01(\x08\x12\x11\n\tvoicemail\x18\x05 \x01(\x08\"D\n\x08Redirect\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\x0e\n\x04part\x18\x02 \x01(\x05H\x00\x12\x11\n\x07silence\x18\x03 \x01(\x08H\x00\x42\x07\n\x05\x61\x66ter\"=\n\x04\x44ial\x12\x0e\n\x06number\x18\x01 \x01(\t\x12\x17\n\x0ftimeout_seconds\x18\x02 \x01(\x05\x12\x0c\n\x04turn\x18\x03 \x01(\x05\"\x08\n\x06HangUpb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,17 +36,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STEP']._serialized_start=113
   _globals['_STEP']._serialized_end=452
   _globals['_PLAY']._serialized_start=454
-  _globals['_PLAY']._serialized_end=478
-  _globals['_SAY']._serialized_start=480
-  _globals['_SAY']._serialized_end=532
-  _globals['_PAUSE']._serialized_start=534
-  _globals['_PAUSE']._serialized_end=558
-  _globals['_RECORD']._serialized_start=560
-  _globals['_RECORD']._serialized_end=661
-  _globals['_REDIRECT']._serialized_start=663
-  _globals['_REDIRECT']._serialized_end=731
-  _globals['_DIAL']._serialized_start=733
-  _globals['_DIAL']._serialized_end=794
-  _globals['_HANGUP']._serialized_start=796
-  _globals['_HANGUP']._serialized_end=804
+  _globals['_PLAY']._serialized_end=520
+  _globals['_SAY']._serialized_start=522
+  _globals['_SAY']._serialized_end=574
+  _globals['_PAUSE']._serialized_start=576
+  _globals['_PAUSE']._serialized_end=600
+  _globals['_RECORD']._serialized_start=602
+  _globals['_RECORD']._serialized_end=703
+  _globals['_REDIRECT']._serialized_start=705
+  _globals['_REDIRECT']._serialized_end=773
+  _globals['_DIAL']._serialized_start=775
+  _globals['_DIAL']._serialized_end=836
+  _globals['_HANGUP']._serialized_start=838
+  _globals['_HANGUP']._serialized_end=846
 # @@protoc_insertion_point(module_scope)

@@ -96,16 +96,22 @@ class Play(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AUDIO_ID_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
     audio_id: _builtins.str
     """Name of the file, 64 hexadecimal digits: `/audio/<audio_id>.mp3` at the edge."""
+    @_builtins.property
+    def words(self) -> Global___Say:
+        """What it says, for when it can't be played."""
+
     def __init__(
         self,
         *,
         audio_id: _builtins.str = ...,
+        words: Global___Say | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["words", b"words"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_id", b"audio_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_id", b"audio_id", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
