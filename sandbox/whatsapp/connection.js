@@ -51,8 +51,13 @@ export class Connection {
 
 	/** Send a last stanza and close. @param {BinaryNode} node */
 	end(node) {
-		this.active = false
 		this.send(node)
+		this.hangUp()
+	}
+
+	/** Close after what was sent. */
+	hangUp() {
+		this.active = false
 		this.#out.push(null)
 	}
 

@@ -14,6 +14,7 @@ import { normalizeMessageContent, proto } from './library.js'
  * @property {boolean} [hide_phone] of a message from a LID
  * @property {string} [to] the chat the account's owner writes to
  * @property {string} [at] the time it claims
+ * @property {boolean} [hang_up] to close the connection right behind it
  * @property {string} [text]
  * @property {Kind} [media]
  * @property {string} [data] in base64

@@ -24,7 +24,7 @@ export class Media {
 	/** Host and port for uploads, which are always https, and address for downloads. */
 	uploads = ''
 	downloads = ''
-	/** The answer to downloads instead of the file. @type {number | null} */
+	/** The HTTP status of downloads instead of the file, or no answer at all. @type {number | 'silent' | null} */
 	fault = null
 	#folder
 
@@ -75,6 +75,7 @@ export class Media {
 			const answer = { url: `${this.downloads}/media/${stored}`, direct_path: `/media/${stored}` }
 			return response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(answer))
 		}
+		if (this.fault === 'silent') return undefined
 		if (this.fault) return response.writeHead(this.fault).end()
 		if (!path || !existsSync(path)) return response.writeHead(404).end()
 		return response.writeHead(200, { 'content-type': 'application/octet-stream' }).end(readFileSync(path))

@@ -128,6 +128,7 @@ export class Messages {
 		const phone = contact ?? account
 		const enc = await this.#server.party(phone).encrypt(await this.#session(phone), plaintext)
 		this.#enqueue({ node: { tag: 'message', attrs, content: [enc] }, sender: phone.phone, plaintext, retries: 0 })
+		if (writing.hang_up) this.#server.client?.hangUp()
 		return id
 	}
 

@@ -32,7 +32,7 @@ export class Server {
 		devices: null,
 		/** @type {number | null} how many one-time keys it says it has */
 		keys: null,
-		/** @type {number | null} the HTTP status of each download */
+		/** @type {number | 'silent' | null} the HTTP status of each download, or no answer at all */
 		media: null,
 	}
 	/** The connection that is logged in. @type {Connection | undefined} */

@@ -104,11 +104,16 @@ test(`nothing is lost and nothing shown twice in ${ROUNDS} rounds of SIGKILL`, a
 			await Promise.all(refs.map((ref, index) => settle(ref, sends[index] ?? '')))
 			sent.push(...refs)
 			written.push(...ids)
-			await until('all is in the inbox', async () => {
+			const expected = [
+				...refs.flatMap((ref) => ['sent', 'delivered'].map((status) => `status ${messageId(ref)} ${status}`)),
+				...ids.map((id) => `message ${id} `),
+			]
+			const missing = () => expected.filter((key) => !inbox.has(key))
+			const complete = async () => {
 				await take()
-				const statuses = refs.every((ref) => ['sent', 'delivered'].every((status) => inbox.has(`status ${messageId(ref)} ${status}`)))
-				return statuses && ids.every((id) => inbox.has(`message ${id} `))
-			}, 30_000)
+				return missing().length === 0
+			}
+			await until('all is in the inbox', complete, 30_000).catch(() => assert.fail(`not in the inbox: ${missing()}`))
 			await until('WhatsApp keeps nothing', async () => (await server.state()).queue.length === 0, 30_000)
 		})
 	}
