@@ -185,8 +185,10 @@ class Dispatcher:
         names = frozenset(self._providers)
         free = {name: self._breakers[name].free() for name in self._providers}
         sound = [name for name in self._providers if self._breakers[name].is_sound()]
-        # A provider that is only busy keeps its messages.
-        instead = dict.fromkeys(names.difference(sound), sound[0]) if sound else {}
+        # A provider that is only busy keeps its messages, and so does one that is to be tried: else
+        # what comes up between these two claims would always go elsewhere.
+        given_up = [name for name in self._providers if name not in sound and not free[name]]
+        instead = dict.fromkeys(given_up, sound[0]) if sound else {}
         for name, count in free.items():
             if count:
                 takes = instead if name in instead.values() else {}
