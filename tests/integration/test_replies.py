@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -188,7 +189,7 @@ async def test_a_task_dropped_is_gone_until_the_next_message(
 
 @asynccontextmanager
 async def answering(
-    sandbox: RunningSandbox, store: SqlReplyStore, clock: ManualClock, **options: int
+    sandbox: RunningSandbox, store: SqlReplyStore, clock: ManualClock, **options: Any
 ) -> AsyncIterator[asyncio.Event]:
     """The use case at work; the event is set when there is something to send."""
     assistant = OpenAIAssistant(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import nats
 from nats.aio.client import Client
@@ -49,11 +50,12 @@ async def consuming(
     join: Callable[[Sequence[SamePerson]], Awaitable[object]] | None = None,
 ) -> AsyncIterator[None]:
     """A consumer that runs while the context is open, and is then stopped in order."""
+    more: dict[str, Any] = {} if join is None else {"join": join}
     consumer = IngestConsumer(
         client,
         handle,
         translators or {webhooks.PROVIDER: webhooks},
-        **({} if join is None else {"join": join}),
+        **more,
         registry=CollectorRegistry(),
         options=ConsumerOptions(
             batch_size=batch_size,
