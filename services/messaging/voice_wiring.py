@@ -48,6 +48,7 @@ from services.messaging.usecases.calls.understanding import Understanding
 from services.messaging.usecases.calls.worker import TurnWorker
 from services.messaging.usecases.send import SendMessage
 from services.messaging.usecases.vendors import NotedTalker, NotedTranscriber, VendorRecord
+from services.messaging.warm_up import warm_up
 
 log = structlog.get_logger(__name__)
 
@@ -150,6 +151,8 @@ def wire_voice(
     loops: list[Loop] = [signal.run, worker.run, _after(streams_ready, consumer.run)]
     if vendors.synthesizers:
         loops.append(_after(streams_ready, prompts.run))
+    if vendors.talker is not None:
+        loops.append(_warmed_up)
     if settings.recording_retention == "none":
         loops.append(DeleteRecordings(store, recordings).run)
     if vendors.model_dates:
@@ -259,6 +262,15 @@ def _synthesizers(
             )
         )
     return found
+
+
+async def _warmed_up() -> None:
+    try:
+        await warm_up()
+    except Exception:
+        log.exception("the first answer of this process will be slow")
+    # Nothing else to do, and a loop has no end.
+    await asyncio.Event().wait()
 
 
 def _after(ready: asyncio.Event, loop: Loop) -> Loop:
