@@ -9,7 +9,16 @@ from cli.data_folder import Addresses, DataFolder, FolderInUseError, NotRunningE
 from cli.process import trouble_in
 from cli.run import port_problem
 
-ADDRESSES = Addresses("http://w", "http://h", "g:1", "token", "nats://n", "sqlite:///d", None)
+ADDRESSES = Addresses(
+    "http://w",
+    "http://h",
+    "g:1",
+    "token",
+    "nats://n",
+    "sqlite:///d",
+    None,
+    whatsapp=None,
+)
 
 
 def test_a_port_in_use_is_named_with_its_part_and_variable() -> None:
