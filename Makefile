@@ -7,11 +7,11 @@ UV := $(BIN)/uv
 INSTALL := $(UV) pip install --python $(BIN)/python
 COMPILE := $(UV) pip compile -q --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url
 
-.PHONY: help run say call test lint bench protos metrics locks clean
+.PHONY: help run say call test lint bench protos metrics dashboards locks clean
 .DELETE_ON_ERROR:
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/run.stamp ## start everything on this machine; Ctrl-C stops it
 	@exec $(BIN)/switchboard run
@@ -50,6 +50,9 @@ protos: .venv/dev.stamp ## compile protos/ into protos/gen
 
 metrics: .venv/dev.stamp ## write docs/metrics.md from the code
 	$(BIN)/python tools/list_metrics.py docs/metrics.md
+
+dashboards: .venv/dev.stamp ## write Grafana's dashboards from tools/make_dashboards.py
+	$(BIN)/python tools/make_dashboards.py deploy/grafana/dashboards
 
 locks: .venv/dev.stamp ## resolve requirements/*.lock anew from pyproject.toml
 	$(COMPILE) requirements/uv.in -o requirements/uv.lock

@@ -1,29 +1,23 @@
 """The metrics' names, labels and page, as they are declared in the code."""
 
-import importlib.util
 import re
 import shutil
 import subprocess
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.tools import ROOT, load_tool
+
 FORBIDDEN = {"address", "body", "call", "contact", "from", "id", "message", "number", "path",
              "phone", "recipient", "sender", "sid", "text", "to", "url"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    """tools/list_metrics.py, which is no package."""
-    spec = importlib.util.spec_from_file_location("list_metrics", ROOT / "tools/list_metrics.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """tools/list_metrics.py."""
+    return load_tool("list_metrics")
 
 
 def test_the_page_lists_what_the_code_declares(tool: ModuleType) -> None:
