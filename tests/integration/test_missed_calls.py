@@ -28,6 +28,7 @@ from tests.support.sending import ANY_TIME, ManualClock, open_database, stored
 from tests.support.turns import QUIET, Line, open_line
 
 TEMPLATE = "HX" + "0a" * 16
+PERSON = "+97231234567"
 CLOSED = BusinessHours.parse("Mon 09:00-10:00", ZoneInfo("UTC"))
 
 
@@ -112,7 +113,10 @@ async def test_the_rules_of_sending_hold(url: str) -> None:
         assert await stored(database) == []
 
 
-@pytest.mark.parametrize("caller", ["", "anonymous", "+266696687", "sip:a@example.com", "+1234"])
+@pytest.mark.parametrize(
+    "caller",
+    ["", "anonymous", "+266696687", "+7378742833", "+86282452253", "sip:a@example.com", "+1234"],
+)
 async def test_a_caller_without_a_number(url: str, caller: str) -> None:
     """Nobody can be written to whose number is withheld, or is none; that is no error either."""
     async with (
@@ -123,7 +127,7 @@ async def test_a_caller_without_a_number(url: str, caller: str) -> None:
         call = replace(ended.call, caller=caller, called=CALLED)
         await line.receive.report(replace(ended, call=call))
         assert await outcome(line) is CallOutcome.MISSED
-        assert len(await stored(database)) == (caller == "+266696687")
+        assert await stored(database) == []
 
 
 async def test_a_message_left_after_the_end_was_told(database_url: str) -> None:
@@ -165,6 +169,44 @@ async def test_other_outcomes(url: str) -> None:
         await line.receive.seen(seen("CA4"))
         await line.hangs_up("CA4")
         assert await outcome(line, "CA4") is CallOutcome.CLOSED
+
+
+@pytest.mark.parametrize("key", [True, False], ids=["by a key", "by the assistant"])
+@pytest.mark.parametrize("end_first", [True, False])
+@pytest.mark.parametrize("answered", [True, False])
+async def test_who_was_put_through_was_not_missed(
+    url: str, key: bool, end_first: bool, answered: bool
+) -> None:
+    """Whether a caller reached a person is known once we are told, before or after the end."""
+    async with (
+        replying(url, "Sorry!") as (missed, database, clock),
+        open_line(url, missed=missed, clock=clock, transfer_to=PERSON) as line,
+    ):
+        line.talker.pieces = ["One moment.", CallAction.TRANSFER]
+        await line.says(digits="0" if key else "")
+        await line.over()
+        if end_first:
+            await line.hangs_up()
+            assert await stored(database) == []
+        for _ in range(2):
+            await line.receive.dialed(seen(), 1, answered=answered)
+        await line.hangs_up()
+        wanted = CallOutcome.TRANSFERRED if answered else CallOutcome.MISSED
+        assert await outcome(line) is wanted
+        assert len(await stored(database)) == (not answered)
+
+
+async def test_where_nobody_can_be_put_through_a_transfer_is_missed(url: str) -> None:
+    """A caller who pressed a key for nobody and hung up has reached nobody."""
+    async with (
+        replying(url, "Sorry!") as (missed, database, clock),
+        open_line(url, missed=missed, clock=clock) as line,
+    ):
+        await line.says(digits="0")
+        await line.over()
+        await line.hangs_up()
+        assert await outcome(line) is CallOutcome.MISSED
+        assert len(await stored(database)) == 1
 
 
 async def test_calls_of_long_ago_are_not_written_to(url: str) -> None:

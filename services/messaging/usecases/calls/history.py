@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from services.messaging.domain.call import Call, CallAction, CallOutcome, Turn, TurnState
+from services.messaging.domain.keys import TRANSFER_KEY
 from services.messaging.ports.calls import CallStore
 from services.messaging.ports.speech import Exchange
 
@@ -30,6 +31,17 @@ async def heard_out(store: CallStore, call: Call, number: int) -> Call:
         return call
     await store.played(call.call_id, last.number, len(last.parts))
     return await store.call(call.call_id)
+
+
+def is_put_through(call: Call) -> bool:
+    """Whether a person was called last, if there is one to be called.
+
+    Whether they answered is told by an event of its own.
+    """
+    last = max(call.turns, key=_number, default=None)
+    return last is not None and (
+        last.action is CallAction.TRANSFER or last.digits.startswith(TRANSFER_KEY)
+    )
 
 
 def outcome_of(call: Call, *, closed: bool) -> CallOutcome:

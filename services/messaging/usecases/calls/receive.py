@@ -9,7 +9,7 @@ from services.common.errors import NotFoundError
 from services.messaging.domain.call import CallOutcome, CallReport, CallSeen, Recording
 from services.messaging.ports.calls import CallStore
 from services.messaging.ports.clock import Clock
-from services.messaging.usecases.calls.history import heard_out, outcome_of
+from services.messaging.usecases.calls.history import heard_out, is_put_through, outcome_of
 from services.messaging.usecases.calls.missed import MissedCallReply
 from services.messaging.usecases.calls.rules import CallRules
 
@@ -79,8 +79,10 @@ class ReceiveCalls:
         """A person was called for the caller, after a turn."""
         await self._store.seen(call)
         await self._heard_out(call.call_id, turn + 1)
-        if answered:
-            await self._store.set_outcome(call.call_id, CallOutcome.TRANSFERRED)
+        outcome = CallOutcome.TRANSFERRED if answered else CallOutcome.MISSED
+        await self._store.set_outcome(call.call_id, outcome)
+        # The call's end may have been told before.
+        await self._ended(call.call_id)
 
     async def _heard_out(self, call_id: str, turn: int) -> None:
         await heard_out(self._store, await self._store.call(call_id), turn)
@@ -90,7 +92,8 @@ class ReceiveCalls:
             call = await self._store.call(call_id)
         except NotFoundError:
             return
-        if not call.status.has_ended:
+        transferring = self._rules.transfer_to is not None and is_put_through(call)
+        if not call.status.has_ended or (transferring and call.outcome is None):
             return
         outcome = outcome_of(call, closed=self._rules.is_closed(call))
         if call.outcome is None or outcome in (CallOutcome.VOICEMAIL, CallOutcome.ANSWERED):
