@@ -193,6 +193,22 @@ async def test_hanging_up_ends_all_work_at_once(database_url: str) -> None:
         assert line.counted("switchboard_call_turns_total", outcome="canceled") == 1
 
 
+@pytest.mark.parametrize(
+    ("digits", "state"), [("hangup", TurnState.CANCELED), ("5", TurnState.SILENT)]
+)
+async def test_what_ended_a_recording_is_told_later(
+    url: str, digits: str, state: TurnState
+) -> None:
+    """When a recording's second webhook tells that nobody waits for an answer, work on it ends."""
+    async with open_line(url) as line:
+        line.transcriber.gate.shut()
+        await line.says()
+        await line.transcriber.gate.reached.wait()
+        await line.says(digits=digits)
+        assert (await line.over()).state is state
+        assert vendors(line) == (1, 1, 0)
+
+
 async def test_a_call_that_is_over_is_not_answered(url: str) -> None:
     """A recording that comes after the call's end, or long after it was made, asks no vendor."""
     async with open_line(url) as line:

@@ -211,10 +211,8 @@ class TurnWorker:
         if turn.voicemail:
             return None
         said = _turn(call, turn.number)
-        if call.status.has_ended or said.digits == HANGUP:
-            return _End(TurnState.CANCELED, "the caller has hung up")
-        if is_key_press(said.digits):
-            return _End(TurnState.SILENT, "keys were pressed")
+        if (unheard := _unheard(call, said)) is not None:
+            return unheard
         if said.parts:
             # An earlier owner is gone, and the caller may be hearing these: another answer would
             # not go with them.
@@ -236,19 +234,20 @@ class TurnWorker:
             if not task.done():
                 task.cancel()
             await asyncio.gather(task, gone, return_exceptions=True)
-        if task.cancelled():
-            return _End(TurnState.CANCELED, "the caller has hung up")
-        return task.result()
+        return gone.result() if task.cancelled() else task.result()
 
-    async def _until_gone(self, turn: ClaimedTurn) -> None:
-        """Return once the call has ended, or nobody waits for the turn any more."""
+    async def _until_gone(self, turn: ClaimedTurn) -> _End:
+        """Return once nobody waits for the turn any more, with what becomes of it then."""
         with self._signal.watching(turn.call_id) as changed:
             while True:
                 changed.clear()
                 with contextlib.suppress(UnavailableError):
                     call = await drained(self._store.call(turn.call_id))
-                    if call.status.has_ended or _turn(call, turn.number).state.is_final:
-                        return
+                    said = _turn(call, turn.number)
+                    if (unheard := _unheard(call, said)) is not None:
+                        return unheard
+                    if said.state.is_final:
+                        return _End(said.state)
                 # Python 3.11's `wait_for` ignores a cancellation that comes with the change.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._poll_seconds):
@@ -352,6 +351,18 @@ class TurnWorker:
     def _languages(self, call: Call) -> Sequence[str]:
         spoken = (call.language, self._rules.language, *PHRASES)
         return tuple(dict.fromkeys(language for language in spoken if language))
+
+
+def _unheard(call: Call, said: Turn) -> _End | None:
+    """What becomes of a turn whose answer the caller wouldn't hear; None where they would.
+
+    It may turn out while it is worked on: only the second webhook of a recording tells the keys.
+    """
+    if call.status.has_ended or said.digits == HANGUP:
+        return _End(TurnState.CANCELED, "the caller has hung up")
+    if is_key_press(said.digits):
+        return _End(TurnState.SILENT, "keys were pressed")
+    return None
 
 
 def _turn(call: Call, number: int) -> Turn:
