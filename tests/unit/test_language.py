@@ -10,6 +10,7 @@ from services.messaging.domain.language import (
     Phrase,
     phrase_language,
     understood_language,
+    written_language,
 )
 
 
@@ -34,6 +35,23 @@ def test_the_language_that_was_understood(
 ) -> None:
     """Whatever a transcriber calls a language becomes a tag, the expected ones first."""
     assert understood_language(named, expected) == language
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "language"),
+    [
+        ("הדירה בחיפה פנויה?", ("en-US", "he-IL"), "he-IL"),
+        ("אני מחפש את WhatsApp", ("en-US",), "he-IL"),
+        ("Is the flat free?", ("he-IL", "en-US"), "en-US"),
+        ("¿Está libre?", ("fr-FR", "en-US"), "fr-FR"),
+        ("Квартира свободна?", ("en-US", "he-IL"), "ru-RU"),
+        ("10, 20", ("he-IL", "en-US"), "he-IL"),
+        ("日本語", ("he-IL", "en-US"), "he-IL"),
+    ],
+)
+def test_a_language_that_nobody_names(text: str, expected: tuple[str, ...], language: str) -> None:
+    """Where a transcriber names no language, the letters tell what they can."""
+    assert written_language(text, expected) == language
 
 
 def test_what_vendors_call_hebrew() -> None:

@@ -117,3 +117,11 @@ def test_an_endless_row_of_stops_is_no_sentence() -> None:
     """A model that has gone astray costs no vendor's call."""
     assert cut("." * 20_000) == []
     assert cut(*("!" for _ in range(5_000))) == []
+
+
+def test_marks_of_direction_do_not_keep_sentences_together() -> None:
+    """Text that goes both ways is marked, often right after a stop; nobody hears that."""
+    cutter = SentenceCutter()
+    text = "הדירה פנויה.\u200f ב-\u202aWhatsApp\u202c?\u200f \u202bנהדר.\u202c"
+    pieces = [*cutter.feed(text), *cutter.flush()]
+    assert pieces == ["הדירה פנויה.", "ב-WhatsApp?", "נהדר."]

@@ -1,5 +1,7 @@
 """Languages on the telephone: what each vendor calls them, and phrases that are always ready."""
 
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -73,6 +75,26 @@ def understood_language(named: str | None, expected: Sequence[str]) -> str:
         for tag in tags:
             language = LANGUAGES[tag]
             if wanted in (tag.lower(), language.iso, language.name):
+                return tag
+    return expected[0]
+
+
+_LETTERS: Final = {"he": "HEBREW", "ar": "ARABIC", "ru": "CYRILLIC"}
+_MOST_LETTERS: Final = "LATIN"
+
+
+def written_language(text: str, expected: Sequence[str]) -> str:
+    """The likeliest of the languages that are written in a text's letters.
+
+    Args:
+        expected: Tags, the likeliest first; the first stands for what isn't known.
+    """
+    scripts = Counter(
+        unicodedata.name(letter, "").partition(" ")[0] for letter in text if letter.isalpha()
+    )
+    for script, _ in scripts.most_common(1):
+        for tag in (*expected, *LANGUAGES):
+            if _LETTERS.get(LANGUAGES[tag].iso, _MOST_LETTERS) == script:
                 return tag
     return expected[0]
 

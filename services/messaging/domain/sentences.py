@@ -7,6 +7,8 @@ _STOPS: Final = ".!?…׃؟"  # noqa: RUF001 - Hebrew and Arabic have stops of t
 _FULL_WIDTH_STOPS: Final = "。！？"  # noqa: RUF001 - Chinese and Japanese put no space after them.
 _CLOSERS: Final = "\"'”’)]»›״"  # noqa: RUF001 - As they are written.
 _OPENERS: Final = "\"'“‘([«‹„"  # noqa: RUF001 - As they are written.
+# Marks of writing direction: nobody hears them, and they stand between stop and space.
+_UNHEARD: Final = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _CLAUSE: Final = re.compile(r"[,;:–—،]\s")  # noqa: RUF001 - As they are written.
 
 # Never the last word of a sentence.
@@ -33,8 +35,8 @@ _LOOK_AHEAD: Final = 40
 class SentenceCutter:
     """Takes text in pieces of any size and gives whole sentences, in order and without loss.
 
-    The sentences are the same however the text was cut. Their white space is simplified, and what
-    has no letter or digit is never a sentence of its own.
+    The sentences are the same however the text was cut. Their white space is simplified, marks of
+    writing direction are left out, and what has no letter or digit is never a sentence of its own.
 
     Args:
         first_clause: A first sentence that gets longer is cut after a clause, so that there is
@@ -55,7 +57,7 @@ class SentenceCutter:
 
     def feed(self, text: str) -> list[str]:
         """Add text; the sentences that it completes."""
-        self._text += text
+        self._text += _UNHEARD.sub("", text)
         return self._cut(final=False)
 
     def flush(self) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from services.common.errors import InvalidInputError, UnavailableError
 from services.messaging.domain.energy import NotAudioError, has_speech
-from services.messaging.domain.language import understood_language
+from services.messaging.domain.language import understood_language, written_language
 from services.messaging.ports.calls import ClaimedTurn
 from services.messaging.ports.speech import (
     RecordingMissingError,
@@ -100,4 +100,6 @@ def _language(text: str, named: str | None, expected: Sequence[str]) -> str:
     # A single word is too little to tell a language by: "OK" changes nothing.
     if len(text.split()) < 2 and len(expected) > 1:
         return expected[0]
+    if named is None:
+        return written_language(text, expected)
     return understood_language(named, expected)
