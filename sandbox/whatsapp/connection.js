@@ -2,6 +2,7 @@
 
 import { S_WHATSAPP_NET, decodeBinaryNode, encodeBinaryNode, getBinaryNodeChild } from './library.js'
 import { Noise } from './noise.js'
+import { node, seconds } from './nodes.js'
 import { Pairing } from './pairing.js'
 import { answer } from './queries.js'
 
@@ -38,20 +39,20 @@ export class Connection {
 		socket.on('close', () => server.left(this))
 	}
 
-	/** Send after the work at hand is saved. @param {BinaryNode} node */
-	send(node) {
-		const stanza = encodeBinaryNode(node)
-		this.#out.push(() => this.#noise.seal(stanza))
+	/** Send after the work at hand is saved. @param {BinaryNode} stanza */
+	send(stanza) {
+		const encoded = encodeBinaryNode(stanza)
+		this.#out.push(() => this.#noise.seal(encoded))
 	}
 
 	/** A question of the server's own. @param {BinaryNode[]} content */
 	ask(content) {
-		this.send({ tag: 'iq', attrs: { from: S_WHATSAPP_NET, type: 'set', id: `s${++this.#ids}` }, content })
+		this.send(node('iq', { from: S_WHATSAPP_NET, type: 'set', id: `s${++this.#ids}` }, content))
 	}
 
-	/** Send a last stanza and close. @param {BinaryNode} node */
-	end(node) {
-		this.send(node)
+	/** Send a last stanza and close. @param {BinaryNode} stanza */
+	end(stanza) {
+		this.send(stanza)
 		this.hangUp()
 	}
 
@@ -96,33 +97,32 @@ export class Connection {
 	/** @param {Buffer} key @param {import('./library.js').proto.ClientPayload} payload */
 	#enter(key, payload) {
 		const { data, faults } = this.#server
-		if (faults.refuse) return this.end({ tag: 'failure', attrs: { reason: String(faults.refuse) } })
+		if (faults.refuse) return this.end(node('failure', { reason: String(faults.refuse) }))
 		if (payload.devicePairingData) {
 			this.pairing = new Pairing(this.#server, this, key, payload.devicePairingData)
 			return this.pairing.offer()
 		}
 		const { companion, account } = data
-		const known = companion?.device === payload.device && companion?.noise.equals(key) && String(payload.username) === account.phone
-		if (!known) return this.end({ tag: 'failure', attrs: { reason: '401', location: 'frc' } })
+		const named = String(payload.username) === account.phone && payload.device === companion?.device
+		if (!named || !companion?.noise.equals(key)) return this.end(node('failure', { reason: '401', location: 'frc' }))
 		this.#server.entered(this)
-		this.send({ tag: 'success', attrs: { t: seconds(), lid: `${account.lid}:${companion?.device}@lid` } })
+		this.send(node('success', { t: seconds(), lid: this.#server.companionJid }))
 	}
 
-	/** @param {BinaryNode} node */
-	async #stanza(node) {
+	/** @param {BinaryNode} stanza */
+	async #stanza(stanza) {
 		const { messages } = this.#server
-		if (node.tag === 'iq') {
-			if (node.attrs.type === 'result') {
-				if (getBinaryNodeChild(node, 'pair-device-sign')) this.pairing?.confirm(node)
-				return
-			}
-			const content = await answer(this.#server, this, node)
-			if (content) this.send({ tag: 'iq', attrs: { from: S_WHATSAPP_NET, type: 'result', id: node.attrs.id ?? '' }, content })
+		const { tag, attrs } = stanza
+		if (tag === 'iq' && attrs.type === 'result') {
+			if (getBinaryNodeChild(stanza, 'pair-device-sign')) this.pairing?.confirm(stanza)
+		} else if (tag === 'iq') {
+			const content = await answer(this.#server, this, stanza)
+			if (content) this.send(node('iq', { from: S_WHATSAPP_NET, type: 'result', id: attrs.id ?? '' }, content))
 		}
 		if (this.pairing) return
-		if (node.tag === 'message') await messages.sent(this, node)
-		if (node.tag === 'receipt') await messages.received(node)
-		if (node.tag === 'ack') messages.acknowledged(node)
+		if (tag === 'message') await messages.sent(this, stanza)
+		if (tag === 'receipt') await messages.received(stanza)
+		if (tag === 'ack') messages.acknowledged(stanza)
 	}
 
 	/** @param {unknown} error */
@@ -132,6 +132,3 @@ export class Connection {
 		this.cut()
 	}
 }
-
-/** Now, as WhatsApp writes times. */
-export const seconds = (at = Date.now()) => String(Math.floor(at / 1000))

@@ -37,35 +37,40 @@ import { normalizeMessageContent, proto } from './library.js'
  * @param {Writing} writing
  * @param {{me: string, them: string}} chat the writer's address and the other one's
  * @param {import('./media.js').Media} media
- * @returns {Promise<proto.Message>}
+ * @returns {proto.Message}
  */
-export async function compose(writing, { me, them }, media) {
+export function compose(writing, { me, them }, media) {
 	const { text = '', reply_to: reply, of } = writing
 	// Whoever writes is not the account, so its messages are the other's.
 	const key = of && { remoteJid: them, fromMe: !of.from_me, id: of.id }
-	const contextInfo = reply && { stanzaId: reply.id, participant: reply.from_me ? them : me, quotedMessage: { conversation: reply.text ?? '' } }
+	const quotedMessage = { conversation: reply?.text ?? '' }
+	const contextInfo = reply && { stanzaId: reply.id, participant: reply.from_me ? them : me, quotedMessage }
 	const { Type } = proto.Message.ProtocolMessage
-	const message = await (async () => {
+	const message = (() => {
 		switch (writing.type) {
 			case 'text':
 				return reply ? { extendedTextMessage: { text, contextInfo } } : { conversation: text }
 			case 'media': {
-				const { media: kind = 'document', caption = '', mimetype = 'application/octet-stream', filename: fileName } = writing
+				const { media: kind = 'document', caption, mimetype, filename: fileName } = writing
 				const file = media.encrypt(Buffer.from(writing.data ?? '', 'base64'), kind)
-				return { [`${kind}Message`]: { ...file, mimetype, contextInfo, ...(caption && { caption }), ...(fileName && { fileName }) } }
+				return { [`${kind}Message`]: { ...file, mimetype, caption, fileName, contextInfo } }
 			}
 			case 'location': {
-				const place = { degreesLatitude: writing.latitude, degreesLongitude: writing.longitude, contextInfo }
-				return writing.live ? { liveLocationMessage: place } : { locationMessage: { ...place, name: writing.name, address: writing.address } }
+				const { latitude: degreesLatitude, longitude: degreesLongitude, name, address } = writing
+				const place = { degreesLatitude, degreesLongitude, contextInfo }
+				return writing.live ? { liveLocationMessage: place } : { locationMessage: { ...place, name, address } }
 			}
 			case 'contacts': {
 				const contacts = (writing.contacts ?? []).map(({ name, vcard }) => ({ displayName: name, vcard }))
-				return contacts.length === 1 ? { contactMessage: { ...contacts[0], contextInfo } } : { contactsArrayMessage: { displayName: `${contacts.length}`, contacts } }
+				if (contacts.length === 1) return { contactMessage: { ...contacts[0], contextInfo } }
+				return { contactsArrayMessage: { displayName: `${contacts.length}`, contacts } }
 			}
 			case 'reaction':
 				return { reactionMessage: { key, text: writing.emoji ?? '', senderTimestampMs: Date.now() } }
-			case 'edit':
-				return { protocolMessage: { key, type: Type.MESSAGE_EDIT, editedMessage: { conversation: text }, timestampMs: Date.now() } }
+			case 'edit': {
+				const editedMessage = { conversation: text }
+				return { protocolMessage: { key, type: Type.MESSAGE_EDIT, editedMessage, timestampMs: Date.now() } }
+			}
 			case 'deletion':
 				return { protocolMessage: { key, type: Type.REVOKE } }
 			case 'raw':
@@ -89,21 +94,22 @@ export function stanzaType(message) {
  *
  * @param {proto.IMessage} message
  * @param {import('./media.js').Media} media
- * @returns {Promise<Description>}
+ * @returns {Description}
  */
-export async function describe(message, media) {
+export function describe(message, media) {
 	const inner = normalizeMessageContent(message) ?? {}
 	const found = mediaOf(inner)
 	const { extendedTextMessage } = inner
 	const context = found?.message.contextInfo ?? extendedTextMessage?.contextInfo
 	const reply = context?.stanzaId ? { reply_to: { id: context.stanzaId, participant: context.participant } } : {}
 	if (found) {
-		const { caption, fileName, mimetype, ptt } = /** @type {proto.Message.IDocumentMessage & {ptt?: boolean}} */ (found.message)
+		const { caption, fileName, mimetype } = /** @type {proto.Message.IDocumentMessage} */ (found.message)
 		const { size, sha256 } = media.decrypt(found.message, found.kind)
-		return { type: 'media', media: found.kind, caption, filename: fileName, mimetype, ptt, size, sha256, ...reply }
+		return { type: 'media', media: found.kind, caption, filename: fileName, mimetype, size, sha256, ...reply }
 	}
 	const text = inner.conversation || extendedTextMessage?.text
-	return text ? { type: 'text', text, ...reply } : { type: 'other', message: proto.Message.toObject(proto.Message.fromObject(inner)) }
+	if (text) return { type: 'text', text, ...reply }
+	return { type: 'other', message: proto.Message.toObject(proto.Message.fromObject(inner)) }
 }
 
 /** @param {proto.IMessage} inner @returns {{kind: Kind, message: import('./media.js').MediaMessage} | undefined} */

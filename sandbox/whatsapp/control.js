@@ -29,7 +29,7 @@ const ROUTES = {
 		paired: data.companion && { device: data.companion.device, keys: data.companion.keys.length },
 		pairing: pairing ? { problem: pairing.problem ?? null } : null,
 		account: { phone: data.account.phone, lid: data.account.lid, sent: data.account.sent },
-		queue: data.queue.map(({ node, retries }) => ({ kind: node.tag, id: node.attrs.id, retries })),
+		queue: data.queue.map(({ stanza, retries }) => ({ kind: stanza.tag, id: stanza.attrs.id, retries })),
 		empty: data.empty,
 		refused: data.refused,
 		violations: data.violations,
@@ -43,7 +43,7 @@ const ROUTES = {
 		media.fault = faults.media
 		return faults
 	},
-	'POST /stanza': ({ client }, node) => client?.send(node),
+	'POST /stanza': ({ client }, stanza) => client?.send(stanza),
 	'POST /end': (server, { how = 'cut' }) => server.end(how),
 	'GET /contacts': ({ data }) => data.contacts.map(visible),
 	'POST /contacts': (server, body) => {
@@ -51,7 +51,8 @@ const ROUTES = {
 		if (!/^[1-9]\d{6,14}$/.test(phone)) throw new Refused(400, 'phone: must be in E.164')
 		if (server.contact(phone)) throw new Refused(409, 'phone: is there already')
 		const lid = body.lid ?? `1${randomInt(1e13, 9e13)}`
-		const contact = { phone, lid, name: body.name ?? 'Contact', party: newParty(), delivered_after_ms: 100, read_after_ms: null, answer: null, received: [] }
+		const habits = { delivered_after_ms: 100, read_after_ms: null, answer: null }
+		const contact = { phone, lid, name: 'Contact', party: newParty(), ...habits, received: [] }
 		server.data.contacts.push(contact)
 		return change(contact, body)
 	},

@@ -63,7 +63,12 @@ export class Media {
 		return { size: plain.length, sha256: sha256(plain).toString('hex') }
 	}
 
-	/** Uploads and downloads. @param {import('node:http').IncomingMessage} request @param {import('node:http').ServerResponse} response */
+	/**
+	 * Uploads and downloads.
+	 *
+	 * @param {import('node:http').IncomingMessage} request
+	 * @param {import('node:http').ServerResponse} response
+	 */
 	async handle(request, response) {
 		const name = NAME.exec(request.url ?? '')?.[1]
 		const path = name && join(this.#folder, name.replace(/=+$/, ''))
@@ -72,8 +77,8 @@ export class Media {
 			for await (const part of request) parts.push(part)
 			const stored = this.#put(Buffer.concat(parts))
 			if (!path.endsWith(stored)) return response.writeHead(400).end()
-			const answer = { url: `${this.downloads}/media/${stored}`, direct_path: `/media/${stored}` }
-			return response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(answer))
+			const places = { url: `${this.downloads}/media/${stored}`, direct_path: `/media/${stored}` }
+			return response.end(JSON.stringify(places))
 		}
 		if (this.fault === 'silent') return undefined
 		if (this.fault) return response.writeHead(this.fault).end()

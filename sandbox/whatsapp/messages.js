@@ -12,8 +12,8 @@ import {
 	jidNormalizedUser,
 	proto,
 } from './library.js'
-import { seconds } from './connection.js'
 import { compose, describe, stanzaType } from './content.js'
+import { node, seconds } from './nodes.js'
 import { verifyDevice } from './pairing.js'
 
 /** @typedef {import('./library.js').BinaryNode} BinaryNode */
@@ -42,25 +42,29 @@ export class Messages {
 	deliver(connection) {
 		connection.active = true
 		const { queue } = this.#server.data
-		queue.forEach(({ node }, index) => connection.send({ ...node, attrs: { ...node.attrs, offline: String(index) } }))
-		connection.send({ tag: 'ib', attrs: {}, content: [{ tag: 'offline', attrs: { count: String(queue.length) } }] })
+		queue.forEach(({ stanza: { tag, attrs, content } }, index) =>
+			connection.send(node(tag, { ...attrs, offline: String(index) }, content)),
+		)
+		connection.send(node('ib', {}, [node('offline', { count: String(queue.length) })]))
 	}
 
-	/** The program sends a message. @param {Connection} connection @param {BinaryNode} node */
-	async sent(connection, node) {
+	/** The program sends a message. @param {Connection} connection @param {BinaryNode} stanza */
+	async sent(connection, stanza) {
 		const { data, faults, media } = this.#server
-		const { id = '', to = '' } = node.attrs
+		const { id = '', to = '' } = stanza.attrs
 		const ack = { class: 'message', id, from: to, t: seconds() }
 		const error = faults.ack_errors.shift()
-		if (error) return connection.send({ tag: 'ack', attrs: { ...ack, error: String(error) } })
+		if (error) return connection.send(node('ack', { ...ack, error: String(error) }))
 		const contact = this.#server.contact(to)
 		let filled = !contact
-		for (const { jid, enc } of partsOf(node)) {
+		for (const { jid, enc } of partsOf(stanza)) {
 			const phone = this.#server.phoneAt(jid)
 			if (!phone || !data.companion) throw new Error('a message for a phone that does not exist')
 			const party = this.#server.party(phone)
-			if (enc.attrs.type === 'pkmsg')
-				verifyDevice(getBinaryNodeChildBuffer(node, 'device-identity'), data.companion.identity, this.#server.phone.identity.public)
+			if (enc.attrs.type === 'pkmsg') {
+				const identity = getBinaryNodeChildBuffer(stanza, 'device-identity')
+				verifyDevice(identity, data.companion.identity, this.#server.phone.identity.public)
+			}
 			filled ||= phone === contact
 			let plaintext
 			if (phone === contact && faults.undecryptable > 0) faults.undecryptable -= 1
@@ -70,32 +74,32 @@ export class Messages {
 				continue
 			}
 			const message = proto.Message.decode(plaintext)
-			if (node.attrs.category === 'peer') continue
-			const content = await describe(message.deviceSentMessage?.message ?? message, media)
+			if (stanza.attrs.category === 'peer') continue
+			const content = describe(message.deviceSentMessage?.message ?? message, media)
 			if (phone === contact) this.#arrived(contact, id, to, content)
 			else arrive(data.account.sent, id, to, content)
 		}
 		if (!filled) data.empty.push(id)
 		if (faults.swallow_acks > 0) faults.swallow_acks -= 1
-		else connection.send({ tag: 'ack', attrs: ack })
+		else connection.send(node('ack', ack))
 	}
 
-	/** The program confirms a message, or asks for it again. @param {BinaryNode} node */
-	async received(node) {
-		const { id = '', type } = node.attrs
-		if (type === 'retry') return this.#again(id, node)
-		const more = getBinaryNodeChildren(getBinaryNodeChild(node, 'list'), 'item').map(({ attrs }) => attrs.id)
-		for (const one of [id, ...more]) this.#forget((pending) => pending.tag === 'message' && pending.attrs.id === one)
+	/** The program confirms a message, or asks for it again. @param {BinaryNode} receipt */
+	async received(receipt) {
+		const { id = '', type } = receipt.attrs
+		if (type === 'retry') return this.#again(id, receipt)
+		const more = getBinaryNodeChildren(getBinaryNodeChild(receipt, 'list'), 'item').map(({ attrs }) => attrs.id)
+		for (const one of [id, ...more]) this.#forget(({ tag, attrs }) => tag === 'message' && attrs.id === one)
 	}
 
-	/** The program confirms a receipt, or refuses a message. @param {BinaryNode} node */
-	acknowledged(node) {
-		const { class: tag, id = '', type, error } = node.attrs
-		const [entry] = this.#server.data.queue.filter((pending) => pending.node.tag === tag && pending.node.attrs.id === id)
+	/** The program confirms a receipt, or refuses a message. @param {BinaryNode} ack */
+	acknowledged(ack) {
+		const { class: tag, id = '', type, error } = ack.attrs
+		const entry = this.#server.data.queue.find(({ stanza }) => stanza.tag === tag && stanza.attrs.id === id)
 		// After a retry receipt comes an error too, and the message is on its way again.
 		if (error && entry?.retries) return
 		if (error && entry) this.#server.data.refused.push(id)
-		this.#forget((pending) => pending.tag === tag && pending.attrs.id === id && (tag === 'message' || pending.attrs.type === type))
+		this.#forget(({ tag: one, attrs }) => one === tag && attrs.id === id && (tag === 'message' || attrs.type === type))
 	}
 
 	/**
@@ -109,12 +113,16 @@ export class Messages {
 		const { account } = this.#server.data
 		const id = writing.id ?? `3A${randomBytes(9).toString('hex').toUpperCase()}`
 		const mode = writing.from === 'lid' ? 'lid' : 'pn'
-		const jid = (/** @type {{phone: string, lid: string}} */ { phone, lid }) => (mode === 'lid' ? `${lid}@lid` : `${phone}@s.whatsapp.net`)
+		const jid = (/** @type {{phone: string, lid: string}} */ { phone, lid }) =>
+			mode === 'lid' ? `${lid}@lid` : `${phone}@s.whatsapp.net`
 		const partner = contact ?? this.#server.contact(writing.to ?? '')
 		if (!partner) throw new Error(`to: no contact has the address ${writing.to}`)
-		let message = await compose(writing, { me: jid(contact ?? account), them: jid(contact ? account : partner) }, this.#server.media)
+		const writer = contact ?? account
+		const chat = { me: jid(writer), them: jid(contact ? account : partner) }
+		let message = compose(writing, chat, this.#server.media)
+		const t = seconds(writing.at ? Date.parse(writing.at) : Date.now())
 		/** @type {Record<string, string>} */
-		const attrs = { from: jid(contact ?? account), id, t: seconds(writing.at ? Date.parse(writing.at) : Date.now()), type: stanzaType(message) }
+		const attrs = { from: jid(writer), id, t, type: stanzaType(message) }
 		if (contact) attrs.notify = contact.name
 		else {
 			attrs.recipient = jid(partner)
@@ -125,9 +133,8 @@ export class Messages {
 		if (mode === 'pn') attrs[`${other}_lid`] = `${partner.lid}@lid`
 		else if (!writing.hide_phone) attrs[`${other}_pn`] = `${partner.phone}@s.whatsapp.net`
 		const plaintext = Buffer.from(encodeWAMessage(message))
-		const phone = contact ?? account
-		const enc = await this.#server.party(phone).encrypt(await this.#session(phone), plaintext)
-		this.#enqueue({ node: { tag: 'message', attrs, content: [enc] }, sender: phone.phone, plaintext, retries: 0 })
+		const enc = await this.#server.party(writer).encrypt(await this.#session(writer), plaintext)
+		this.#enqueue({ stanza: node('message', attrs, [enc]), sender: writer.phone, plaintext, retries: 0 })
 		if (writing.hang_up) this.#server.client?.hangUp()
 		return id
 	}
@@ -135,7 +142,7 @@ export class Messages {
 	/** @param {{phone: string, id: string, to: string, type: 'delivered' | 'read'}} receipt @param {number} [at] */
 	receipt({ id, to, type }, at) {
 		const attrs = { from: to, id, t: seconds(at), ...(type === 'read' && { type }) }
-		this.#enqueue({ node: { tag: 'receipt', attrs }, retries: 0 })
+		this.#enqueue({ stanza: node('receipt', attrs), retries: 0 })
 	}
 
 	/** @param {Contact} contact @param {string} id @param {string} to @param {import('./content.js').Description} content */
@@ -149,7 +156,8 @@ export class Messages {
 		}
 		if (delivered !== null) plan('delivered', delivered)
 		if (isNew && read !== null) plan('read', read)
-		if (isNew && contact.answer !== null) plan('answer', (read ?? 0) + 500, contact.answer.replaceAll('{text}', String(content.text ?? '')))
+		const answer = contact.answer?.replaceAll('{text}', String(content.text ?? ''))
+		if (isNew && answer !== undefined) plan('answer', (read ?? 0) + 500, answer)
 	}
 
 	/** @param {Step} step */
@@ -158,8 +166,9 @@ export class Messages {
 			const { data } = this.#server
 			data.steps.splice(data.steps.indexOf(step), 1)
 			const contact = this.#server.contact(step.to)
+			const from = step.to.endsWith('@lid') ? 'lid' : 'phone'
 			if (step.type !== 'answer') this.receipt({ ...step, type: step.type })
-			else if (contact) await this.write(contact, { type: 'text', text: step.text, from: step.to.endsWith('@lid') ? 'lid' : 'phone' })
+			else if (contact) await this.write(contact, { type: 'text', text: step.text, from })
 		}
 		setTimeout(() => this.#server.run(take), Math.max(step.due - Date.now(), 0)).unref()
 	}
@@ -167,13 +176,13 @@ export class Messages {
 	/** @param {import('./store.js').Pending} pending */
 	#enqueue(pending) {
 		this.#server.data.queue.push(pending)
-		if (this.#server.client?.active) this.#server.client.send(pending.node)
+		if (this.#server.client?.active) this.#server.client.send(pending.stanza)
 	}
 
-	/** @param {(node: BinaryNode) => boolean} test */
+	/** @param {(stanza: BinaryNode) => boolean} test */
 	#forget(test) {
 		const { data } = this.#server
-		data.queue = data.queue.filter(({ node }) => !test(node))
+		data.queue = data.queue.filter(({ stanza }) => !test(stanza))
 	}
 
 	/** A phone that can't read a message says so. @param {Contact} contact @param {string} id @param {string} to */
@@ -181,41 +190,48 @@ export class Messages {
 		const count = (this.#asked.get(id) ?? 0) + 1
 		this.#asked.set(id, count)
 		if (count > MOST_RETRIES) return
-		/** @type {BinaryNode[]} */
 		const content = [
-			{ tag: 'retry', attrs: { count: String(count), id, t: seconds(), v: '1' } },
-			{ tag: 'registration', attrs: {}, content: this.#server.party(contact).registration },
+			node('retry', { count: String(count), id, t: seconds(), v: '1' }),
+			node('registration', {}, this.#server.party(contact).registration),
 		]
-		this.#enqueue({ node: { tag: 'receipt', attrs: { from: to, id, type: 'retry', t: seconds() }, content }, retries: 0 })
+		this.#enqueue({ stanza: node('receipt', { from: to, id, type: 'retry', t: seconds() }, content), retries: 0 })
 	}
 
-	/** @param {string} id @param {BinaryNode} node the program's retry receipt */
-	async #again(id, node) {
-		const { data } = this.#server
-		const entry = data.queue.find((pending) => pending.node.tag === 'message' && pending.node.attrs.id === id)
+	/** @param {string} id @param {BinaryNode} receipt with which the program asks for a message again */
+	async #again(id, receipt) {
+		const { queue, refused } = this.#server.data
+		const entry = queue.find(({ stanza }) => stanza.tag === 'message' && stanza.attrs.id === id)
 		const phone = entry && this.#server.phoneAt(`${entry.sender}@s.whatsapp.net`)
 		if (!entry?.plaintext || !phone) return
 		entry.retries += 1
 		if (entry.retries > MOST_RETRIES) {
-			data.refused.push(id)
-			return this.#forget((pending) => pending === entry.node)
+			refused.push(id)
+			return this.#forget((stanza) => stanza === entry.stanza)
 		}
 		const party = this.#server.party(phone)
-		const bundle = extractE2ESessionFromRetryReceipt(node)
+		const bundle = extractE2ESessionFromRetryReceipt(receipt)
 		if (bundle) await party.meet(this.#server.companionJid, bundle)
 		const enc = await party.encrypt(await this.#session(phone), entry.plaintext)
-		entry.node = { ...entry.node, content: [{ ...enc, attrs: { ...enc.attrs, count: String(entry.retries) } }] }
-		this.#server.client?.send(entry.node)
+		enc.attrs.count = String(entry.retries)
+		entry.stanza = node('message', entry.stanza.attrs, [enc])
+		this.#server.client?.send(entry.stanza)
 	}
 
-	/** A phone's session with the program, made of the keys that the program has uploaded. @param {Contact | import('./store.js').Data['account']} phone */
+	/**
+	 * A phone's session with the program, made of the keys that the program has uploaded.
+	 *
+	 * @param {Contact | import('./server.js').Account} phone
+	 */
 	async #session(phone) {
 		const { companion } = this.#server.data
 		if (!companion) throw new Error('no program is paired')
 		const party = this.#server.party(phone)
 		const jid = this.#server.companionJid
 		if (await party.knows(jid)) return jid
-		const key = (/** @type {{id: Buffer, value: Buffer}} */ { id, value }) => ({ keyId: id.readUIntBE(0, 3), publicKey: generateSignalPubKey(value) })
+		const key = (/** @type {{id: Buffer, value: Buffer}} */ { id, value }) => ({
+			keyId: id.readUIntBE(0, 3),
+			publicKey: generateSignalPubKey(value),
+		})
 		const once = companion.keys.shift()
 		const { signature } = companion.signedKey
 		await party.meet(jid, {
@@ -228,14 +244,23 @@ export class Messages {
 	}
 }
 
-/** @param {BinaryNode} node @returns {{jid: string | undefined, enc: BinaryNode}[]} */
-function partsOf(node) {
-	const parts = getBinaryNodeChildren(getBinaryNodeChild(node, 'participants'), 'to').map((to) => ({ jid: to.attrs.jid, enc: getBinaryNodeChild(to, 'enc') }))
-	const direct = { jid: node.attrs.to, enc: getBinaryNodeChild(node, 'enc') }
-	return [...parts, direct].flatMap(({ jid, enc }) => (enc ? [{ jid, enc }] : []))
+/** @param {BinaryNode} stanza @returns {{jid: string | undefined, enc: BinaryNode}[]} */
+function partsOf(stanza) {
+	const each = getBinaryNodeChildren(getBinaryNodeChild(stanza, 'participants'), 'to')
+	const places = [...each.map((to) => ({ jid: to.attrs.jid, at: to })), { jid: stanza.attrs.to, at: stanza }]
+	return places.flatMap(({ jid, at }) => {
+		const enc = getBinaryNodeChild(at, 'enc')
+		return enc ? [{ jid, enc }] : []
+	})
 }
 
-/** @param {import('./store.js').Arrival[]} list @param {string} id @param {string} to @param {import('./content.js').Description} content */
+/**
+ * @param {import('./store.js').Arrival[]} list
+ * @param {string} id
+ * @param {string} to
+ * @param {import('./content.js').Description} content
+ * @returns {boolean} whether the phone shows it for the first time
+ */
 function arrive(list, id, to, content) {
 	const shown = list.find((one) => one.id === id)
 	if (shown) shown.deliveries += 1

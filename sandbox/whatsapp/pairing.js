@@ -19,15 +19,26 @@ import {
 	proto,
 	verifySignature,
 } from './library.js'
+import { bytesOf, node } from './nodes.js'
 
 /** @typedef {import('./library.js').BinaryNode} BinaryNode */
+
+const REGISTRATION = 'link_code_companion_reg'
 
 /** What people would be told on the phone. */
 export class PairingError extends Error {}
 
-/** Signatures that the library itself doesn't check. @param {Uint8Array} key @param {Uint8Array} data @param {Uint8Array} signature @param {string} what */
+/**
+ * Strictly: the library's own `Curve.verify` takes whatever has 64 bytes.
+ *
+ * @param {Uint8Array} key
+ * @param {Uint8Array} data
+ * @param {Uint8Array} signature
+ * @param {string} what for the error
+ */
 export function verify(key, data, signature, what) {
-	if (!verifySignature(generateSignalPubKey(key), Buffer.from(data), Buffer.from(signature))) throw new Error(`${what}: wrong signature`)
+	const valid = verifySignature(generateSignalPubKey(key), Buffer.from(data), Buffer.from(signature))
+	if (!valid) throw new Error(`${what}: wrong signature`)
 }
 
 export class Pairing {
@@ -59,8 +70,8 @@ export class Pairing {
 
 	/** Let the program show its QR codes. */
 	offer() {
-		const refs = this.#refs.map((ref) => ({ tag: 'ref', attrs: {}, content: Buffer.from(ref) }))
-		this.#connection.ask([{ tag: 'pair-device', attrs: {}, content: refs }])
+		const refs = this.#refs.map((ref) => node('ref', {}, Buffer.from(ref)))
+		this.#connection.ask([node('pair-device', {}, refs)])
 	}
 
 	/** The phone's camera has read this. @param {string} qr @throws {PairingError} */
@@ -78,36 +89,35 @@ export class Pairing {
 		if (!this.#code) throw new PairingError('no program asks for a pairing code')
 		const code = typed.replaceAll('-', '').toUpperCase()
 		const { wrapped } = this.#code
-		this.#code.theirs = aesDecryptCTR(wrapped.subarray(48, 80), await derivePairingCodeKey(code, wrapped.subarray(0, 32)), wrapped.subarray(32, 48))
+		const key = await derivePairingCodeKey(code, wrapped.subarray(0, 32))
+		this.#code.theirs = aesDecryptCTR(wrapped.subarray(48, 80), key, wrapped.subarray(32, 48))
 		const ephemeral = (this.#code.ephemeral = Curve.generateKeyPair())
 		const [salt, iv] = [randomBytes(32), randomBytes(16)]
-		const ours = Buffer.concat([salt, iv, aesEncryptCTR(ephemeral.public, await derivePairingCodeKey(code, salt), iv)])
-		const child = (/** @type {string} */ tag, /** @type {Uint8Array} */ content) => ({ tag, attrs: {}, content })
+		const sealed = aesEncryptCTR(ephemeral.public, await derivePairingCodeKey(code, salt), iv)
 		const content = [
-			child('link_code_pairing_wrapped_primary_ephemeral_pub', ours),
-			child('primary_identity_pub', this.#server.phone.identity.public),
-			child('link_code_pairing_ref', Buffer.from(this.#refs[0] ?? '')),
+			node('link_code_pairing_wrapped_primary_ephemeral_pub', {}, Buffer.concat([salt, iv, sealed])),
+			node('primary_identity_pub', {}, this.#server.phone.identity.public),
+			node('link_code_pairing_ref', {}, Buffer.from(this.#refs[0] ?? '')),
 		]
-		this.#connection.send({
-			tag: 'notification',
-			attrs: { from: S_WHATSAPP_NET, type: 'link_code_companion_reg', id: randomBytes(4).toString('hex') },
-			content: [{ tag: 'link_code_companion_reg', attrs: { stage: 'primary_hello' }, content }],
-		})
+		const attrs = { from: S_WHATSAPP_NET, type: REGISTRATION, id: randomBytes(4).toString('hex') }
+		const hello = node(REGISTRATION, { stage: 'primary_hello' }, content)
+		this.#connection.send(node('notification', attrs, [hello]))
 	}
 
-	/** The program's two questions about a code. @param {BinaryNode} node @returns {BinaryNode[]} */
-	answer(node) {
-		const bytes = (/** @type {string} */ tag) => Buffer.from(getBinaryNodeChildBuffer(node, tag) ?? [])
-		if (node.attrs.stage === 'companion_hello') {
-			this.#code = { wrapped: bytes('link_code_pairing_wrapped_companion_ephemeral_pub') }
-			if (node.attrs.jid !== `${this.#server.data.account.phone}@s.whatsapp.net`) this.problem = 'the code is for another number'
-			return [{ tag: 'link_code_companion_reg', attrs: {}, content: [{ tag: 'link_code_pairing_ref', attrs: {}, content: Buffer.from(this.#refs[0] ?? '') }] }]
+	/** The program's two questions about a code. @param {BinaryNode} question @returns {BinaryNode[]} */
+	answer(question) {
+		if (question.attrs.stage === 'companion_hello') {
+			this.#code = { wrapped: bytesOf(question, 'link_code_pairing_wrapped_companion_ephemeral_pub') }
+			const isOurs = question.attrs.jid === `${this.#server.data.account.phone}@s.whatsapp.net`
+			this.problem = isOurs ? undefined : 'the code is for another number'
+			return [node(REGISTRATION, {}, [node('link_code_pairing_ref', {}, Buffer.from(this.#refs[0] ?? ''))])]
 		}
 		const { ephemeral, theirs } = this.#code ?? {}
 		if (!ephemeral || !theirs) throw new Error('the end of a pairing by code that nobody typed')
-		const bundle = bytes('link_code_pairing_wrapped_key_bundle')
+		const bundle = bytesOf(question, 'link_code_pairing_wrapped_key_bundle')
 		const shared = Curve.sharedKey(ephemeral.private, theirs)
-		const key = Buffer.from(hkdf(shared, 32, { salt: bundle.subarray(0, 32), info: 'link_code_pairing_key_bundle_encryption_key' }))
+		const use = { salt: bundle.subarray(0, 32), info: 'link_code_pairing_key_bundle_encryption_key' }
+		const key = Buffer.from(hkdf(shared, 32, use))
 		let opened
 		try {
 			opened = aesDecryptGCM(bundle.subarray(44), key, bundle.subarray(32, 44), Buffer.alloc(0))
@@ -119,42 +129,40 @@ export class Pairing {
 		const expected = Buffer.concat([this.#companion.identity, phone.public])
 		if (!opened.subarray(0, 64).equals(expected)) throw new Error('the identities in the pairing by code are wrong')
 		const identities = Curve.sharedKey(phone.private, this.#companion.identity)
-		this.#adopt(Buffer.from(hkdf(Buffer.concat([shared, identities, opened.subarray(64, 96)]), 32, { info: 'adv_secret' })))
+		const secret = Buffer.concat([shared, identities, opened.subarray(64, 96)])
+		this.#adopt(Buffer.from(hkdf(secret, 32, { info: 'adv_secret' })))
 		return []
 	}
 
 	/** @param {Buffer} secret that only this program and this phone know */
 	#adopt(secret) {
 		const { account } = this.#server.data
-		this.#companion.device = account.devices += 1
 		const { private: signer, public: accountSignatureKey } = this.#server.phone.identity
-		const identity = { rawId: 1, timestamp: Math.floor(Date.now() / 1000), keyIndex: this.#companion.device }
+		const device = (this.#companion.device = account.devices += 1)
+		const identity = { rawId: 1, timestamp: Math.floor(Date.now() / 1000), keyIndex: device }
 		const details = Buffer.from(proto.ADVDeviceIdentity.encode(identity).finish())
-		const accountSignature = Curve.sign(signer, Buffer.concat([WA_ADV_ACCOUNT_SIG_PREFIX, details, this.#companion.identity]))
-		const signed = proto.ADVSignedDeviceIdentity.encode({ details, accountSignatureKey, accountSignature }).finish()
-		const content = proto.ADVSignedDeviceIdentityHMAC.encode({ details: signed, hmac: hmacSign(Buffer.from(signed), secret) }).finish()
-		const { device } = this.#companion
+		const signing = Buffer.concat([WA_ADV_ACCOUNT_SIG_PREFIX, details, this.#companion.identity])
+		const accountSignature = Curve.sign(signer, signing)
+		const signed = { details, accountSignatureKey, accountSignature }
+		const encoded = Buffer.from(proto.ADVSignedDeviceIdentity.encode(signed).finish())
+		const proven = proto.ADVSignedDeviceIdentityHMAC.encode({ details: encoded, hmac: hmacSign(encoded, secret) })
 		this.#connection.ask([
-			{
-				tag: 'pair-success',
-				attrs: {},
-				content: [
-					{ tag: 'device-identity', attrs: {}, content: Buffer.from(content) },
-					{ tag: 'device', attrs: { jid: `${account.phone}:${device}@s.whatsapp.net`, lid: `${account.lid}:${device}@lid` } },
-					{ tag: 'platform', attrs: { name: 'android' } },
-					{ tag: 'biz', attrs: { name: account.name } },
-				],
-			},
+			node('pair-success', {}, [
+				node('device-identity', {}, Buffer.from(proven.finish())),
+				node('device', { jid: `${account.phone}:${device}@s.whatsapp.net`, lid: `${account.lid}:${device}@lid` }),
+				node('platform', { name: 'android' }),
+				node('biz', { name: account.name }),
+			]),
 		])
 	}
 
-	/** The program has signed: it belongs to the account now. @param {BinaryNode} node */
-	confirm(node) {
-		const signed = getBinaryNodeChildBuffer(getBinaryNodeChild(node, 'pair-device-sign'), 'device-identity')
+	/** The program has signed: it belongs to the account now. @param {BinaryNode} result */
+	confirm(result) {
+		const signed = getBinaryNodeChildBuffer(getBinaryNodeChild(result, 'pair-device-sign'), 'device-identity')
 		verifyDevice(signed, this.#companion.identity, this.#server.phone.identity.public)
 		const { data } = this.#server
 		Object.assign(data, { companion: this.#companion, queue: [] })
-		this.#connection.end({ tag: 'stream:error', attrs: { code: '515' } })
+		this.#connection.end(node('stream:error', { code: '515' }))
 	}
 }
 
@@ -169,6 +177,8 @@ export function verifyDevice(encoded, identity, account) {
 	if (!(encoded instanceof Uint8Array)) throw new Error('the device identity is missing')
 	const { details, accountSignature, deviceSignature } = proto.ADVSignedDeviceIdentity.decode(encoded)
 	if (!details || !accountSignature || !deviceSignature) throw new Error('the device identity is not complete')
-	verify(account, Buffer.concat([WA_ADV_ACCOUNT_SIG_PREFIX, details, identity]), accountSignature, "account's signature")
-	verify(identity, Buffer.concat([WA_ADV_DEVICE_SIG_PREFIX, details, identity, account]), deviceSignature, "device's signature")
+	const theirs = Buffer.concat([WA_ADV_ACCOUNT_SIG_PREFIX, details, identity])
+	verify(account, theirs, accountSignature, "account's signature")
+	const own = Buffer.concat([WA_ADV_DEVICE_SIG_PREFIX, details, identity, account])
+	verify(identity, own, deviceSignature, "device's signature")
 }

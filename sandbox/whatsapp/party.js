@@ -10,12 +10,16 @@ import {
 	xmppPreKey,
 	xmppSignedPreKey,
 } from './library.js'
+import { node } from './nodes.js'
 
 /** @typedef {import('./library.js').BinaryNode} BinaryNode */
 
+/** @typedef {import('./library.js').AuthenticationCreds} Creds */
+/** @typedef {Parameters<import('./library.js').SignalRepository['injectE2ESession']>[0]['session']} Bundle */
+
 /**
  * @typedef {object} PartyState
- * @property {Pick<import('./library.js').AuthenticationCreds, 'signedIdentityKey' | 'signedPreKey' | 'registrationId' | 'nextPreKeyId'>} creds
+ * @property {Pick<Creds, 'signedIdentityKey' | 'signedPreKey' | 'registrationId' | 'nextPreKeyId'>} creds
  * @property {Record<string, Record<string, any>>} keys
  */
 
@@ -54,9 +58,9 @@ export class Party {
 		const pair = Curve.generateKeyPair()
 		keys['pre-key'] = { ...keys['pre-key'], [id]: pair }
 		return [
-			{ tag: 'registration', attrs: {}, content: this.registration },
-			{ tag: 'type', attrs: {}, content: KEY_BUNDLE_TYPE },
-			{ tag: 'identity', attrs: {}, content: this.identity.public },
+			node('registration', {}, this.registration),
+			node('type', {}, KEY_BUNDLE_TYPE),
+			node('identity', {}, this.identity.public),
 			xmppSignedPreKey(creds.signedPreKey),
 			xmppPreKey(pair, id),
 		]
@@ -67,7 +71,7 @@ export class Party {
 		return (await this.#repository.validateSession(jid)).exists
 	}
 
-	/** @param {string} jid @param {Parameters<import('./library.js').SignalRepository['injectE2ESession']>[0]['session']} session */
+	/** @param {string} jid @param {Bundle} session */
 	async meet(jid, session) {
 		await this.#repository.injectE2ESession({ jid, session })
 	}
@@ -75,7 +79,7 @@ export class Party {
 	/** @param {string} jid @param {Uint8Array} data padded @returns {Promise<BinaryNode>} */
 	async encrypt(jid, data) {
 		const { type, ciphertext } = await this.#repository.encryptMessage({ jid, data })
-		return { tag: 'enc', attrs: { v: '2', type }, content: Buffer.from(ciphertext) }
+		return node('enc', { v: '2', type }, Buffer.from(ciphertext))
 	}
 
 	/** @param {string} jid @param {BinaryNode} enc @returns {Promise<Uint8Array>} without its padding */

@@ -4,11 +4,11 @@ import {
 	S_WHATSAPP_NET,
 	generateSignalPubKey,
 	getBinaryNodeChild,
-	getBinaryNodeChildBuffer,
 	getBinaryNodeChildren,
 	jidDecode,
 	jidEncode,
 } from './library.js'
+import { bytesOf, node } from './nodes.js'
 import { verify } from './pairing.js'
 
 /** @typedef {import('./library.js').BinaryNode} BinaryNode */
@@ -27,28 +27,28 @@ export async function answer(server, connection, iq) {
 	if (!child || !companion) return []
 	switch (`${iq.attrs.xmlns} ${child.tag}`) {
 		case 'encrypt count':
-			return [{ tag: 'count', attrs: { value: String(server.faults.keys ?? companion.keys.length) } }]
+			return [node('count', { value: String(server.faults.keys ?? companion.keys.length) })]
 		case 'encrypt registration':
 			return upload(companion, iq)
 		case 'encrypt rotate':
 			companion.signedKey = signedKey(companion, child)
 			return []
 		case 'encrypt digest':
-			return [{ tag: 'digest', attrs: {} }]
+			return [node('digest')]
 		case 'encrypt key':
-			return [{ tag: 'list', attrs: {}, content: getBinaryNodeChildren(child, 'user').map((user) => bundle(server, user)) }]
+			return [node('list', {}, getBinaryNodeChildren(child, 'user').map((user) => bundle(server, user)))]
 		case 'passive active':
 			server.messages.deliver(connection)
 			return []
 		case 'usync usync':
 			return devices(server, child)
 		case 'w:m media_conn': {
-			const host = { tag: 'host', attrs: { hostname: server.media.uploads, maxContentLengthBytes: String(2 ** 27) } }
-			return [{ tag: 'media_conn', attrs: { auth: 'sandbox', ttl: '3600' }, content: [host] }]
+			const host = node('host', { hostname: server.media.uploads, maxContentLengthBytes: String(2 ** 27) })
+			return [node('media_conn', { auth: 'sandbox', ttl: '3600' }, [host])]
 		}
 		case 'w:mex query': {
-			const content = Buffer.from(JSON.stringify({ data: { xwa2_fetch_account_reachout_timelock: { is_active: false } } }))
-			return [{ tag: 'result', attrs: {}, content }]
+			const data = { xwa2_fetch_account_reachout_timelock: { is_active: false } }
+			return [node('result', {}, Buffer.from(JSON.stringify({ data })))]
 		}
 		case 'md remove-companion-device':
 			server.data.companion = null
@@ -62,11 +62,10 @@ export async function answer(server, connection, iq) {
 
 /** @param {import('./store.js').Companion} companion @param {BinaryNode} iq @returns {BinaryNode[]} */
 function upload(companion, iq) {
-	const bytes = (/** @type {BinaryNode} */ node, /** @type {string} */ tag) => Buffer.from(getBinaryNodeChildBuffer(node, tag) ?? [])
-	if (!bytes(iq, 'identity').equals(companion.identity)) throw new Error('keys of another identity')
+	if (!bytesOf(iq, 'identity').equals(companion.identity)) throw new Error('keys of another identity')
 	companion.signedKey = signedKey(companion, iq)
 	for (const key of getBinaryNodeChildren(getBinaryNodeChild(iq, 'list'), 'key')) {
-		const one = { id: bytes(key, 'id'), value: bytes(key, 'value') }
+		const one = { id: bytesOf(key, 'id'), value: bytesOf(key, 'value') }
 		if (one.id.length !== 3 || one.value.length !== 32) throw new Error('a one-time key is malformed')
 		if (!companion.keys.some(({ id }) => id.equals(one.id))) companion.keys.push(one)
 	}
@@ -75,44 +74,46 @@ function upload(companion, iq) {
 
 /** @param {import('./store.js').Companion} companion @param {BinaryNode} parent */
 function signedKey(companion, parent) {
-	const node = getBinaryNodeChild(parent, 'skey')
-	const [id, value, signature] = ['id', 'value', 'signature'].map((tag) => Buffer.from(getBinaryNodeChildBuffer(node, tag) ?? []))
-	if (!id || !value || !signature) throw new Error('a signed key is malformed')
-	verify(companion.identity, generateSignalPubKey(value), signature, 'signed key')
-	return { id, value, signature }
+	const child = getBinaryNodeChild(parent, 'skey')
+	const key = { id: bytesOf(child, 'id'), value: bytesOf(child, 'value'), signature: bytesOf(child, 'signature') }
+	verify(companion.identity, generateSignalPubKey(key.value), key.signature, 'signed key')
+	return key
 }
 
 /** @param {Server} server @param {BinaryNode} user @returns {BinaryNode} */
 function bundle(server, user) {
 	const party = server.partyAt(user.attrs.jid)
-	const error = { tag: 'error', attrs: { code: '404', text: 'item-not-found' } }
-	return { tag: 'user', attrs: { jid: user.attrs.jid ?? '' }, content: party ? party.bundle() : [error] }
+	const content = party?.bundle() ?? [node('error', { code: '404', text: 'item-not-found' })]
+	return node('user', { jid: user.attrs.jid ?? '' }, content)
 }
 
-/** @param {Server} server @param {BinaryNode} usync @returns {BinaryNode[] | undefined} */
+/** Numbers, LIDs and devices of users. @param {Server} server @param {BinaryNode} usync @returns {BinaryNode[] | undefined} */
 function devices(server, usync) {
-	const asked = new Set(/** @type {BinaryNode[]} */ (getBinaryNodeChild(usync, 'query')?.content ?? []).map(({ tag }) => tag))
+	const query = getBinaryNodeChild(usync, 'query')?.content
+	const asked = new Set(Array.isArray(query) ? query.map(({ tag }) => tag) : [])
 	const fault = asked.has('devices') ? server.faults.devices : null
 	if (fault === 'unanswered') return undefined
 	const users = getBinaryNodeChildren(getBinaryNodeChild(usync, 'list'), 'user')
-	const content = users.flatMap((user) => {
-		const number = getBinaryNodeChild(user, 'contact')?.content?.toString().replace('+', '')
-		const jid = user.attrs.jid ?? jidEncode(number ?? '', 's.whatsapp.net')
-		const { account, companion } = server.data
-		const own = [account.phone, account.lid].includes(jidDecode(jid)?.user ?? '')
-		const found = own ? account : server.contact(jid)
-		/** @type {BinaryNode[]} */
-		const facts = []
-		if (asked.has('contact')) facts.push({ tag: 'contact', attrs: { type: found ? 'in' : 'out' } })
-		// Of somebody asked by LID it is left out: the library would build the session anew each time.
-		if (found && asked.has('lid') && !jid.endsWith('@lid')) facts.push({ tag: 'lid', attrs: { val: `${found.lid}@lid` } })
-		if (found && asked.has('devices')) {
-			/** @type {BinaryNode[]} */
-			const list = [{ tag: 'device', attrs: { id: '0' } }]
-			if (own && companion) list.push({ tag: 'device', attrs: { id: String(companion.device), 'key-index': String(companion.device) } })
-			facts.push({ tag: 'devices', attrs: {}, content: [{ tag: 'device-list', attrs: {}, content: list }] })
-		}
-		return found || asked.has('contact') ? [{ tag: 'user', attrs: { jid }, content: facts }] : []
-	})
-	return [{ tag: 'usync', attrs: { from: S_WHATSAPP_NET }, content: [{ tag: 'list', attrs: {}, content: fault === 'empty' ? [] : content }] }]
+	const content = fault === 'empty' ? [] : users.flatMap((user) => aboutUser(server, user, asked))
+	return [node('usync', { from: S_WHATSAPP_NET }, [node('list', {}, content)])]
+}
+
+/** @param {Server} server @param {BinaryNode} user @param {Set<string>} asked @returns {BinaryNode[]} */
+function aboutUser(server, user, asked) {
+	const number = getBinaryNodeChild(user, 'contact')?.content?.toString().replace('+', '')
+	const jid = user.attrs.jid ?? jidEncode(number ?? '', 's.whatsapp.net')
+	const { account, companion } = server.data
+	const own = [account.phone, account.lid].includes(jidDecode(jid)?.user ?? '')
+	const found = own ? account : server.contact(jid)
+	/** @type {BinaryNode[]} */
+	const facts = []
+	if (asked.has('contact')) facts.push(node('contact', { type: found ? 'in' : 'out' }))
+	// Of somebody asked by LID it is left out: the library would build the session anew each time.
+	if (found && asked.has('lid') && !jid.endsWith('@lid')) facts.push(node('lid', { val: `${found.lid}@lid` }))
+	if (found && asked.has('devices')) {
+		const list = [node('device', { id: '0' })]
+		if (own) list.push(node('device', { id: String(companion?.device), 'key-index': String(companion?.device) }))
+		facts.push(node('devices', {}, [node('device-list', {}, list)]))
+	}
+	return found || asked.has('contact') ? [node('user', { jid }, facts)] : []
 }

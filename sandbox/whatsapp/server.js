@@ -7,6 +7,7 @@ import { WebSocketServer, jidDecode } from './library.js'
 import { Connection } from './connection.js'
 import { Media } from './media.js'
 import { Messages } from './messages.js'
+import { node } from './nodes.js'
 import { Party } from './party.js'
 import { TLS } from './trust.js'
 
@@ -117,7 +118,7 @@ export class Server {
 	end(how) {
 		if (how === 'logged_out') {
 			Object.assign(this.data, { companion: null, queue: [] })
-			this.client?.end({ tag: 'stream:error', attrs: { code: '401' }, content: [{ tag: 'conflict', attrs: { type: 'device_removed' } }] })
+			this.client?.end(node('stream:error', { code: '401' }, [node('conflict', { type: 'device_removed' })]))
 		} else if (how === 'replaced') this.client?.end(replaced)
 		else for (const connection of this.#connections) connection.cut()
 	}
@@ -150,7 +151,7 @@ export class Server {
 	}
 }
 
-const replaced = { tag: 'stream:error', attrs: {}, content: [{ tag: 'conflict', attrs: { type: 'replaced' } }] }
+const replaced = node('stream:error', {}, [node('conflict', { type: 'replaced' })])
 
 /** @param {import('node:net').Server} server @param {number} port @returns {Promise<number>} */
 export function listening(server, port) {

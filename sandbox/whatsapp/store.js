@@ -47,21 +47,27 @@ import { newParty } from './party.js'
  * A stanza that the client has not confirmed yet.
  *
  * @typedef {object} Pending
- * @property {BinaryNode} node with its ciphertext: WhatsApp can't encrypt it again
+ * @property {BinaryNode} stanza with its ciphertext: WhatsApp can't encrypt it again
  * @property {string} [sender] digits of the phone that wrote it
  * @property {Buffer} [plaintext] what that phone encrypts anew when asked to
  * @property {number} retries
  */
 
-/** @typedef {{due: number, phone: string, id: string, to: string, type: 'delivered' | 'read' | 'answer', text?: string}} Step */
+/**
+ * What a contact will do by itself.
+ *
+ * @typedef {{due: number, phone: string, id: string, to: string, type: 'delivered' | 'read' | 'answer', text: string}} Step
+ */
+
+/** @typedef {{phone: string, lid: string, name: string}} Owner digits of the account's phone and LID */
 
 /**
  * @typedef {object} Data
- * @property {{phone: string, lid: string, name: string, party: import('./party.js').PartyState, devices: number, sent: Arrival[]}} account
+ * @property {Owner & {party: import('./party.js').PartyState, devices: number, sent: Arrival[]}} account
  * @property {Companion | null} companion
  * @property {Contact[]} contacts
  * @property {Pending[]} queue
- * @property {Step[]} steps what contacts will do by themselves
+ * @property {Step[]} steps
  * @property {string[]} empty ids of messages that came without anything in them for their addressee
  * @property {string[]} refused ids of messages that the program has refused: decrypted before, or not at all
  * @property {string[]} violations what a real server or phone would not have taken
@@ -72,7 +78,7 @@ export class Store {
 	data
 	#path
 
-	/** @param {string} folder @param {{phone: string, lid: string, name: string}} account for a new one */
+	/** @param {string} folder @param {Owner} account for a new one */
 	constructor(folder, account) {
 		mkdirSync(folder, { recursive: true, mode: 0o700 })
 		this.#path = join(folder, 'whatsapp.json')
