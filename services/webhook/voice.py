@@ -83,6 +83,10 @@ class VoiceResponder:
             buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 4, 6, 8, 10, 12),
             registry=registry,
         )
+        # From the start at 0: the first voicemail is to be seen as a change.
+        for event in pb.NextStepRequest.DESCRIPTOR.oneofs_by_name["event"].fields:
+            for source in ("messaging", "voicemail"):
+                self._answers.labels(event.name, source)
 
     async def respond(self, event: JournalEvent, began: float) -> bytes:
         """TwiML: what messaging says, or else the built-in voicemail."""

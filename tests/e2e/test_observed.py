@@ -6,15 +6,20 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 import pytest
 
 from tests.support.collector import Collector, collecting
+from tests.support.prometheus import Prometheus, running_prometheus
+from tests.support.promql import panel_queries, rules, selectors
 from tests.support.stack import API_KEY, RunningStack, running_stack
 
 CONTACT = "+972501234567"
+# The vendor of the models says when it ends one, and the sandbox's doesn't.
+_ONLY_IF_ANNOUNCED = "switchboard_model_shutdown_timestamp_seconds"
 QUESTION = "Is the flat in Haifa still free?"
 
 
@@ -41,7 +46,7 @@ class System(NamedTuple):
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A system through which one message came, was answered, and one was sent by the API."""
+    """A system to which one message came and a call, and from which the API sent a message."""
     folder = tmp_path_factory.mktemp("observed")
     with (
         collecting() as collector,
@@ -56,6 +61,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         sent = stack.api.post("/api/whatsapp/send", json={"to": CONTACT, "body": "Yes, it is."})
         sent.raise_for_status()
         collector.trace_with("API request", "send by twilio")
+        assert stack.call(QUESTION)["status"] == "completed"
         yield system
 
 
@@ -122,6 +128,40 @@ def test_promtool_reads_every_service(system: System, service: str) -> None:
         check=False,
     )
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus isn't on this machine")
+def test_no_panel_and_no_rule_is_empty(system: System, tmp_path: Path) -> None:
+    """A real Prometheus answers every query of every panel and rule from the running system."""
+    queries = {f"{panel}: {query}": query for panel, query in panel_queries()}
+    for name in ("recording.yml", "alerts.yml"):
+        for rule in rules(name):
+            # An alert that is silent is empty, but not what it looks at.
+            if "record" in rule:
+                queries[rule["record"]] = rule["expr"]
+            queries |= {one: one for one in selectors(rule["expr"]) if one != _ONLY_IF_ANNOUNCED}
+    with running_prometheus(tmp_path, system.stack.metrics_ports) as prometheus:
+        assert not until_answered(prometheus, {"up": "count(up == 1) == 3"})
+        # Rates are of what happens while Prometheus looks.
+        sent = system.stack.api.post("/api/whatsapp/send", json={"to": CONTACT, "body": "Hello"})
+        sent.raise_for_status()
+        system.stack.call(QUESTION)
+        assert not until_answered(prometheus, queries)
+        troubled = [rule["name"] for rule in prometheus.rules() if rule.get("lastError")]
+        assert not troubled
+        firing = {
+            one["metric"]["alertname"] for one in prometheus.ask('ALERTS{alertstate="firing"}')
+        }
+        assert not firing
+
+
+def until_answered(prometheus: Prometheus, queries: dict[str, str]) -> dict[str, str]:
+    """Those queries that have no series even after a while."""
+    deadline = time.monotonic() + 40
+    while queries and time.monotonic() < deadline:
+        queries = {name: query for name, query in queries.items() if not prometheus.ask(query)}
+        time.sleep(0.5)
+    return queries
 
 
 def test_internal_ports_are_not_the_public_one(system: System) -> None:
