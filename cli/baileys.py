@@ -10,14 +10,10 @@ import segno
 
 from cli.environment import load_environment
 from services.common.settings import ConfigurationError
-from services.messaging.providers.baileys.documents import (
-    BadDocumentError,
-    SessionState,
-    State,
-    parse_state,
-)
 from services.messaging.providers.baileys.folder import VARIABLE
+from services.messaging.providers.baileys.parsing import BadDocumentError
 from services.messaging.providers.baileys.session import STALE
+from services.messaging.providers.baileys.state import SessionState, State, parse_state
 
 _POLL_SECONDS = 0.5
 

@@ -13,12 +13,8 @@ import httpx
 from cli.environment import RunSettings
 from cli.probes import http_answers
 from cli.supervisor import Part
-from services.messaging.providers.baileys.documents import (
-    BadDocumentError,
-    SessionState,
-    State,
-    parse_state,
-)
+from services.messaging.providers.baileys.parsing import BadDocumentError
+from services.messaging.providers.baileys.state import SessionState, State, parse_state
 
 _HOST = "127.0.0.1"
 _ROOT = Path(__file__).parent.parent

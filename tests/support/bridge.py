@@ -15,14 +15,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from services.messaging.providers.baileys.documents import (
-    OUTBOX,
-    BadDocumentError,
-    Problem,
-    Send,
-    SendText,
-    parse_document,
-)
+from services.messaging.providers.baileys.documents import OUTBOX, Send, SendText, parse_document
+from services.messaging.providers.baileys.parsing import BadDocumentError, Problem
 
 ACCOUNT: Final = "+14155238886"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.messaging.providers.baileys import documents
-from services.messaging.providers.baileys.documents import BadDocumentError
+from services.messaging.providers.baileys import documents, state
+from services.messaging.providers.baileys.parsing import BadDocumentError
 
 CASES = Path(__file__).parents[1] / "conformance" / "baileys-queue"
 DOCUMENTS = json.loads((CASES / "documents.json").read_text())["cases"]
@@ -31,7 +31,7 @@ def parse(case: dict[str, Any]) -> object:
             return documents.parse_document(content(case), documents.DONE)
         case "inbox/new":
             return documents.parse_document(content(case), documents.INBOX)
-    return documents.parse_state(content(case))
+    return state.parse_state(content(case))
 
 
 @pytest.mark.parametrize("case", DOCUMENTS, ids=lambda case: case["name"])

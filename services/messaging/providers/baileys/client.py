@@ -35,7 +35,6 @@ from services.messaging.providers.baileys.documents import (
     DONE,
     Answer,
     AnswerOutcome,
-    BadDocumentError,
     QueueFile,
     Quoted,
     Send,
@@ -46,6 +45,7 @@ from services.messaging.providers.baileys.documents import (
 )
 from services.messaging.providers.baileys.files import OutgoingFiles
 from services.messaging.providers.baileys.folder import QueueFolder, QueueUnusableError
+from services.messaging.providers.baileys.parsing import BadDocumentError
 from services.messaging.providers.baileys.session import BridgeSession
 
 log = structlog.get_logger(__name__)

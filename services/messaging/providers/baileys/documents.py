@@ -1,97 +1,48 @@
 """The documents of the file queue, as docs/baileys-queue.md defines them."""
 
 import json
-import re
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import ErrorDetails
 
-MAX_BYTES: Final = 262_144
-
-_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z", re.ASCII)
-
-
-class Problem(StrEnum):
-    """Why a file can't be read."""
-
-    FOREIGN = "foreign"
-    NOT_A_FILE = "not_a_file"
-    TOO_LARGE = "too_large"
-    NOT_UTF8 = "not_utf8"
-    NOT_JSON = "not_json"
-    NOT_AN_OBJECT = "not_an_object"
-    VERSION = "version"
-    KIND = "kind"
-    FIELD = "field"
-
-
-class BadDocumentError(ValueError):
-    """A file of the queue can't be read; the text names fields and never their values.
-
-    Attributes:
-        field: The field at fault, with dots, when the problem is one.
-    """
-
-    def __init__(self, problem: Problem, explanation: str, field: str = "") -> None:
-        super().__init__(f"{problem}: {explanation}")
-        self.problem = problem
-        self.field = field
+from services.messaging.providers.baileys.fields import (
+    Chat,
+    Code,
+    Count,
+    Explanation,
+    Id,
+    LidChat,
+    LongText,
+    Name,
+    Phone,
+    PhoneChat,
+    QueueModel,
+    SendId,
+    Sha256,
+    Time,
+    not_blank,
+    text,
+    word,
+)
+from services.messaging.providers.baileys.parsing import (
+    BadDocumentError,
+    Model,
+    Problem,
+    read_object,
+    validated,
+)
+from services.messaging.providers.baileys.state import State
 
 
-def _time(value: object) -> datetime:
-    if not isinstance(value, str) or not _TIME.fullmatch(value):
-        raise ValueError("must be a time in UTC such as 2026-03-01T12:00:00Z")
-    return datetime.fromisoformat(value)
-
-
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("is blank")
-    return value
-
-
-def _word(most: int) -> Any:
-    return Field(pattern=rf"^[!-~]{{1,{most}}}$")
-
-
-def _text(most: int) -> Any:
-    return Field(max_length=most)
-
-
-Time = Annotated[datetime, BeforeValidator(_time)]
-Phone = Annotated[str, Field(pattern=r"^\+[1-9][0-9]{6,14}$")]
-PhoneChat = Annotated[str, Field(pattern=r"^[0-9]{5,20}@s\.whatsapp\.net$")]
-LidChat = Annotated[str, Field(pattern=r"^[0-9]{5,20}@lid$")]
-Chat = Annotated[str, Field(pattern=r"^[0-9]{5,20}@(?:s\.whatsapp\.net|lid)$")]
-Id = Annotated[str, _word(128)]
-SendId = Annotated[str, Field(pattern=r"^3EB0[0-9A-F]{18}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
-LongText = Annotated[str, _text(65_536)]
-Name = Annotated[str, _text(255)]
-Code = Annotated[str, _word(32)]
-Explanation = Annotated[str, _text(1000)]
-Number = Annotated[float, Field(ge=0)]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
-
-class QueueFile(_Model):
+class QueueFile(QueueModel):
     """A file in `media/`."""
 
     sha256: Sha256
@@ -99,7 +50,7 @@ class QueueFile(_Model):
     mimetype: Name
 
 
-class Reference(_Model):
+class Reference(QueueModel):
     """Another message."""
 
     id: Id
@@ -109,15 +60,15 @@ class Reference(_Model):
 class Quoted(Reference):
     """What a send replies to."""
 
-    text: Annotated[str, _text(4096)]
+    text: Annotated[str, text(4096)]
 
 
-class SendText(_Model):
+class SendText(QueueModel):
     type: Literal["text"]
-    text: Annotated[LongText, AfterValidator(_not_blank)]
+    text: Annotated[LongText, AfterValidator(not_blank)]
 
 
-class SendMedia(_Model):
+class SendMedia(QueueModel):
     type: Literal["media"]
     media: Literal["image", "video", "audio", "document"]
     file: QueueFile
@@ -125,13 +76,13 @@ class SendMedia(_Model):
     filename: Name | None = None
 
 
-class Send(_Model):
+class Send(QueueModel):
     """One attempt to send a message."""
 
     v: Literal[1] = 1
     kind: Literal["send"] = "send"
     id: SendId
-    ref: Annotated[str, _word(128)]
+    ref: Annotated[str, word(128)]
     attempt: Annotated[int, Field(ge=1)]
     account: Phone
     to: Chat
@@ -153,13 +104,13 @@ class AnswerOutcome(StrEnum):
 _Outcome = Annotated[AnswerOutcome, Field(strict=False)]
 
 
-class Answer(_Model):
+class Answer(QueueModel):
     """What became of one send file."""
 
     v: Literal[1] = 1
     kind: Literal["answer"] = "answer"
     id: SendId | None = None
-    ref: Annotated[str, _word(128)] | None = None
+    ref: Annotated[str, word(128)] | None = None
     attempt: Annotated[int, Field(ge=1)] | None = None
     outcome: _Outcome
     at: Time
@@ -175,12 +126,12 @@ class Answer(_Model):
         return value
 
 
-class Text(_Model):
+class Text(QueueModel):
     type: Literal["text"]
     text: LongText
 
 
-class Media(_Model):
+class Media(QueueModel):
     type: Literal["media"]
     media: Literal["image", "video", "audio", "document", "sticker"]
     caption: LongText
@@ -196,51 +147,51 @@ class Media(_Model):
         return value
 
 
-class Location(_Model):
+class Location(QueueModel):
     type: Literal["location"]
     latitude: Annotated[float, Field(ge=-90, le=90)]
     longitude: Annotated[float, Field(ge=-180, le=180)]
     name: Name
-    address: Annotated[str, _text(1024)]
+    address: Annotated[str, text(1024)]
     live: bool
 
 
-class ContactCard(_Model):
+class ContactCard(QueueModel):
     name: Name
-    vcard: Annotated[str, _text(16_384)]
+    vcard: Annotated[str, text(16_384)]
 
 
-class Contacts(_Model):
+class Contacts(QueueModel):
     type: Literal["contacts"]
     contacts: Annotated[list[ContactCard], Field(min_length=1, max_length=257)]
 
 
-class Reaction(_Model):
+class Reaction(QueueModel):
     type: Literal["reaction"]
-    emoji: Annotated[str, _text(64)]
+    emoji: Annotated[str, text(64)]
     of: Reference
 
 
-class Edit(_Model):
+class Edit(QueueModel):
     type: Literal["edit"]
     text: LongText
     of: Reference
 
 
-class Deletion(_Model):
+class Deletion(QueueModel):
     type: Literal["deletion"]
     of: Reference
 
 
-class Unsupported(_Model):
+class Unsupported(QueueModel):
     type: Literal["unsupported"]
-    name: Annotated[str, _word(64)]
+    name: Annotated[str, word(64)]
 
 
 Content = Text | Media | Location | Contacts | Reaction | Edit | Deletion | Unsupported
 
 
-class Message(_Model):
+class Message(QueueModel):
     """What a contact wrote, or the owner on another device."""
 
     v: Literal[1] = 1
@@ -258,14 +209,14 @@ class Message(_Model):
     reply_to: Reference | None = None
 
 
-class Status(_Model):
+class Status(QueueModel):
     """What WhatsApp says about a message that was sent."""
 
     v: Literal[1] = 1
     kind: Literal["status"] = "status"
     id: Id
     account: Phone
-    ref: Annotated[str, _word(128)] | None = None
+    ref: Annotated[str, word(128)] | None = None
     status: Literal["sent", "delivered", "read", "played", "failed"]
     at: Time
     code: Code | None = Field(None, validate_default=True)
@@ -279,7 +230,7 @@ class Status(_Model):
         return value
 
 
-class Lid(_Model):
+class Lid(QueueModel):
     """A LID and a phone that are one person's."""
 
     v: Literal[1] = 1
@@ -288,63 +239,6 @@ class Lid(_Model):
     lid: LidChat
     phone: PhoneChat
     at: Time
-
-
-class SessionState(StrEnum):
-    """What the bridge's session is about."""
-
-    CONNECTING = "connecting"
-    PAIRING = "pairing"
-    OPEN = "open"
-    LOGGED_OUT = "logged_out"
-    RESTRICTED = "restricted"
-    BLOCKED = "blocked"
-
-
-class Pairing(_Model):
-    qr: Annotated[str, _text(1024)] | None = None
-    code: Annotated[str, _text(16)] | None = None
-    expires_at: Time
-
-
-class Pace(_Model):
-    min_seconds: Number
-    max_seconds: Number
-
-
-class Queues(_Model):
-    outbox: Count
-    inbox: Count
-    undecryptable: Count
-
-
-class Versions(_Model):
-    bridge: Code
-    baileys: Code
-    node: Code
-    whatsapp: Code | None = None
-
-
-class State(_Model):
-    """`state.json`."""
-
-    v: Literal[1] = 1
-    state: Annotated[SessionState, Field(strict=False)]
-    since: Time
-    written_at: Time
-    reason: Annotated[str, _text(500)]
-    close_code: int | None = None
-    retry_at: Time | None = None
-    restricted_until: Time | None = None
-    account: Phone | None = None
-    lid: LidChat | None = None
-    last_frame_at: Time | None = None
-    ack_latency_ms: Count | None = None
-    ack_pending_since: Time | None = None
-    pairing: Pairing | None = None
-    pace: Pace
-    queues: Queues
-    versions: Versions
 
 
 InboxDocument = Message | Status | Lid
@@ -357,8 +251,6 @@ INBOX: Final[dict[str, type[Message] | type[Status] | type[Lid]]] = {
     "lid": Lid,
 }
 
-Model = TypeVar("Model", bound=BaseModel)
-
 
 def parse_document(content: bytes, kinds: dict[str, type[Model]]) -> Model:
     """The document in a file.
@@ -369,29 +261,12 @@ def parse_document(content: bytes, kinds: dict[str, type[Model]]) -> Model:
     Raises:
         BadDocumentError: It can't be read.
     """
-    document = _object(content)
+    document = read_object(content)
     kind = document.get("kind")
     model = kinds.get(kind) if isinstance(kind, str) else None
     if model is None:
         raise BadDocumentError(Problem.KIND, "doesn't belong into this folder")
-    return _validated(model, document)
-
-
-def parse_state(content: bytes) -> State:
-    """The content of `state.json`.
-
-    Raises:
-        BadDocumentError: It can't be read.
-    """
-    return _validated(State, _object(content))
-
-
-def plain_json(content: str) -> dict[str, Any]:
-    """A document that was read once, without what PostgreSQL can't store."""
-    document = _clean(json.loads(content))
-    if not isinstance(document, dict):
-        raise TypeError("not an object")
-    return document
+    return validated(model, document)
 
 
 def document_bytes(document: Send | Answer | InboxDocument | State) -> bytes:
@@ -403,64 +278,3 @@ def document_bytes(document: Send | Answer | InboxDocument | State) -> bytes:
 def time_text(value: datetime) -> str:
     """A time as documents have it."""
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    if len(content) > MAX_BYTES:
-        raise BadDocumentError(Problem.TOO_LARGE, f"has more than {MAX_BYTES} bytes")
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        raise BadDocumentError(Problem.NOT_UTF8, f"at byte {error.start}") from None
-    try:
-        document = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise BadDocumentError(Problem.NOT_JSON, "is no whole JSON document") from None
-    if not isinstance(document, dict):
-        raise BadDocumentError(Problem.NOT_AN_OBJECT, "is JSON, but no object")
-    version = document.get("v")
-    if version != 1 or isinstance(version, bool):
-        raise BadDocumentError(Problem.VERSION, "v is not 1")
-    cleaned: dict[str, Any] = _clean(document)
-    return cleaned
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _clean(value: Any) -> Any:
-    """Without NUL and halves of surrogate pairs."""
-    if isinstance(value, str):
-        return value.replace("\0", "").encode("utf-8", "replace").decode()
-    if isinstance(value, list):
-        return [_clean(one) for one in value]
-    if isinstance(value, dict):
-        return {_clean(name): _clean(one) for name, one in value.items()}
-    return value
-
-
-def _validated(model: type[Model], document: dict[str, Any]) -> Model:
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        field = _field(first)
-        raise BadDocumentError(Problem.FIELD, f"{field} {_words(first)}", field) from None
-
-
-def _field(error: ErrorDetails) -> str:
-    path = [str(part) for part in error["loc"]]
-    if path[0] == "content" and len(path) > 1:
-        del path[1]  # pydantic names the chosen kind of content, too.
-    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        path.append("type")
-    return ".".join(path)
-
-
-def _words(error: ErrorDetails) -> str:
-    if error["type"] == "missing":
-        return "is missing"
-    if error["type"] == "value_error":
-        return error["msg"].removeprefix("Value error, ")
-    return "is malformed"

@@ -22,15 +22,14 @@ from services.messaging.providers.baileys import documents
 from services.messaging.providers.baileys.addresses import PROVIDER, identity_of
 from services.messaging.providers.baileys.documents import (
     INBOX,
-    BadDocumentError,
     InboxDocument,
     Lid,
     Message,
     Status,
     parse_document,
-    plain_json,
 )
 from services.messaging.providers.baileys.files import media_url
+from services.messaging.providers.baileys.parsing import BadDocumentError, plain_json
 
 SOURCE: Final = "/baileys/inbox"
 

@@ -11,8 +11,9 @@ from yarl import URL
 
 from services.common.errors import UnavailableError
 from services.messaging.ports.media import File, MediaUnobtainableError
-from services.messaging.providers.baileys.documents import BadDocumentError, QueueFile
+from services.messaging.providers.baileys.documents import QueueFile
 from services.messaging.providers.baileys.folder import VARIABLE, QueueFolder
+from services.messaging.providers.baileys.parsing import BadDocumentError
 from services.messaging.providers.guarded_http import GuardedHttp, parsed_url, redirected, within
 
 MAX_MEDIA_BYTES: Final = 16 * 1024 * 1024

@@ -16,11 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from services.common.errors import UnavailableError
-from services.messaging.providers.baileys.documents import (
-    MAX_BYTES,
-    BadDocumentError,
-    Problem,
-)
+from services.messaging.providers.baileys.parsing import MAX_BYTES, BadDocumentError, Problem
 
 VARIABLE: Final = "BAILEYS_QUEUE_DIR"
 OUTBOX_LIMIT: Final = 1000

@@ -9,13 +9,9 @@ import structlog
 
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import Pairing, ProviderCondition
-from services.messaging.providers.baileys.documents import (
-    BadDocumentError,
-    SessionState,
-    State,
-    parse_state,
-)
 from services.messaging.providers.baileys.folder import VARIABLE, QueueFolder, QueueUnusableError
+from services.messaging.providers.baileys.parsing import BadDocumentError
+from services.messaging.providers.baileys.state import SessionState, State, parse_state
 
 log = structlog.get_logger(__name__)
 
