@@ -5,13 +5,17 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from nats.aio.client import Client
+from prometheus_client import CollectorRegistry
 from sqlalchemy import func, select
 
 from services.common.errors import UnavailableError
 from services.common.journal.dead import DeadLetterStream
 from services.common.journal.events import EventKind
+from services.common.journal.streams import INGEST_STREAM
 from services.messaging.consumers.call_signal import SUBJECT, NatsCallSignal
+from services.messaging.consumers.voice import DURABLE, voice_consumer
 from services.messaging.domain.call import CallOutcome, CallStatus, TurnState
+from services.messaging.providers.twilio import voice_webhooks
 from services.messaging.store.call_models import CallEventRow
 from services.messaging.store.calls import SqlCallStore
 from services.messaging.store.database import Database
@@ -31,7 +35,7 @@ from tests.support.calls import (
 from tests.support.journal import consuming, dead, journal, publish, settled
 from tests.support.nats import NatsServer
 from tests.support.receiving import message_event, receive, rows
-from tests.support.sending import now, until
+from tests.support.sending import now, running, until
 
 Turns = list[tuple[str, int]]
 
@@ -200,3 +204,23 @@ async def test_a_change_wakes_every_replica(nats_server: NatsServer) -> None:
             task.cancel()
         ended = await asyncio.gather(*running, return_exceptions=True)
         assert all(isinstance(one, asyncio.CancelledError) for one in ended)
+
+
+async def test_events_of_a_killed_process_come_again_while_the_caller_waits(
+    client: Client,
+) -> None:
+    """What a process took and didn't acknowledge is delivered anew within seconds."""
+    taken = asyncio.Event()
+
+    async def take(events: Sequence[VoiceEvent]) -> None:
+        taken.set()
+
+    consumer = voice_consumer(
+        client, take, {"twilio": voice_webhooks}, registry=CollectorRegistry()
+    )
+    async with running(consumer.run()):
+        await publish(client, call_event())
+        await taken.wait()
+        info = await client.jetstream().consumer_info(INGEST_STREAM, DURABLE.name)
+    assert info.config.ack_wait is not None
+    assert info.config.ack_wait <= 5

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
 
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry, Counter
@@ -13,6 +14,9 @@ from services.messaging.usecases.calls.take_in import VoiceEvent
 
 DURABLE = Durable("voice", "ingest.voice.>")
 
+# What a process had taken when it was killed comes again after its lease, and a caller waits.
+_OPTIONS: Final = ConsumerOptions(ack_wait_seconds=5.0)
+
 
 def voice_consumer(
     client: Client,
@@ -20,7 +24,7 @@ def voice_consumer(
     translators: Mapping[str, VoiceTranslator],
     *,
     registry: CollectorRegistry,
-    options: ConsumerOptions | None = None,
+    options: ConsumerOptions = _OPTIONS,
     tracing: Tracing | None = None,
 ) -> JournalConsumer[VoiceEvent]:
     """A consumer of events of calls.
