@@ -69,8 +69,8 @@ class QueueFolder:
         self.root = root
         self._last_time = 0
 
-    def prepare(self) -> None:
-        """Create what is missing, and put in order what a process that was killed left behind.
+    def create(self) -> None:
+        """Create the folders that are missing.
 
         Raises:
             QueueUnusableError: The folder can't be written to.
@@ -78,6 +78,15 @@ class QueueFolder:
         with _usable():
             for name in _FOLDERS:
                 (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def prepare(self) -> None:
+        """Create what is missing, and put in order what a process that was killed left behind.
+
+        Raises:
+            QueueUnusableError: The folder can't be written to.
+        """
+        self.create()
+        with _usable():
             for name in self._names("inbox/cur"):
                 with contextlib.suppress(FileNotFoundError):
                     self._move(f"inbox/cur/{name}", f"inbox/new/{name}")

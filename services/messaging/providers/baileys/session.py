@@ -1,6 +1,7 @@
 """What the bridge says of its session, and whether messages may be handed to it."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -61,6 +62,8 @@ class BridgeSession:
 
     async def run(self) -> None:
         """Look for ever; may be cancelled at any time."""
+        with contextlib.suppress(QueueUnusableError):
+            await asyncio.to_thread(self._folder.create)
         while True:
             await self.look()
             await asyncio.sleep(self._poll_seconds)
