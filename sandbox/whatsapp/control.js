@@ -19,7 +19,11 @@ class Refused extends Error {
 }
 
 /**
- * What can be asked for, by method and path; `:phone` is a contact's phone or LID.
+ * What can be asked for, by method and path; `:phone` is a contact's phone or LID. Contacts and what
+ * they do are written `{"phone": "+972541112222", "lid", "name", "delivered_after_ms",
+ * "read_after_ms", "answer"}`, messages as content.js has them (`Writing`), receipts `{"id",
+ * "type": "delivered" | "read", "at"}`, faults as server.js has them, ends
+ * `{"how": "logged_out" | "replaced" | "cut"}`.
  *
  * @type {Record<string, (server: Server, body: any, phone: string) => unknown>}
  */

@@ -68,7 +68,13 @@ export class Bridge {
 		return await readJson(this.queue, 'state.json').catch(() => undefined)
 	}
 
-	/** Wait for a state that fits. @param {string} name @param {(state: Document) => unknown} [fits] @returns {Promise<Document>} */
+	/**
+	 * Wait for a state that fits.
+	 *
+	 * @param {string} name
+	 * @param {(state: Document) => unknown} [fits]
+	 * @returns {Promise<Document>}
+	 */
 	async when(name, fits = () => true) {
 		return await until(`the state is ${name}`, async () => {
 			const state = await this.state()
@@ -76,7 +82,13 @@ export class Bridge {
 		})
 	}
 
-	/** Write a send as messaging does. @param {Document} content @param {Document} [more] @returns {Promise<string>} the file's name */
+	/**
+	 * Write a send as messaging does.
+	 *
+	 * @param {Document} content
+	 * @param {Document} [more] fields that are to differ
+	 * @returns {Promise<string>} the file's name
+	 */
 	async send(content, { ref = randomBytes(8).toString('hex'), attempt = 1, ...more } = {}) {
 		const id = messageId(ref)
 		this.#lastName = Math.max(Date.now() * 1000, this.#lastName + 1)
@@ -104,7 +116,8 @@ export class Bridge {
 
 	/** @param {string} name of the send @returns {Promise<Document>} */
 	async answer(name) {
-		return await until('the send is answered', () => readJson(this.queue, `outbox/done/${name}`).catch(() => undefined), 60_000)
+		const read = () => readJson(this.queue, `outbox/done/${name}`).catch(() => undefined)
+		return await until('the send is answered', read, 100_000)
 	}
 
 	/** What lies in the inbox. @param {string} kind @returns {Promise<Document[]>} */
@@ -117,7 +130,8 @@ export class Bridge {
 
 	/** @param {string} id @returns {Promise<Document>} */
 	async message(id) {
-		return await until('the message is in the inbox', async () => (await this.inbox('message')).find((one) => one.id === id))
+		const found = async () => (await this.inbox('message')).find((one) => one.id === id)
+		return await until('the message is in the inbox', found)
 	}
 
 	/** @param {string} id @param {string} status @returns {Promise<Document>} */
