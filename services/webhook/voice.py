@@ -32,6 +32,14 @@ _RETRY_SECONDS: Final = 0.25
 # Between what is held and the deadline of the call that holds it.
 _SPARE_SECONDS: Final = 1.0
 _HUNG_UP: Final = "hangup"
+# What a call to messaging ends with when it stops, dies, or has begun to listen but not to answer.
+_AWAY: Final = frozenset(
+    (
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+    )
+)
 
 
 class VoiceResponder:
@@ -168,7 +176,7 @@ class VoiceResponder:
 
 def _words_for(asked: pb.NextStepRequest, error: Exception) -> tuple[Words, int]:
     """What to say instead of messaging, and the number of the turn that it is about."""
-    away = isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNAVAILABLE
+    away = isinstance(error, grpc.aio.AioRpcError) and error.code() in _AWAY
     if away and asked.HasField("recorded") and not asked.recorded.voicemail:
         # What the caller said is in the journal: messaging may be back in time to answer it.
         return Words.MOMENT, asked.recorded.turn
