@@ -43,6 +43,7 @@ bench: .venv/dev.stamp ## measure, as ratios within one run
 	@$(BIN)/python -m benchmarks.consumer
 	@$(BIN)/python -m benchmarks.sending
 	@$(BIN)/python -m benchmarks.reading
+	@$(BIN)/python -m benchmarks.health
 	@$(BIN)/python -m benchmarks.voice
 
 protos: .venv/dev.stamp ## compile protos/ into protos/gen

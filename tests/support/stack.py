@@ -79,6 +79,10 @@ class RunningStack:
             assert time.monotonic() < deadline, self.log(name)
             time.sleep(0.05)
 
+    def process(self, name: str) -> "subprocess.Popen[bytes]":
+        """The process of a part."""
+        return self._processes[name]
+
     def kill(self, name: str) -> None:
         """End a part as a crash would."""
         process = self._processes.pop(name)
