@@ -6,7 +6,7 @@
 
 import './silence.js'
 
-import { mkdtempSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -31,4 +31,5 @@ const server = new Server(new Store(folder, account), folder)
 const port = await server.listen(Number(values.port))
 const control = await listening(controlServer(server), Number(values['control-port']))
 process.stdout.write(`whatsapp ws://127.0.0.1:${port}/ws/chat control http://127.0.0.1:${control}\n`)
+if (!values.folder) process.on('exit', () => rmSync(folder, { recursive: true }))
 for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM'])) process.on(signal, () => process.exit(0))

@@ -41,6 +41,15 @@ test('a QR pairs, after the restart that the server asks for', async (t) => {
 	assert.equal((await server.state()).paired.keys, 812)
 })
 
+test('a key that its owner has not signed is not taken', async (t) => {
+	const server = await WhatsApp.start(t)
+	const client = new Client(server.url)
+	client.creds.signedPreKey.signature = Buffer.alloc(64, 1)
+	client.connect()
+	await client.ended()
+	assert.deepEqual((await server.state()).violations, ['signed key of the registration: wrong signature'])
+})
+
 test('a typed code pairs, and a wrong one does not', async (t) => {
 	const { server, client } = await start(t)
 	client.connect()
