@@ -35,9 +35,9 @@ from services.messaging.usecases.health import SendingProbe, provider_finding
 from tests.support import calls
 from tests.support.grpc_api import TOKEN
 from tests.support.journal import journal, publish
-from tests.support.nats import NatsServer
+from tests.support.nats import NatsServer, free_port
 from tests.support.receiving import at, inbound, message_event, receive
-from tests.support.sending import ANY_TIME, ManualClock, new_message, now
+from tests.support.sending import ANY_TIME, ManualClock, new_message, now, open_database
 
 if TYPE_CHECKING:
     from switchboard.health.v1.health_service_pb2_grpc import HealthServiceAsyncStub
@@ -204,6 +204,16 @@ async def test_a_database_that_was_never_migrated_is_down(empty_database_url: st
     finally:
         await database.close()
     assert found["database"].reason == "the database was never migrated"
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:////nowhere/at/all.db", f"postgresql://127.0.0.1:{free_port()}/none"]
+)
+async def test_a_database_that_is_away_is_down(url: str) -> None:
+    """Whoever refuses or is not there gives a finding, not an error."""
+    async with open_database(url) as database:
+        found = (await DatabaseCondition(database).look())["database"]
+    assert (found.status, found.reason) == ("down", "the database doesn't answer")
 
 
 async def test_activity_counts_what_came_and_went(database: Database) -> None:
