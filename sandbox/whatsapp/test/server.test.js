@@ -124,7 +124,7 @@ test('files go both ways', async (t) => {
 test('what happens while the client is away comes when it is back, after a SIGKILL of the server too', async (t) => {
 	const { server, client } = await paired(t)
 	const sent = await client.send(JID, { text: 'before' })
-	await client.ack(sent)
+	await client.status(sent, DELIVERED)
 	await client.message(await server.write(DANA, { type: 'text', text: 'a session' }))
 	client.close()
 	await until('it is gone', async () => !(await server.state()).connected)
