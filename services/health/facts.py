@@ -37,7 +37,7 @@ def facts_about(component: str, details: Mapping[str, Any], now: datetime) -> li
 def span(seconds: float) -> str:
     """How long, in at most two units."""
     if seconds < 1:
-        return "under 1 s"
+        return "a moment"
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes, _ = divmod(int(seconds), 60)
@@ -128,7 +128,7 @@ def _vendor(details: Mapping[str, Any], now: datetime) -> Iterator[Fact]:
     if "breaker" in details:
         yield Fact("Breaker", str(details["breaker"]).replace("_", " "))
     if details.get("ack_latency_seconds") is not None:
-        yield Fact("Acknowledged in", _latency(details["ack_latency_seconds"]))
+        yield Fact("Acknowledges in", _latency(details["ack_latency_seconds"]))
     if details.get("state") != "untried":
         yield Fact("Last success", _ago(details.get("last_success_at"), now))
     if details.get("last_failure_at"):

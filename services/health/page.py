@@ -71,7 +71,8 @@ class StatusPage:
         self.policy = (
             f"default-src 'none'; style-src {_hash(self._style)}; "
             f"script-src {_hash(self._script)}; "
-            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            "connect-src 'self'; img-src data:; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
 
     def render(self, report: Mapping[str, Any]) -> str:

@@ -77,10 +77,8 @@ async def jetstream_condition(client: Client) -> JetStreamCondition:
         account = await js.account_info()
         took = time.perf_counter() - began
         streams = await js.streams_info()
-    except nats.errors.TimeoutError:
-        raise UnavailableError("JetStream doesn't answer") from None
     except (nats.errors.Error, OSError) as error:
-        raise UnavailableError(f"JetStream can't be asked: {type(error).__name__}") from error
+        raise _unavailable(error) from error
     return JetStreamCondition(
         round_trip_seconds=took,
         storage_bytes=account.storage,
@@ -105,7 +103,7 @@ async def consumer_condition(client: Client, stream: str, durable: str) -> Consu
     except NotFoundError:
         return None
     except (nats.errors.Error, OSError) as error:
-        raise UnavailableError(f"JetStream can't be asked: {type(error).__name__}") from error
+        raise _unavailable(error) from error
     return ConsumerCondition(durable, waiting, under_way, oldest)
 
 
@@ -122,7 +120,13 @@ async def stream_messages(client: Client, stream: str) -> int:
     except NotFoundError:
         return 0
     except (nats.errors.Error, OSError) as error:
-        raise UnavailableError(f"JetStream can't be asked: {type(error).__name__}") from error
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> UnavailableError:
+    if isinstance(error, TimeoutError | nats.errors.NoRespondersError):
+        return UnavailableError("JetStream doesn't answer")
+    return UnavailableError(f"JetStream can't be asked: {type(error).__name__}")
 
 
 async def _oldest(js: JetStreamContext, stream: str, info: ConsumerInfo) -> datetime | None:

@@ -68,7 +68,7 @@ class Progress:
             ]
             dead = await stream_messages(self._client, DEAD_STREAM)
         except UnavailableError as error:
-            return {COMPONENT: Finding("unknown", f"how far it is can't be asked: {error}")}
+            return {COMPONENT: Finding("unknown", f"events can't be counted: {error}")}
         consumers = [one for one in found if one is not None]
         self._dead.set(dead)
         ages = {one.name: self._age_seconds(one) for one in consumers}

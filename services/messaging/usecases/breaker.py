@@ -87,7 +87,8 @@ class Breaker:
         self._under_way -= 1
         if outcome is None:
             return
-        self._ack_latency = took
+        if outcome.kind is OutcomeKind.ACCEPTED:
+            self._ack_latency = took
         if outcome.kind in (OutcomeKind.ACCEPTED, OutcomeKind.REJECTED):
             self._succeeded()
         else:

@@ -1,0 +1,136 @@
+"""Bad times for the whole system: what turns red, why, and that it turns green again."""
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.stack import RunningStack, running_stack
+
+RED_WITHIN_SECONDS = 10
+# Machines that run tests are busy: being late by this much is theirs.
+SLACK_SECONDS = 10
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """The system, in its usual pace."""
+    with running_stack(tmp_path_factory.mktemp("bad"), {}) as stack:
+        until(stack, {})
+        yield stack
+
+
+def components(stack: RunningStack) -> dict[str, dict[str, Any]]:
+    """What health reports of each component."""
+    answer = httpx.get(f"{stack.addresses.health}/api/health/detailed", trust_env=False)
+    found: dict[str, dict[str, Any]] = answer.json()["components"]
+    return found
+
+
+def until(
+    stack: RunningStack, wanted: dict[str, str], seconds: float = RED_WITHIN_SECONDS + SLACK_SECONDS
+) -> dict[str, dict[str, Any]]:
+    """The components once exactly these are red; with none wanted, once all are well.
+
+    Raises:
+        AssertionError: They weren't in time, or another one was red.
+    """
+    deadline = time.monotonic() + (seconds if wanted else 60)
+    while True:
+        found = components(stack)
+        bad = {name: one["reason"] for name, one in found.items() if one["status"] == "down"}
+        if wanted:
+            assert set(bad) <= set(wanted), bad
+        well = all(one["status"] == "ok" for one in found.values())
+        if (bad and set(bad) == set(wanted)) or (not wanted and well):
+            for name, reason in wanted.items():
+                assert reason in bad[name]
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def frozen(stack: RunningStack, name: str) -> Iterator[None]:
+    """A part whose process stands still behind open connections."""
+    process = stack.process(name)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("part", "component", "reason"),
+    [
+        ("messaging", "messaging", "no answer"),
+        ("webhook", "webhook", "no answer"),
+        ("NATS", "nats", "no connection to NATS"),
+    ],
+)
+def test_a_part_that_is_gone(stack: RunningStack, part: str, component: str, reason: str) -> None:
+    """It alone turns red, with the reason, and green when it is back."""
+    with stack.away(part):
+        found = until(stack, {component: reason})
+        if part == "messaging":
+            assert found["database"]["status"] == "unknown"
+    until(stack, {})
+
+
+@pytest.mark.parametrize(
+    ("part", "component", "reason"),
+    [
+        ("messaging", "messaging", "no answer"),
+        ("webhook", "webhook", "no answer"),
+        ("NATS", "nats", "JetStream doesn't answer"),
+    ],
+)
+def test_a_part_that_is_frozen(stack: RunningStack, part: str, component: str, reason: str) -> None:
+    """An open socket is not health."""
+    with frozen(stack, part):
+        until(stack, {component: reason})
+    until(stack, {})
+
+
+def test_a_provider_that_fails(stack: RunningStack) -> None:
+    """Its breaker opens and it turns red, while Switchboard stays ready."""
+    stack.faults(error_500={})
+    try:
+        for number in range(6):
+            contact = f"+97250222000{number}"
+            stack.sandbox.post(f"/sandbox/contacts/{contact}/messages", json={"body": "Hello"})
+        until(stack, {"whatsapp_twilio": "times in a row"}, seconds=60)
+        ready = httpx.get(f"{stack.addresses.health}/api/health/readiness", trust_env=False)
+        assert ready.status_code == 200
+    finally:
+        stack.faults()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium isn't on this machine")
+def test_the_page_lives_in_a_browser(stack: RunningStack, tmp_path: Path) -> None:
+    """Its own script and style pass its policy, and it renews itself without a reload."""
+    browser = subprocess.run(
+        [
+            "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+            "--disable-background-networking", f"--user-data-dir={tmp_path}",
+            "--enable-logging=stderr", "--v=0", "--virtual-time-budget=12000", "--dump-dom",
+            stack.addresses.health,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=True,
+    )  # fmt: skip
+    assert "CONSOLE" not in browser.stderr
+    assert '<h1 id="headline">' in browser.stdout
+    assert "Webhook edge" in browser.stdout
+    # The script hides this while health answers.
+    assert '<span id="lost" hidden=""' in browser.stdout
