@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
+import structlog
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -56,8 +57,13 @@ class OpenTelemetryTracing:
         if parent:
             context = self._propagator.extract({TRACEPARENT: parent}, Context())
         span = self._tracer.start_span(name, context, kind=_KINDS[kind])
-        # An exception's text may quote what a contact wrote, so it is left out.
-        with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+        trace_id = trace.format_trace_id(span.get_span_context().trace_id)
+        with (
+            # An exception's text may quote what a contact wrote, so it is left out.
+            trace.use_span(span, record_exception=False, set_status_on_exception=False),
+            # So that the logs of all services can be searched for it.
+            structlog.contextvars.bound_contextvars(trace_id=trace_id),
+        ):
             try:
                 yield self.current()
             except BaseException:
