@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 _MAX_DELAY_SECONDS = 60.0
 _MAX_PAUSE_SECONDS = 10.0
 _CHECK_SECONDS = 30.0
+_MORE_SECONDS = 0.05
 _TOGETHER_AT_MOST = 2
 """Deliveries after which an event is handled alone: it may be what brought the others down."""
 
@@ -169,10 +170,24 @@ class JournalConsumer(Generic[T]):
                 self._subscription = await js.pull_subscribe_bind(self._durable.name, INGEST_STREAM)
             self._check_at = now + _CHECK_SECONDS
         try:
-            return await self._subscription.fetch(
-                self._options.batch_size, timeout=self._options.fetch_seconds
-            )
+            # One alone: asked for several, the client now and then waits out its time for more
+            # before it hands over what has come, and somebody waits for it.
+            [first] = await self._subscription.fetch(1, timeout=self._options.fetch_seconds)
         except TimeoutError:
+            return ()
+        return [first, *await self._more(self._subscription, first)]
+
+    async def _more(
+        self, subscription: JetStreamContext.PullSubscription, first: Msg
+    ) -> Sequence[Msg]:
+        """What was waiting when an event was delivered."""
+        waiting = min(first.metadata.num_pending, self._options.batch_size - 1)
+        if not waiting:
+            return ()
+        try:
+            return await subscription.fetch(waiting, timeout=_MORE_SECONDS)
+        except (nats.errors.Error, OSError, TimeoutError):
+            # Another replica has it. Or the next request shows what is wrong.
             return ()
 
     async def _process(self, deliveries: Sequence[Msg]) -> None:
