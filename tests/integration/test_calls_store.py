@@ -17,7 +17,7 @@ from services.messaging.domain.call import (
     TurnState,
     TurnTimings,
 )
-from services.messaging.ports.calls import CallFilter, ClaimedTurn
+from services.messaging.ports.calls import CallFilter, ClaimedTurn, TurnStanding
 from services.messaging.store.call_models import CallEventRow
 from services.messaging.store.calls import SqlCallStore
 from services.messaging.store.database import Database
@@ -99,6 +99,40 @@ async def test_unknown_call(store: SqlCallStore) -> None:
     await store.recording_deleted("CA404", 1)
     with pytest.raises(NotFoundError):
         await store.call("CA404")
+
+
+async def test_how_far_a_turn_is(store: SqlCallStore) -> None:
+    """Who waits for a turn learns how far it is without reading the whole call."""
+    assert await store.standing("CA1", 1) is None
+    await store.recorded(recording(digits="#"))
+    await store.recorded(recording(2))
+    turn = await claimed(store)
+    await store.add_part(turn, AnswerPart("One.", None))
+    talking = TurnStanding(CallStatus.IN_PROGRESS, TurnState.WORKING, "#", 1)
+    assert await store.standing("CA1", 1) == talking
+    await store.finish_turn(turn, TurnState.DONE)
+    await store.report(report(CallStatus.COMPLETED, seconds=9))
+    over = TurnStanding(CallStatus.COMPLETED, TurnState.DONE, "#", 1)
+    assert await store.standing("CA1", 1) == over
+    assert await store.standing("CA1", 3) is None
+
+
+async def test_who_gets_further_has_heard_the_answer(store: SqlCallStore) -> None:
+    """What follows an answer shows that all of it was played; of one given up it shows nothing."""
+    for number in (1, 2, 3):
+        await store.recorded(recording(number))
+        turn = await claimed(store, number=number)
+        await store.add_part(turn, AnswerPart("One.", None))
+        await store.add_part(turn, AnswerPart("Two.", None))
+        if number == 2:
+            await store.played("CA1", 2, 1)
+            await store.give_up_turn("CA1", 2, "too long")
+        else:
+            await store.finish_turn(turn, TurnState.DONE)
+    assert [turn.played for turn in (await store.call("CA1")).turns] == [2, 1, 0]
+    await store.heard_out("CA1", before=4)
+    assert [turn.played for turn in (await store.call("CA1")).turns] == [2, 1, 2]
+    await store.heard_out("CA404", before=2)
 
 
 async def test_only_the_end_is_reported_as_the_end(store: SqlCallStore) -> None:
@@ -313,7 +347,7 @@ async def test_events_are_kept_once(store: SqlCallStore, database: Database) -> 
 
 
 async def test_changes_are_announced(store: SqlCallStore, changes: Changes) -> None:
-    """Who waits for a call is told of each change, and not of what was known."""
+    """Who waits for a turn is told of each step of it, and not of what was known before."""
 
     def told() -> int:
         count = len(changes)
@@ -331,7 +365,8 @@ async def test_changes_are_announced(store: SqlCallStore, changes: Changes) -> N
     await store.finish_turn(turn, TurnState.DONE)
     assert told() == 2
     await store.played("CA1", 1, 1)
+    assert told() == 0
     await store.report(report(CallStatus.COMPLETED, seconds=1))
-    assert told() == 2
+    assert told() == 1
     await store.add_part(replace(turn, attempt=7), AnswerPart("x", None))
     assert told() == 0

@@ -15,6 +15,7 @@ from services.messaging.domain.call import (
     CallOutcome,
     CallReport,
     CallSeen,
+    CallStatus,
     Recording,
     TurnState,
     TurnTimings,
@@ -38,6 +39,21 @@ class ClaimedTurn:
     voicemail: bool
     heard_at: datetime
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStanding:
+    """How far a turn is, for who waits for it.
+
+    Attributes:
+        status: Of the call.
+        parts: So many sentences of the answer can be played.
+    """
+
+    status: CallStatus
+    state: TurnState
+    digits: str
+    parts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +81,8 @@ class CallPage:
 class CallStore(Protocol):
     """Calls and their turns. Every write may come twice, late or before its predecessor.
 
-    Every method raises `UnavailableError` when the database can't be reached. Writes that another
-    replica may wait for are announced (see `Notifier` in the use cases).
+    Every method raises `UnavailableError` when the database can't be reached. What somebody may
+    wait for is announced (see `CallSignal`): a turn's standing.
     """
 
     async def note(self, events: Sequence[CallEvent]) -> None:
@@ -84,12 +100,16 @@ class CallStore(Protocol):
     async def recorded(self, recording: Recording) -> None:
         """Note what a caller said as a turn, unless it is known; stores an unknown call too.
 
-        The first recording of a turn holds; a later one with another id is left.
+        The first recording of a turn holds; a later one with another id is left. The turn before
+        it counts as heard out.
         """
         ...
 
     async def silent(self, call: CallSeen, turn: int) -> None:
-        """Note a turn in which the caller said nothing, unless the turn is known."""
+        """Note a turn in which the caller said nothing, unless the turn is known.
+
+        The turn before it counts as heard out.
+        """
         ...
 
     async def claim_turn(
@@ -140,6 +160,14 @@ class CallStore(Protocol):
         """Note that the caller has heard so many parts of an answer; never fewer than before."""
         ...
 
+    async def heard_out(self, call_id: str, *, before: int) -> None:
+        """Note that the answer of the last turn before a number was played to its end.
+
+        A caller gets further only after the whole answer; one that was given up was never handed
+        out whole, and is left.
+        """
+        ...
+
     async def set_outcome(self, call_id: str, outcome: CallOutcome) -> None:
         """Note what came of a call; of several the one that stands first in `CallOutcome` holds,
         save that TRANSFERRED outranks ANSWERED."""
@@ -155,6 +183,10 @@ class CallStore(Protocol):
         Raises:
             NotFoundError: There is none.
         """
+        ...
+
+    async def standing(self, call_id: str, number: int) -> TurnStanding | None:
+        """How far a turn is; None where it is unknown. Far cheaper than the whole call."""
         ...
 
     async def calls(
@@ -182,7 +214,7 @@ class CallStore(Protocol):
 class CallSignal(Protocol):
     """Wakes who waits for a change of a call, in any replica. It may be lost: look again at times.
 
-    The store announces every change it makes.
+    The store announces every change of a turn's standing.
     """
 
     def watching(self, call_id: str) -> AbstractContextManager[asyncio.Event]:

@@ -18,7 +18,7 @@ from services.messaging.domain.call import (
     TurnState,
     TurnTimings,
 )
-from services.messaging.ports.calls import CallFilter, CallPage
+from services.messaging.ports.calls import CallFilter, CallPage, TurnStanding
 from services.messaging.ports.reading import ListPosition
 from services.messaging.store.call_models import CallRow, CallTurnPartRow, CallTurnRow
 
@@ -57,6 +57,23 @@ async def read_call(connection: AsyncConnection, call_id: str) -> Call:
     for part in parts:
         answers.setdefault(part.turn_id, []).append(AnswerPart(part.text, part.audio_id))
     return _call_of(row, tuple(_turn_of(one, answers.get(one.id, ()), row) for one in turns))
+
+
+async def read_standing(
+    connection: AsyncConnection, call_id: str, number: int
+) -> TurnStanding | None:
+    """How far a turn is; None where it is unknown."""
+    found = await connection.execute(
+        select(CallRow.status, CallTurnRow.state, CallTurnRow.digits, CallTurnRow.parts)
+        .join(CallTurnRow, CallTurnRow.call_id == CallRow.id)
+        .where(CallRow.provider_call_id == call_id, CallTurnRow.number == number)
+        .order_by(CallRow.id)
+        .limit(1)
+    )
+    row = found.first()
+    if row is None:
+        return None
+    return TurnStanding(CallStatus(row.status), TurnState(row.state), row.digits, row.parts)
 
 
 async def list_calls(

@@ -29,16 +29,13 @@ from services.messaging.store.rows import insert_ignoring
 WORKING = TurnState.WORKING.value
 
 
-async def add_events(connection: AsyncConnection, events: Sequence[CallEvent]) -> set[str]:
-    """Keep events whose keys are unknown, and their calls; the ids of calls that changed."""
-    changed: set[str] = set()
+async def add_events(connection: AsyncConnection, events: Sequence[CallEvent]) -> None:
+    """Keep events whose keys are unknown, and their calls."""
     call_ids: dict[tuple[str, str], int] = {}
     # Always in the same order: two transactions then can't wait for each other.
     for event in sorted(events, key=lambda one: (one.call.call_id, one.call.provider, one.key)):
         call = event.call
-        call_ids[call.call_id, call.provider], news = await fold_in(connection, call)
-        if news:
-            changed.add(call.call_id)
+        call_ids[call.call_id, call.provider], _ = await fold_in(connection, call)
     distinct = {event.key: event for event in events}
     await insert_many(
         connection,
@@ -54,7 +51,6 @@ async def add_events(connection: AsyncConnection, events: Sequence[CallEvent]) -
             for key, event in sorted(distinct.items())
         ],
     )
-    return changed
 
 
 async def lock_call(connection: AsyncConnection, call_id: str) -> int | None:
@@ -185,6 +181,29 @@ async def fold_turn(
     if changes:
         await _set(connection, row.id, changes)
     return bool(changes)
+
+
+async def hear_out(connection: AsyncConnection, call_id: int, *, before: int) -> None:
+    """Note that the answer of the last turn before a number was played, if it was finished.
+
+    The call must be locked.
+    """
+    last = (
+        select(CallTurnRow.id)
+        .where(CallTurnRow.call_id == call_id, CallTurnRow.number < before)
+        .order_by(CallTurnRow.number.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    await connection.execute(
+        update(CallTurnRow)
+        .where(
+            CallTurnRow.id == last,
+            CallTurnRow.state == TurnState.DONE.value,
+            CallTurnRow.played < CallTurnRow.parts,
+        )
+        .values(played=CallTurnRow.parts)
+    )
 
 
 async def _set(connection: AsyncConnection, row_id: int, values: Columns) -> None:

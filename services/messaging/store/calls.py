@@ -19,7 +19,7 @@ from services.messaging.domain.call import (
     TurnState,
     TurnTimings,
 )
-from services.messaging.ports.calls import CallFilter, CallPage, ClaimedTurn
+from services.messaging.ports.calls import CallFilter, CallPage, ClaimedTurn, TurnStanding
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.reading import ListPosition
 from services.messaging.store.call_folding import (
@@ -33,6 +33,7 @@ from services.messaging.store.call_models import CallRow, CallTurnPartRow, CallT
 from services.messaging.store.call_reading import (
     list_calls,
     read_call,
+    read_standing,
     recordings_to_delete,
     unfinished_turns,
 )
@@ -42,6 +43,7 @@ from services.messaging.store.call_rows import (
     claim_turn,
     fold_in,
     fold_turn,
+    hear_out,
     lock_call,
     set_language,
     storable,
@@ -57,8 +59,7 @@ class SqlCallStore:
     """`CallStore` on SQLite and PostgreSQL.
 
     Args:
-        on_change: Called with a call's id after each commit that changed what it or its turns
-            show.
+        on_change: Called with a call's id after each commit that changed how far a turn of it is.
     """
 
     def __init__(
@@ -71,15 +72,12 @@ class SqlCallStore:
     async def note(self, events: Sequence[CallEvent]) -> None:
         """Keep events as they came, and store their calls where unknown; known keys are left."""
         async with self._database.write() as connection:
-            changed = await add_events(connection, events)
-        for call_id in changed:
-            self._on_change(call_id)
+            await add_events(connection, events)
 
     async def seen(self, call: CallSeen) -> None:
         """Store a call unless it is known."""
-        async with self._changing(call.call_id) as (connection, changed):
-            _, news = await fold_in(connection, call)
-            changed.append(news)
+        async with self._database.write() as connection:
+            await fold_in(connection, call)
 
     async def report(self, report: CallReport) -> bool:
         """Apply a report, storing the call where it is unknown; True when it ended the call.
@@ -100,7 +98,8 @@ class SqlCallStore:
     async def recorded(self, recording: Recording) -> None:
         """Note what a caller said as a turn; more about a recording that is known is added.
 
-        The first recording of a turn holds; a later one with another id is left.
+        The first recording of a turn holds; a later one with another id is left. The turn before
+        it counts as heard out.
         """
         call = recording.call
         async with self._changing(call.call_id) as (connection, changed):
@@ -112,15 +111,20 @@ class SqlCallStore:
                     connection, call_id, recording.turn, lambda row: fold(row, recording)
                 ),
             ]
+            await hear_out(connection, call_id, before=recording.turn)
 
     async def silent(self, call: CallSeen, turn: int) -> None:
-        """Note a turn in which the caller said nothing, unless there is a recording of it."""
+        """Note a turn in which the caller said nothing, unless there is a recording of it.
+
+        The turn before it counts as heard out.
+        """
         async with self._changing(call.call_id) as (connection, changed):
             call_id, news = await fold_in(connection, call, talking=True)
             changed += [
                 news,
                 await fold_turn(connection, call_id, turn, lambda row: fold_silence(row, call.at)),
             ]
+            await hear_out(connection, call_id, before=turn)
 
     async def claim_turn(
         self, call_id: str, number: int, *, lease: timedelta
@@ -141,13 +145,12 @@ class SqlCallStore:
     async def transcribed(self, turn: ClaimedTurn, transcript: str, language: str) -> bool:
         """Note what was understood; False when the claim is lost or the turn final."""
         values = {"transcript": storable(transcript), "language": language}
-        async with self._changing(turn.call_id) as (connection, changed):
+        async with self._database.write() as connection:
             await lock_call(connection, turn.call_id)
             row = await update_claimed(connection, turn, values)
             if row is None:
                 return False
             await set_language(connection, row.call_id, turn.number, language)
-            changed.append(True)
         return True
 
     async def add_part(self, turn: ClaimedTurn, part: AnswerPart) -> bool:
@@ -213,32 +216,35 @@ class SqlCallStore:
 
         The turn may not be known yet; the call must be, else nothing is noted.
         """
-        async with self._changing(call_id) as (connection, changed):
+        async with self._database.write() as connection:
             found = await lock_call(connection, call_id)
             if found is not None:
-                changed.append(
-                    await fold_turn(
-                        connection,
-                        found,
-                        turn,
-                        lambda row: {"played": max(parts, row.played if row else 0)},
-                    )
+                await fold_turn(
+                    connection,
+                    found,
+                    turn,
+                    lambda row: {"played": max(parts, row.played if row else 0)},
                 )
+
+    async def heard_out(self, call_id: str, *, before: int) -> None:
+        """Note that the answer of the last turn before a number was played to its end."""
+        async with self._database.write() as connection:
+            found = await lock_call(connection, call_id)
+            if found is not None:
+                await hear_out(connection, found, before=before)
 
     async def set_outcome(self, call_id: str, outcome: CallOutcome) -> None:
         """Note what came of a call, unless what is known of it outranks that."""
-        async with self._changing(call_id) as (connection, changed):
+        async with self._database.write() as connection:
             outranked = [one.value for one in CallOutcome if outranks(outcome, one)]
-            updated = await connection.execute(
+            await connection.execute(
                 update(CallRow)
                 .where(
                     CallRow.provider_call_id == call_id,
                     or_(CallRow.outcome.is_(None), CallRow.outcome.in_(outranked)),
                 )
                 .values(outcome=outcome.value)
-                .returning(CallRow.id)
             )
-            changed.append(updated.first() is not None)
 
     async def recording_deleted(self, call_id: str, turn: int) -> None:
         """Forget the provider's recording of a turn."""
@@ -255,6 +261,11 @@ class SqlCallStore:
         """
         async with self._database.read() as connection:
             return await read_call(connection, call_id)
+
+    async def standing(self, call_id: str, number: int) -> TurnStanding | None:
+        """How far a turn is; None where it is unknown."""
+        async with self._database.read() as connection:
+            return await read_standing(connection, call_id, number)
 
     async def calls(
         self, question: CallFilter, *, limit: int, after: ListPosition | None

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from services.messaging.domain.call import Call, CallAction, CallOutcome, Turn, TurnState
 from services.messaging.domain.keys import TRANSFER_KEY
-from services.messaging.ports.calls import CallStore
 from services.messaging.ports.speech import Exchange
 
 
@@ -15,22 +14,6 @@ def exchanges(turns: Sequence[Turn], *, before: int) -> tuple[Exchange, ...]:
         for turn in sorted(turns, key=lambda turn: turn.number)
         if turn.number < before and turn.transcript and not turn.voicemail
     )
-
-
-async def heard_out(store: CallStore, call: Call, number: int) -> Call:
-    """Note that the answer before a turn was played to its end, and return the call with it.
-
-    A caller gets to that turn only after the whole answer; one that was given up was never
-    handed out whole.
-
-    Raises:
-        UnavailableError: The database can't be reached.
-    """
-    last = max((turn for turn in call.turns if turn.number < number), key=_number, default=None)
-    if last is None or last.state is not TurnState.DONE or last.played >= len(last.parts):
-        return call
-    await store.played(call.call_id, last.number, len(last.parts))
-    return await store.call(call.call_id)
 
 
 def is_put_through(call: Call) -> bool:

@@ -26,7 +26,7 @@ from services.messaging.domain.script import (
     Say,
     Script,
 )
-from services.messaging.ports.calls import CallSignal, CallStore
+from services.messaging.ports.calls import CallSignal, CallStore, TurnStanding
 from services.messaging.ports.clock import Clock
 from services.messaging.usecases.calls.metrics import CallMetrics
 from services.messaging.usecases.calls.prompts import Prompts
@@ -129,13 +129,14 @@ class NextStep:
         with self._signal.watching(call_id) as changed:
             while True:
                 changed.clear()
-                call = await self._known(call_id)
-                script = self._ready(call, event.turn, part)
-                if script is not None:
-                    return script
+                standing = await self._store.standing(call_id, event.turn)
+                if _says_more(standing, part):
+                    script = self._ready(await self._known(call_id), event.turn, part)
+                    if script is not None:
+                        return script
                 left = deadline - loop.time()
                 if left <= 0:
-                    return await self._not_ready(call_id, call, event, part)
+                    return await self._not_ready(call_id, await self._known(call_id), event, part)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(left, self._poll_seconds)):
                         await changed.wait()
@@ -274,6 +275,13 @@ class NextStep:
 
     def _spoken(self, call: Call) -> str:
         return call.language or self._rules.language
+
+
+def _says_more(standing: TurnStanding | None, part: int) -> bool:
+    """Whether there may be something to say after so many parts."""
+    return standing is not None and (
+        standing.parts > part or standing.state.is_final or standing.status.has_ended
+    )
 
 
 def _turn(call: Call | None, number: int) -> Turn | None:

@@ -9,7 +9,7 @@ from services.common.errors import NotFoundError
 from services.messaging.domain.call import CallOutcome, CallReport, CallSeen, Recording
 from services.messaging.ports.calls import CallStore
 from services.messaging.ports.clock import Clock
-from services.messaging.usecases.calls.history import heard_out, is_put_through, outcome_of
+from services.messaging.usecases.calls.history import is_put_through, outcome_of
 from services.messaging.usecases.calls.missed import MissedCallReply
 from services.messaging.usecases.calls.rules import CallRules
 
@@ -60,7 +60,6 @@ class ReceiveCalls:
         await self._store.recorded(recording)
         if not recording.absent:
             self._on_turn(call_id, recording.turn)
-        await self._heard_out(call_id, recording.turn)
         if recording.voicemail:
             # It may come after the report that the call has ended.
             await self._ended(call_id)
@@ -68,7 +67,6 @@ class ReceiveCalls:
     async def silent(self, call: CallSeen, turn: int) -> None:
         """The caller said nothing."""
         await self._store.silent(call, turn)
-        await self._heard_out(call.call_id, turn)
 
     async def played(self, call: CallSeen, turn: int, part: int) -> None:
         """The caller has heard the parts of an answer before `part`."""
@@ -78,14 +76,11 @@ class ReceiveCalls:
     async def dialed(self, call: CallSeen, turn: int, *, answered: bool) -> None:
         """A person was called for the caller, after a turn."""
         await self._store.seen(call)
-        await self._heard_out(call.call_id, turn + 1)
+        await self._store.heard_out(call.call_id, before=turn + 1)
         outcome = CallOutcome.TRANSFERRED if answered else CallOutcome.MISSED
         await self._store.set_outcome(call.call_id, outcome)
         # The call's end may have been told before.
         await self._ended(call.call_id)
-
-    async def _heard_out(self, call_id: str, turn: int) -> None:
-        await heard_out(self._store, await self._store.call(call_id), turn)
 
     async def _ended(self, call_id: str) -> None:
         try:

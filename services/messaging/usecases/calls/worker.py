@@ -11,13 +11,13 @@ from typing import Final
 import structlog
 
 from services.common.errors import UnavailableError
-from services.messaging.domain.call import Call, CallAction, Turn, TurnState
+from services.messaging.domain.call import Call, CallAction, CallStatus, Turn, TurnState
 from services.messaging.domain.keys import HANGUP, is_key_press
 from services.messaging.domain.language import PHRASES
 from services.messaging.ports.calls import CallSignal, CallStore, ClaimedTurn
 from services.messaging.ports.clock import Clock
 from services.messaging.usecases.background import drained
-from services.messaging.usecases.calls.history import exchanges, heard_out
+from services.messaging.usecases.calls.history import exchanges
 from services.messaging.usecases.calls.metrics import CallMetrics
 from services.messaging.usecases.calls.rules import CallRules
 from services.messaging.usecases.calls.stages import StageTimer
@@ -211,7 +211,7 @@ class TurnWorker:
         if turn.voicemail:
             return None
         said = _turn(call, turn.number)
-        if (unheard := _unheard(call, said)) is not None:
+        if (unheard := _unheard(call.status, said.digits)) is not None:
             return unheard
         if said.parts:
             # An earlier owner is gone, and the caller may be hearing these: another answer would
@@ -242,9 +242,10 @@ class TurnWorker:
             while True:
                 changed.clear()
                 with contextlib.suppress(UnavailableError):
-                    call = await drained(self._store.call(turn.call_id))
-                    said = _turn(call, turn.number)
-                    if (unheard := _unheard(call, said)) is not None:
+                    said = await drained(self._store.standing(turn.call_id, turn.number))
+                    if said is None:
+                        return _End(TurnState.FAILED, "the call is gone")
+                    if (unheard := _unheard(said.status, said.digits)) is not None:
                         return unheard
                     if said.state.is_final:
                         return _End(said.state)
@@ -309,7 +310,6 @@ class TurnWorker:
     ) -> _End:
         if self._answering is None:
             return _End(TurnState.FAILED, "there is no assistant")
-        call = await drained(heard_out(self._store, call, turn.number))
         before = exchanges(call.turns, before=turn.number)
         is_first = True
         async with (
@@ -353,14 +353,14 @@ class TurnWorker:
         return tuple(dict.fromkeys(language for language in spoken if language))
 
 
-def _unheard(call: Call, said: Turn) -> _End | None:
+def _unheard(status: CallStatus, digits: str) -> _End | None:
     """What becomes of a turn whose answer the caller wouldn't hear; None where they would.
 
     It may turn out while it is worked on: only the second webhook of a recording tells the keys.
     """
-    if call.status.has_ended or said.digits == HANGUP:
+    if status.has_ended or digits == HANGUP:
         return _End(TurnState.CANCELED, "the caller has hung up")
-    if is_key_press(said.digits):
+    if is_key_press(digits):
         return _End(TurnState.SILENT, "keys were pressed")
     return None
 
