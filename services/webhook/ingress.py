@@ -110,15 +110,19 @@ class WebhookIngress:
         """Answer one HTTP request to an address that `serves` accepts."""
         route = self._routes[scope["path"]]
         if self._tracing is None:
-            traceparent = dict(scope["headers"]).get(b"traceparent", b"")
-            await self._answer(route, traceparent, scope, receive, send)
+            await self._answer(route, None, scope, receive, send)
             return
         parent = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
         with self._tracing.span(f"webhook {route.name}", kind="server", parent=parent) as own:
             await self._answer(route, own.encode(), scope, receive, send)
 
     async def _answer(
-        self, route: WebhookRoute, traceparent: bytes, scope: Scope, receive: Receive, send: Send
+        self,
+        route: WebhookRoute,
+        traceparent: bytes | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
     ) -> None:
         began = self._monotonic()
         try:
@@ -141,9 +145,13 @@ class WebhookIngress:
             self._seconds[route.name].observe(self._monotonic() - began)
 
     async def _accept(
-        self, route: WebhookRoute, traceparent: bytes, scope: Scope, receive: Receive
+        self, route: WebhookRoute, traceparent: bytes | None, scope: Scope, receive: Receive
     ) -> JournalEvent:
-        """Read and verify one request, in the order of what each check costs."""
+        """Read and verify one request, in the order of what each check costs.
+
+        Args:
+            traceparent: Of our own span; None leaves the event to the sender's trace.
+        """
         if scope["method"] != "POST":
             raise RefusedError(answers.METHOD)
         headers = dict(scope["headers"])
@@ -186,7 +194,9 @@ class WebhookIngress:
                 form,
                 query,
                 received_at=self._now(),
-                traceparent=traceparent,
+                traceparent=headers.get(b"traceparent", b"")
+                if traceparent is None
+                else traceparent,
                 idempotency_token=headers.get(b"i-twilio-idempotency-token", b""),
             )
         except InvalidInputError as error:

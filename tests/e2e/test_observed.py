@@ -1,6 +1,7 @@
 """What the whole system lets operators see: health, metrics and traces of real messages."""
 
 import itertools
+import json
 import re
 import shutil
 import subprocess
@@ -8,10 +9,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
+import nats
 import pytest
 
+from services.common.journal.events import EventKind
 from tests.support.collector import Collector, collecting
 from tests.support.prometheus import Prometheus, running_prometheus
 from tests.support.promql import panel_queries, rules, selectors
@@ -20,7 +24,11 @@ from tests.support.stack import API_KEY, RunningStack, running_stack
 CONTACT = "+972501234567"
 # The vendor of the models says when it ends one, and the sandbox's doesn't.
 _ONLY_IF_ANNOUNCED = "switchboard_model_shutdown_timestamp_seconds"
+ANSWER = "Yes, it is."
 QUESTION = "Is the flat in Haifa still free?"
+
+
+PERSONAL = (CONTACT[1:], QUESTION, ANSWER, API_KEY)
 
 
 class System(NamedTuple):
@@ -58,7 +66,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         assert written.json()["webhook_status"] == 200
         system = System(stack, collector)
         collector.trace_with("webhook whatsapp_incoming", "send by twilio")
-        sent = stack.api.post("/api/whatsapp/send", json={"to": CONTACT, "body": "Yes, it is."})
+        sent = stack.api.post("/api/whatsapp/send", json={"to": CONTACT, "body": ANSWER})
         sent.raise_for_status()
         collector.trace_with("API request", "send by twilio")
         assert stack.call(QUESTION)["status"] == "completed"
@@ -111,9 +119,37 @@ def test_metrics_tell_of_it_and_nothing_personal(system: System) -> None:
         assert "switchboard_event_loop_lag_seconds_count" in text
         assert "process_resident_memory_bytes" in text
     everything = "".join(texts.values()).encode() + system.collector.raw
-    for personal in (CONTACT[1:], QUESTION, "Yes, it is.", API_KEY):
+    for personal in PERSONAL:
         assert personal.encode() not in everything
     assert not re.search(rb"\b(SM|AC|CA)[0-9a-f]{32}\b", everything)
+
+
+@pytest.mark.parametrize("service", ["webhook", "messaging", "health"])
+def test_logs_hold_nothing_personal(system: System, service: str) -> None:
+    """A whole run leaves no number, text, key or token in a log."""
+    log = system.stack.log(service, last=None)
+    tokens = (
+        system.stack.addresses.grpc_token,
+        urlsplit(system.stack.addresses.nats_url).username or "",
+    )
+    for personal in (*PERSONAL, *tokens):
+        assert personal not in log
+    assert all(json.loads(line)["service"] == service for line in log.splitlines())
+
+
+async def test_subjects_hold_nothing_personal(system: System) -> None:
+    """Whoever may see only the names of subjects learns of nobody."""
+    client = await nats.connect(system.stack.addresses.nats_url)
+    try:
+        js = client.jetstream()
+        found: set[str] = set()
+        for stream in ("INGEST", "ACTS"):
+            state = (await js.stream_info(stream, subjects_filter=">")).state
+            found |= set(state.subjects or ())
+    finally:
+        await client.close()
+    assert found
+    assert found <= {kind.subject for kind in EventKind}
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool isn't on this machine")

@@ -206,10 +206,9 @@ async def test_a_database_that_was_never_migrated_is_down(empty_database_url: st
     assert found["database"].reason == "the database was never migrated"
 
 
-@pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all.db", "postgresql://127.0.0.1:9/none"])
-async def test_a_database_that_is_away_is_down(url: str) -> None:
-    """Whoever refuses or is not there gives a finding, not an error."""
-    async with open_database(url) as database:
+async def test_a_database_that_is_away_is_down() -> None:
+    """Who refuses gives a finding, not an error."""
+    async with open_database("postgresql://127.0.0.1:9/none") as database:
         found = (await DatabaseCondition(database).look())["database"]
     assert (found.status, found.reason) == ("down", "the database doesn't answer")
 

@@ -108,9 +108,10 @@ class RunningStack:
                 used[name] = (int(stat[11]) + int(stat[12])) / ticks
         return used
 
-    def log(self, name: str) -> str:
-        """The end of what a part wrote."""
-        return (self._folder / f"{name}.log").read_text()[-5000:]
+    def log(self, name: str, *, last: int | None = 5000) -> str:
+        """The end of what a part wrote, or all of it."""
+        text = (self._folder / f"{name}.log").read_text()
+        return text if last is None else text[-last:]
 
     def start_all(self) -> None:
         """Start every part, each after those it needs."""
