@@ -16,6 +16,7 @@ import { createFolder } from './queue/files.js'
 import { Received } from './received.js'
 import { Receiver } from './receiver.js'
 import { Record } from './record.js'
+import { Restriction } from './restriction.js'
 import { Sender } from './sender.js'
 import { Session, ownLid } from './session.js'
 import { SettingsError, readSettings } from './settings.js'
@@ -38,6 +39,7 @@ async function run(settings, log) {
 	const media = new Media(settings.queueDir, settings.mediaMaxBytes)
 	const record = new Record(settings.stateDir)
 	const received = new Received(settings.stateDir)
+	const restriction = new Restriction(settings.stateDir)
 	const queues = { outbox: 0, inbox: 0 }
 	const versions = await readVersions()
 	const time = (/** @type {number | undefined} */ at) => (at ? new Date(at).toISOString() : undefined)
@@ -64,6 +66,7 @@ async function run(settings, log) {
 		auth: new AuthStore(settings.stateDir, log),
 		record,
 		received,
+		restriction,
 		handlers: {
 			messages: (messages, delivery) => receiver.messages(messages, delivery),
 			receipt: (node) => receiver.receipt(node),
@@ -77,12 +80,9 @@ async function run(settings, log) {
 	/** @type {Sender} */
 	const sender = new Sender({ outbox, record, inbox, media, session, settings, log })
 
-	for (const part of [inbox, outbox, media, record, received]) await part.open()
+	for (const part of [inbox, outbox, media, record, received, restriction]) await part.open()
 	await sender.recover()
-	let recovered = false
 	session.on('open', () => {
-		if (recovered) return
-		recovered = true
 		receiver.recover().catch((error) => session.block(`what was received can't be read: ${error}`))
 	})
 	state.start()

@@ -15,6 +15,7 @@ import { createFolder, isMissing, list, remove, syncFolder } from './queue/files
 
 const TRIES = 5
 const TOTAL_MS = 120_000
+const REUPLOAD_MS = 10_000
 
 class TooLargeError extends Error {}
 
@@ -60,49 +61,43 @@ export class Media {
 	 *
 	 * @param {WAMessage} message
 	 * @param {import('./translate.js').MediaMessage} media
-	 * @param {import('baileys').WASocket | undefined} socket to ask for a file that is gone
+	 * @param {() => import('baileys').WASocket | undefined} socket to ask the phone for a file that is gone
 	 * @returns {Promise<{file: File} | {problem: string}>}
 	 */
 	async fetch(message, media, socket) {
 		if (media.fileLength && toNumber(/** @type {any} */ (media.fileLength)) > this.#maxBytes) return { problem: 'too_large' }
 		const until = Date.now() + TOTAL_MS
 		let problem = 'unreadable'
+		let asked = false
 		for (let attempt = 1; attempt <= TRIES && Date.now() < until; attempt++) {
 			try {
-				const { sha256, size } = await this.#download(message, socket, until - Date.now())
+				const { sha256, size } = await this.#download(message, until - Date.now())
 				return { file: { sha256, size, mimetype: (media.mimetype ?? '').slice(0, 255) } }
 			} catch (error) {
 				if (error instanceof TooLargeError) return { problem: 'too_large' }
 				if (isDiskError(error)) throw error
 				problem = problemOf(error)
-				await pause(Math.min(500 * 2 ** (attempt - 1), Math.max(until - Date.now(), 0)))
+				const connected = socket()
+				if (problem === 'gone' && (asked || !connected)) return { problem }
+				if (problem === 'gone') {
+					asked = true
+					await within(REUPLOAD_MS, Promise.resolve(connected?.updateMediaMessage(message))).catch(() => undefined)
+				} else await pause(Math.min(500 * 2 ** (attempt - 1), Math.max(until - Date.now(), 0)))
 			}
 		}
 		return { problem }
 	}
 
-	/** @param {WAMessage} message @param {import('baileys').WASocket | undefined} socket @param {number} milliseconds */
-	async #download(message, socket, milliseconds) {
-		const signal = AbortSignal.timeout(Math.max(milliseconds, 1))
-		const context = socket && { logger: socket.logger, reuploadRequest: socket.updateMediaMessage }
-		const stream = await downloadMediaMessage(message, 'stream', { options: { signal } }, context)
+	/** @param {WAMessage} message @param {number} milliseconds */
+	async #download(message, milliseconds) {
 		const unfinished = join(this.#temporary, `bridge-${randomBytes(8).toString('hex')}`)
-		const hash = createHash('sha256')
-		let size = 0
+		// The library passes no limit of time on, neither before its stream nor within it.
+		const starting = downloadMediaMessage(message, 'stream', {})
+		let stream
 		try {
-			const handle = await open(unfinished, 'wx', 0o600)
-			try {
-				for await (const chunk of stream) {
-					size += chunk.length
-					if (size > this.#maxBytes) throw new TooLargeError()
-					hash.update(chunk)
-					await handle.write(chunk)
-				}
-				await handle.sync()
-			} finally {
-				await handle.close()
-			}
-			const sha256 = hash.digest('hex')
+			const until = Date.now() + milliseconds
+			stream = await within(milliseconds, starting)
+			const { sha256, size } = await within(until - Date.now(), this.#store(stream, unfinished))
 			const path = join(this.#folder, sha256)
 			await rename(unfinished, path)
 			const now = new Date()
@@ -110,15 +105,55 @@ export class Media {
 			await syncFolder(this.#folder)
 			return { sha256, size }
 		} catch (error) {
+			starting.then((late) => late.destroy()).catch(() => undefined)
 			await remove(unfinished)
 			throw error
 		}
+	}
+
+	/** @param {import('node:stream').Readable} stream @param {string} path */
+	async #store(stream, path) {
+		const hash = createHash('sha256')
+		let size = 0
+		const handle = await open(path, 'wx', 0o600)
+		try {
+			for await (const chunk of stream) {
+				size += chunk.length
+				if (size > this.#maxBytes) throw new TooLargeError()
+				hash.update(chunk)
+				await handle.write(chunk)
+			}
+			await handle.sync()
+		} finally {
+			await handle.close()
+		}
+		return { sha256: hash.digest('hex'), size }
+	}
+}
+
+/**
+ * @template T
+ * @param {number} milliseconds
+ * @param {Promise<T>} work is left to itself when it takes longer
+ * @returns {Promise<T>}
+ */
+async function within(milliseconds, work) {
+	work.catch(() => undefined)
+	const stop = new AbortController()
+	const late = pause(Math.max(milliseconds, 1), undefined, { signal: stop.signal }).then(() => {
+		throw new DOMException('took too long', 'TimeoutError')
+	})
+	late.catch(() => undefined)
+	try {
+		return await Promise.race([work, late])
+	} finally {
+		stop.abort()
 	}
 }
 
 /** @param {unknown} error */
 function problemOf(error) {
-	const status = /** @type {any} */ (error)?.status ?? /** @type {any} */ (error)?.output?.statusCode
+	const status = /** @type {any} */ (error)?.output?.statusCode ?? /** @type {any} */ (error)?.status
 	if (status === 404 || status === 410) return 'gone'
 	if (error instanceof Error && (error.name === 'TimeoutError' || error.name === 'AbortError')) return 'timeout'
 	return 'unreadable'

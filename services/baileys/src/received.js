@@ -9,7 +9,7 @@ import { readFile } from 'node:fs/promises'
 
 import { DEFAULT_CONNECTION_CONFIG, cleanMessage, decodeMessageNode, proto, unpadRandomMax16 } from 'baileys'
 
-import { createFolder, list, remove, writeDurably } from './queue/files.js'
+import { createFolder, isMissing, list, remove, writeDurably } from './queue/files.js'
 import { Names } from './queue/names.js'
 
 /** @typedef {import('baileys').BinaryNode} BinaryNode */
@@ -24,7 +24,7 @@ export class Received {
 	#names = new Names()
 	/** The stanza that a ciphertext came in. @type {WeakMap<Uint8Array, BinaryNode>} */
 	#stanzas = new WeakMap()
-	/** Files by the id of their message. @type {Map<string, string[]>} */
+	/** Files by the id of their message. @type {Map<string, Set<string>>} */
 	#files = new Map()
 
 	/** @param {string} stateDir */
@@ -67,13 +67,13 @@ export class Received {
 
 	/** Forget a message that is in the inbox, or is none. @param {string} id */
 	async done(id) {
-		const names = this.#files.get(id) ?? []
+		const names = this.#files.get(id) ?? new Set()
 		this.#files.delete(id)
 		for (const name of names) await remove(join(this.#folder, name))
 	}
 
 	/**
-	 * What an earlier run had decrypted.
+	 * What was decrypted and isn't in the inbox.
 	 *
 	 * @param {{id: string, lid?: string | undefined}} me
 	 * @returns {Promise<{message: WAMessage, delivery: 'notify' | 'append'}[]>}
@@ -81,16 +81,29 @@ export class Received {
 	async left(me) {
 		const found = []
 		for (const name of await list(this.#folder)) {
-			const { attrs, plaintext } = JSON.parse(await readFile(join(this.#folder, name), 'utf8'))
+			const kept = await this.#read(name)
+			if (!kept) continue
+			const { attrs, plaintext } = kept
 			const { fullMessage } = decodeMessageNode({ tag: 'message', attrs }, me.id, me.lid ?? '')
 			const decoded = proto.Message.decode(unpadRandomMax16(Buffer.from(plaintext, 'base64')))
 			const message = /** @type {WAMessage} */ (fullMessage)
 			message.message = decoded.deviceSentMessage?.message ?? decoded
 			cleanMessage(message, me.id, me.lid ?? '')
-			this.#remember(attrs.id, name)
+			this.#remember(attrs.id ?? '', name)
 			found.push({ message, delivery: attrs.offline ? APPEND : NOTIFY })
 		}
 		return found
+	}
+
+	/** @param {string} name @returns {Promise<{attrs: Record<string, string>, plaintext: string} | undefined>} */
+	async #read(name) {
+		try {
+			return JSON.parse(await readFile(join(this.#folder, name), 'utf8'))
+		} catch (error) {
+			// It has been written to the inbox meanwhile.
+			if (isMissing(error)) return undefined
+			throw error
+		}
 	}
 
 	/** @param {BinaryNode} stanza @param {Uint8Array} plaintext */
@@ -103,6 +116,6 @@ export class Received {
 
 	/** @param {string} id @param {string} name */
 	#remember(id, name) {
-		this.#files.set(id, [...(this.#files.get(id) ?? []), name])
+		this.#files.set(id, (this.#files.get(id) ?? new Set()).add(name))
 	}
 }

@@ -1,4 +1,4 @@
-/** Writes to the inbox what the session hands over, in order, and never gives anything up. */
+/** Writes to the inbox what the session hands over, and never gives anything up. */
 
 import { setTimeout as pause } from 'node:timers/promises'
 
@@ -10,6 +10,7 @@ import { chatOf, phoneOf, timeOf, translate } from './translate.js'
 /** @typedef {import('./session.js').Session} Session */
 
 const RETRY_MS = 5_000
+const IDLE_MS = 5_000
 /** Receipts by the `type` attribute of their stanza; without one it is a delivery. */
 const RECEIPTS = new Map([
 	['', 'delivered'],
@@ -27,8 +28,8 @@ export class Receiver {
 	#log
 	/** @type {Session} */
 	#session
-	/** One thing after the other. @type {Promise<void>} */
-	#work = Promise.resolve()
+	/** @type {Set<Promise<void>>} */
+	#working = new Set()
 	#stopping = new AbortController()
 
 	/**
@@ -50,26 +51,36 @@ export class Receiver {
 		this.#log = log
 	}
 
-	/** What an earlier run had received and not written. */
+	/**
+	 * What was decrypted and never handed over: by an earlier run, or because the connection ended
+	 * between the two. WhatsApp's redelivery of it can't be decrypted again.
+	 */
 	async recover() {
 		const { me } = this.#session
 		if (!me) return
-		for (const { message, delivery } of await this.#received.left(me)) this.#enqueue(() => this.#message(message, delivery))
+		for (const { message, delivery } of await this.#received.left(me)) this.messages([message], delivery)
 	}
 
 	/** @param {WAMessage[]} messages @param {'notify' | 'append'} delivery */
 	messages(messages, delivery) {
-		for (const message of messages) this.#enqueue(() => this.#message(message, delivery))
+		for (const message of messages) {
+			// In no order: whoever waits for a file must not hold up the others.
+			const work = this.#until(() => this.#message(message, delivery))
+			this.#working.add(work)
+			work.finally(() => this.#working.delete(work))
+		}
 	}
 
 	/** @param {import('baileys').LIDMapping} mapping */
 	lid({ lid, pn }) {
 		const at = new Date().toISOString()
-		this.#enqueue(async () => {
+		const work = this.#until(async () => {
 			const [hidden, phone] = [chatOf(lid), chatOf(pn)]
 			if (!hidden || !phone || !this.#session.account) return
 			await this.#inbox.write('lid', { account: this.#session.account, lid: hidden, phone, at })
 		})
+		this.#working.add(work)
+		work.finally(() => this.#working.delete(work))
 	}
 
 	/**
@@ -89,18 +100,13 @@ export class Receiver {
 		}
 	}
 
-	/** Wait until everything so far is written. */
+	/** Wait until everything so far is written, or kept for the next start. */
 	async idle() {
-		await this.#work
+		await Promise.race([Promise.all(this.#working), pause(IDLE_MS)])
 	}
 
 	stop() {
 		this.#stopping.abort()
-	}
-
-	/** @param {() => Promise<void>} task */
-	#enqueue(task) {
-		this.#work = this.#work.then(() => this.#until(task))
 	}
 
 	/** Try until it works: a full disk must not lose a message. @param {() => Promise<void>} task */
@@ -110,7 +116,7 @@ export class Receiver {
 				return await task()
 			} catch (error) {
 				if (error instanceof BadDocumentError) {
-					// A fault of ours: the next one must not wait for it. What was received stays on disk.
+					// A fault of ours. What was received stays on disk.
 					this.#log.error('a message could not be put into words', { problem: error.message })
 					return
 				}
@@ -135,7 +141,7 @@ export class Receiver {
 		const ours = message.key.fromMe && (await this.#record.get(id)) !== undefined
 		if (chat && found && !ours) {
 			const content = { ...found.content }
-			if (found.media) Object.assign(content, await this.#media.fetch(message, found.media, this.#session.socket))
+			if (found.media) Object.assign(content, await this.#media.fetch(message, found.media, () => this.#session.socket))
 			const alt = chatOf(message.key.remoteJidAlt) ?? (await this.#otherChat(chat))
 			const now = Date.now()
 			const document = {

@@ -185,6 +185,8 @@ export class Sender {
 			return earlier ? unknown('interrupted', 'it could not be encrypted') : notSent('no_devices', 'it could not be encrypted')
 		if (ack.error === STALE_DEVICES)
 			return earlier ? unknown('interrupted', 'stale list of devices') : notSent(STALE_DEVICES, 'stale list of devices')
+		if (/^5\d\d$/.test(ack.error))
+			return earlier ? unknown('interrupted', 'WhatsApp failed') : notSent(ack.error, 'WhatsApp failed')
 		if (ack.error === RESTRICTED) {
 			this.#session.restrict(undefined)
 			return refused(RESTRICTED, 'WhatsApp has limited this account', ack.at)
@@ -247,7 +249,7 @@ export class Sender {
 		if (ack.error === undefined) {
 			await this.#record.put(id, { ...entry, state: 'accepted', at: ack.at })
 			await this.#inbox.write('status', { id, account, ref: entry.ref, status: 'sent', at: ack.at })
-		} else if (ack.error !== STALE_DEVICES) {
+		} else if (ack.error !== STALE_DEVICES && !/^5\d\d$/.test(ack.error)) {
 			const code = ack.error.slice(0, 32)
 			if (code === RESTRICTED) this.#session.restrict(undefined)
 			await this.#record.put(id, { ...entry, state: 'refused', at: ack.at, code })

@@ -15,7 +15,8 @@ import { chatOf, phoneOf } from './translate.js'
 /** @typedef {import('baileys').WAMessage} WAMessage */
 
 const SILENT_MS = 90_000
-const STABLE_MS = 60_000
+const STABLE_MS = 15_000
+const QUERY_MS = 20_000
 const RESTRICTED_MS = 60 * 60 * 1000
 
 /**
@@ -36,6 +37,7 @@ export class Session extends EventEmitter {
 	#auth
 	#record
 	#received
+	#restriction
 	#handlers
 	#log
 	#stopping = new AbortController()
@@ -51,17 +53,19 @@ export class Session extends EventEmitter {
 	 *   auth: import('./auth-state.js').AuthStore,
 	 *   record: import('./record.js').Record,
 	 *   received: import('./received.js').Received,
+	 *   restriction: import('./restriction.js').Restriction,
 	 *   handlers: Handlers,
 	 *   log: import('./log.js').Log,
 	 * }} parts
 	 */
-	constructor({ settings, state, auth, record, received, handlers, log }) {
+	constructor({ settings, state, auth, record, received, restriction, handlers, log }) {
 		super()
 		this.#settings = settings
 		this.#state = state
 		this.#auth = auth
 		this.#record = record
 		this.#received = received
+		this.#restriction = restriction
 		this.#handlers = handlers
 		this.#log = log
 	}
@@ -104,7 +108,8 @@ export class Session extends EventEmitter {
 				this.#state.set('logged_out', end.reason, fields)
 				return
 			}
-			failures = Date.now() - began > STABLE_MS ? 1 : failures + 1
+			if (Date.now() - began > STABLE_MS) failures = 0
+			if (!end.atOnce) failures += 1
 			const wait = end.atOnce ? 0 : backoff(failures)
 			const retryAt = new Date(Date.now() + wait).toISOString()
 			this.#state.set('connecting', end.reason, { ...fields, retry_at: retryAt })
@@ -136,6 +141,12 @@ export class Session extends EventEmitter {
 	/** WhatsApp limits the account: send nothing for a while. @param {Date | undefined} until */
 	restrict(until) {
 		const end = until ?? new Date(Date.now() + RESTRICTED_MS)
+		this.#restriction.put(end).catch((error) => this.block(`the session's folder can't be written: ${error}`))
+		this.#showRestriction(end)
+	}
+
+	/** @param {Date} end */
+	#showRestriction(end) {
 		this.#state.set('restricted', 'WhatsApp has limited this account: it may not write to new contacts', {
 			restricted_until: end.toISOString(),
 		})
@@ -154,7 +165,10 @@ export class Session extends EventEmitter {
 	 * @returns {Promise<number | undefined>} the library's code of its end
 	 */
 	async #connection(auth) {
-		this.me = auth.creds.me?.lid || auth.creds.registered || auth.creds.account ? auth.creds.me : undefined
+		// The library names the account before a code was typed, and would then log in as if it were
+		// paired.
+		if (!auth.creds.account) delete auth.creds.me
+		this.me = auth.creds.me
 		const socket = makeWASocket({
 			auth,
 			logger: forLibrary(this.#log),
@@ -162,6 +176,7 @@ export class Session extends EventEmitter {
 			browser: ['Switchboard', 'Chrome', '1.0'],
 			markOnlineOnConnect: false,
 			syncFullHistory: false,
+			defaultQueryTimeoutMs: QUERY_MS,
 			// The first part of the history brings the LIDs of known contacts.
 			...(this.#settings.genuine ? {} : { shouldSyncHistoryMessage: () => false }),
 			emitOwnEvents: false,
@@ -234,7 +249,9 @@ export class Session extends EventEmitter {
 			this.me = auth.creds.me
 			this.socket = socket
 			this.lastFrameAt = Date.now()
-			if (this.#state.name !== 'restricted') this.#state.set('open', 'connected')
+			const restriction = this.#restriction.until()
+			if (restriction) this.#showRestriction(restriction)
+			else this.#state.set('open', 'connected')
 			this.emit('open')
 		}
 		if (update.connection === 'close') {
