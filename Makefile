@@ -27,7 +27,7 @@ call: .venv/run.stamp ## TEXT="..." or WAV=file: call, speak (turns separated by
 	@exec $(BIN)/switchboard call $(if $(WAV),--wav "$$SWITCHBOARD_CALL_WAV") -- "$$SWITCHBOARD_CALL"
 
 test: .venv/dev.stamp ## run every test, on all cores
-	@tools/bridge test
+	@tools/bridge install
 	@$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
 lint: .venv/dev.stamp ## check style, types, import rules and contracts
