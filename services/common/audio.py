@@ -88,7 +88,7 @@ class AudioBucket:
         return await self._run(self._has(audio_id))
 
     async def put(self, audio_id: str, content: bytes) -> None:
-        """Store a file, unless `has` says that it is there; on disk when it returns.
+        """Store a file, in the place of any there was; on disk when it returns.
 
         Raises:
             UnavailableError: The store doesn't answer.
@@ -139,9 +139,8 @@ class AudioBucket:
         return age < self._config.ttl * 0.75
 
     async def _put(self, audio_id: str, content: bytes) -> None:
-        if not await self._has(audio_id):
-            bucket = await self._opened()
-            await bucket.put(audio_id, content)
+        bucket = await self._opened()
+        await bucket.put(audio_id, content)
 
     async def _info(self, audio_id: str) -> ObjectInfo | None:
         if not AUDIO_ID.fullmatch(audio_id):

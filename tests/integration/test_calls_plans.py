@@ -71,6 +71,7 @@ def questions(database: Database, calls: int) -> Mapping[str, Question]:
         "by outcome": page(CallFilter(outcome=CallOutcome.MISSED), middle=True),
         "since": page(CallFilter(since=at(calls // 2), until=at(calls // 2 + 100))),
         "one call": lambda: store.call(f"CA{calls // 2}"),
+        "a turn": lambda: store.standing(f"CA{calls // 2}", 1),
         "unfinished": lambda: store.unfinished(limit=100),
         "recordings": lambda: store.recordings_to_delete(limit=1),
     }

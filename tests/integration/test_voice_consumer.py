@@ -198,6 +198,15 @@ async def test_a_change_wakes_every_replica(nats_server: NatsServer) -> None:
         with ours.watching("CA1") as woken:
             ours.announce("CA1")
             assert woken.is_set()
+            woken.clear()
+            with theirs.watching("CA1") as told:
+                async with asyncio.timeout(10):
+                    while not told.is_set():
+                        await there.flush()
+                        await asyncio.sleep(0.02)
+            await here.flush()
+            # Its own words come back to who said them, too.
+            assert not woken.is_set()
         await there.publish(SUBJECT, b"\xff\xfe")
         await there.flush()
         for task in running:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Iterator
 
 import nats.errors
@@ -16,7 +17,7 @@ SUBJECT = "switchboard.calls"
 
 
 class NatsCallSignal:
-    """`CallSignal` over core NATS: the call's id on one subject; nothing depends on its arrival.
+    """`CallSignal` over core NATS: sender and call's id on one subject; it may be lost.
 
     Args:
         client: May still be connecting.
@@ -24,6 +25,8 @@ class NatsCallSignal:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        # Everybody hears what they said themselves, and have acted upon.
+        self._sender = secrets.token_hex(8).encode()
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._changed: set[str] = set()
         self._added = asyncio.Event()
@@ -60,12 +63,14 @@ class NatsCallSignal:
                 continue
             try:
                 for call_id in changed:
-                    await self._client.publish(SUBJECT, call_id.encode())
+                    await self._client.publish(SUBJECT, b"%s %s" % (self._sender, call_id.encode()))
             except (nats.errors.Error, OSError) as error:
                 log.warning("other replicas were not told of calls", error=repr(error))
 
     def _heard(self, data: bytes) -> None:
-        self._wake(data.decode(errors="replace"))
+        sender, _, call_id = data.partition(b" ")
+        if sender != self._sender:
+            self._wake(call_id.decode(errors="replace"))
 
     def _wake(self, call_id: str) -> None:
         for event in self._waiting.get(call_id, ()):

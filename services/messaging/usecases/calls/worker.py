@@ -258,7 +258,7 @@ class TurnWorker:
         """Transcribe a message."""
         try:
             async with asyncio.timeout(self._longest.total_seconds()):
-                await self._heard(turn, call, timer)
+                await self._note(turn, await self._heard(turn, call, timer))
             return _End(TurnState.DONE)
         except (NotUnderstoodError, RecordingLateError) as error:
             problem = str(error)
@@ -300,15 +300,17 @@ class TurnWorker:
         if said.transcript:
             # An earlier owner came that far.
             return Heard(said.transcript, said.language)
-        heard = await self._understanding.hear(turn, languages=self._languages(call), timer=timer)
+        return await self._understanding.hear(turn, languages=self._languages(call), timer=timer)
+
+    async def _note(self, turn: ClaimedTurn, heard: Heard) -> None:
         if not await drained(self._store.transcribed(turn, heard.text, heard.language)):
             raise _LostError
-        return heard
 
     async def _answered(
         self, turn: ClaimedTurn, call: Call, heard: Heard, timer: StageTimer
     ) -> _End:
         if self._answering is None:
+            await self._note(turn, heard)
             return _End(TurnState.FAILED, "there is no assistant")
         before = exchanges(call.turns, before=turn.number)
         is_first = True
@@ -316,6 +318,8 @@ class TurnWorker:
             self._answering.answer(before, heard.text, language=heard.language) as answer,
             contextlib.aclosing(answer.parts()) as parts,
         ):
+            # Meanwhile the assistant begins.
+            await self._note(turn, heard)
             async for part in parts:
                 if not await drained(self._store.add_part(turn, part)):
                     raise _LostError
