@@ -33,6 +33,8 @@ from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
 from services.messaging.usecases.health import SendingProbe, provider_finding
 from tests.support import calls
+from tests.support.databases import PostgresServer
+from tests.support.forwarder import forwarding
 from tests.support.grpc_api import TOKEN
 from tests.support.journal import journal, publish
 from tests.support.nats import NatsServer
@@ -297,3 +299,40 @@ async def test_events_that_wait_and_dead_letters_are_seen(nats_server: NatsServe
 def test_the_state_of_a_provider_is_its_status(state: ProviderState, status: str) -> None:
     """A provider that was not tried is no trouble."""
     assert provider_finding(replace(PROVIDER, state=state)).status == status
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["gone", "frozen"])
+async def test_a_database_that_goes_is_down_until_it_is_back(
+    postgres: PostgresServer, nats_server: NatsServer, frozen: bool
+) -> None:
+    """Within ten seconds, for those who watch gRPC's health too, and nothing else turns red."""
+    response = health_pb2.HealthCheckResponse
+    async with (
+        forwarding(postgres.migrated_database()) as way,
+        open_database(way.url) as database,
+        journal(nats_server) as client,
+        served(database, client) as it,
+    ):
+        await it.components(database=pb.STATUS_OK, processing=pb.STATUS_OK)
+        watching = it.standard.Watch(health_pb2.HealthCheckRequest())
+        async with asyncio.timeout(30):
+            assert (await watching.read()).status == response.SERVING
+            if frozen:
+                way.block()
+            else:
+                await way.stop()
+            async with asyncio.timeout(10):
+                assert (await watching.read()).status == response.NOT_SERVING
+            found = await it.components(database=pb.STATUS_DOWN)
+            assert found["database"].reason in (
+                "the database doesn't answer", "no answer within 1.5 s"
+            )  # fmt: skip
+            down = {name for name, one in found.items() if one.status == pb.STATUS_DOWN}
+            # The provider of this test is down all along.
+            assert down == {"database", "whatsapp_twilio"}
+            if frozen:
+                way.unblock()
+            else:
+                await way.start()
+            assert (await watching.read()).status == response.SERVING
+        watching.cancel()
