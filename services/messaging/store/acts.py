@@ -5,6 +5,7 @@ what is committed is journaled, if need be twice and under the same key. One pro
 there for all.
 """
 
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -149,7 +150,9 @@ async def _unjournaled(connection: AsyncConnection, limit: int) -> list[Act]:
     ]
 
 
+@functools.cache
 def _message_events() -> Select[*tuple[Any, ...]]:
+    # Once: two aliases cost more to make than the question to ask, and it is asked all day.
     answered, replied_to = aliased(MessageRow), aliased(MessageRow)
     return (
         select(
