@@ -183,5 +183,7 @@ def test_the_command(stack: RunningStack, tmp_path: Path) -> None:
     assert any(
         re.search(r"hears \(.* after the caller's turn\): Yes, the flat", line) for line in lines
     )
-    assert any(re.match(r"turn 1: 2 sentences, 2 heard, .*gap [1-9][\d,]* ms", line) for line in lines)
+    assert any(
+        re.match(r"turn 1: 2 sentences, 2 heard, .*gap [1-9][\d,]* ms", line) for line in lines
+    )
     assert lines[-1].startswith("outcome: answered, kept as CA")
