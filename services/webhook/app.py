@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.common.http_server import behind_proxies
 from services.webhook.ingress import WebhookIngress
 
+_API_PREFIX = "/api/"
+
 
 class Edge(FastAPI):
-    """The whole edge: a FastAPI application whose webhooks are answered before its own stack.
+    """The whole edge: a FastAPI application that hands webhooks and the API on by themselves.
 
-    That stack, which does nothing for a webhook, would be the greatest share of it.
+    Its own stack, which does nothing for a webhook, would be the greatest share of one.
 
     Args:
         api: Everything under `/api/`.
@@ -41,13 +42,18 @@ class Edge(FastAPI):
         self._framework = behind_proxies(super().__call__, trusted_proxies)
         for router in routers:
             self.include_router(router)
-        if api is not None:
-            # Not mounted: the API's routes have their whole path.
-            self.router.routes.append(Route("/api/{path:path}", api, include_in_schema=False))
+        self._api = behind_proxies(api, trusted_proxies) if api is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "http" and self._ingress.serves(scope["path"]):
             await self._ingress(scope, receive, send)
+        elif (
+            self._api is not None
+            and scope["type"] == "http"
+            and scope["path"].startswith(_API_PREFIX)
+        ):
+            # Not a route: a route's path stops at a line's end, and this one takes whatever comes.
+            await self._api(scope, receive, send)
         else:
             await self._framework(scope, receive, send)

@@ -172,6 +172,15 @@ def test_the_same_request_is_sent_once(base_url: str) -> None:
         assert (other.status_code, other.json()["reason"]) == (422, "IDEMPOTENCY_CONFLICT")
 
 
+@pytest.mark.parametrize("path", ["/api/calls/a%0Ab", "/api/%0A", "/api/nothing%0D%0A"])
+def test_a_line_end_in_an_address_is_no_way_past_the_api(base_url: str, path: str) -> None:
+    """Whatever follows `/api/` is answered by the API, in its own words."""
+    for headers, status in ((KEY, 404), ({}, 401)):
+        response = httpx.get(base_url + path, headers=headers)
+        assert response.status_code == status
+        assert response.headers["content-type"] == "application/problem+json"
+
+
 def test_the_document_is_served_to_everyone(base_url: str) -> None:
     """It needs no key, and is the one that is tested here."""
     assert httpx.get(base_url + DOCUMENT).json() == schema.raw_schema

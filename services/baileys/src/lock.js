@@ -3,16 +3,19 @@
  * that of a process that is gone is taken over at once, also by another container.
  */
 
+import { randomBytes } from 'node:crypto'
+import { link, readdir } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
-import { lstat } from 'node:fs/promises'
 import { join } from 'node:path'
 
-import { hasCode, isMissing, remove } from './queue/files.js'
+import { hasCode, remove } from './queue/files.js'
 
 /** Another bridge has the folder. */
 export class LockedError extends Error {}
 
+const OWN = '.bridge-'
 const SETTLE_MS = 100
+const ANSWER_MS = 5_000
 
 /**
  * @param {string} folder
@@ -21,43 +24,62 @@ const SETTLE_MS = 100
  */
 export async function lockFolder(folder) {
 	const path = join(folder, 'bridge.lock')
-	let server = await listen(path)
-	if (server === undefined) {
-		if (await answers(path)) throw new LockedError('another bridge is running on this folder')
-		await remove(path)
-		server = await listen(path)
-		if (server === undefined) throw new LockedError('another bridge has just been started on this folder')
+	// Who listens says who it is: a file's number may be another file's a moment later.
+	const name = randomBytes(8).toString('hex')
+	// A socket of one's own, as Node removes the path that it listened on: a loser's would be the
+	// winner's by then.
+	const own = join(folder, `${OWN}${name}`)
+	await removeLeft(folder)
+	const server = await listen(own, name)
+	try {
+		await claim(own, path)
+		// Two that found the same dead lock at one moment may both have replaced it: the last one has it.
+		await new Promise((done) => setTimeout(done, SETTLE_MS))
+		if ((await holder(path)) !== name) throw new LockedError('another bridge has just been started on this folder')
+	} catch (error) {
+		server.close()
+		throw error
 	}
-	const listening = server
-	const mine = (await lstat(path)).ino
-	const held = async () => {
-		try {
-			return (await lstat(path)).ino === mine
-		} catch (error) {
-			if (isMissing(error)) return false
-			throw error
-		}
-	}
-	// Two that found the same dead lock at one moment may both have replaced it: the last one has it.
-	await new Promise((done) => setTimeout(done, SETTLE_MS))
-	if (!(await held())) {
-		listening.close()
-		throw new LockedError('another bridge has just been started on this folder')
-	}
+	const held = async () => (await holder(path)) === name
 	return {
 		held,
 		release: async () => {
-			// Closing removes the path, which may be somebody else's by now.
-			if (await held()) await new Promise((done) => listening.close(done))
+			if (await held()) await remove(path)
+			await new Promise((done) => server.close(done))
 		},
 	}
 }
 
-/** @param {string} path @returns {Promise<import('node:net').Server | undefined>} */
-function listen(path) {
+/** @param {string} own @param {string} path */
+async function claim(own, path) {
+	for (let tries = 0; tries < 3; tries++) {
+		try {
+			return await link(own, path)
+		} catch (error) {
+			if (!hasCode(error, 'EEXIST')) throw error
+		}
+		if ((await holder(path)) !== undefined) throw new LockedError('another bridge is running on this folder')
+		await remove(path)
+	}
+	throw new LockedError('other bridges are being started on this folder')
+}
+
+/** Sockets of bridges that were killed. @param {string} folder */
+async function removeLeft(folder) {
+	for (const name of await readdir(folder)) {
+		const path = join(folder, name)
+		if (name.startsWith(OWN) && (await holder(path)) === undefined) await remove(path)
+	}
+}
+
+/** @param {string} path @param {string} name @returns {Promise<import('node:net').Server>} */
+function listen(path, name) {
 	return new Promise((resolve, reject) => {
-		const server = createServer((socket) => socket.destroy())
-		server.once('error', (error) => (hasCode(error, 'EADDRINUSE') ? resolve(undefined) : reject(error)))
+		const server = createServer((socket) => {
+			socket.on('error', () => undefined)
+			socket.end(name)
+		})
+		server.once('error', reject)
 		server.listen(path, () => {
 			server.unref()
 			resolve(server)
@@ -65,14 +87,15 @@ function listen(path) {
 	})
 }
 
-/** @param {string} path @returns {Promise<boolean>} */
-function answers(path) {
+/** What who listens says; undefined when nobody does, "" when it says nothing in time. @param {string} path @returns {Promise<string | undefined>} */
+function holder(path) {
 	return new Promise((resolve) => {
-		const socket = connect(path)
-		socket.once('connect', () => {
-			socket.destroy()
-			resolve(true)
-		})
-		socket.once('error', () => resolve(false))
+		let said = ''
+		let connected = false
+		const socket = connect(path, () => (connected = true))
+		socket.setTimeout(ANSWER_MS, () => socket.destroy())
+		socket.on('data', (data) => (said += data))
+		socket.on('error', () => undefined)
+		socket.on('close', () => resolve(connected ? said : undefined))
 	})
 }
