@@ -7,6 +7,9 @@ UV := $(BIN)/uv
 INSTALL := $(UV) pip install --python $(BIN)/python
 COMPILE := $(UV) pip compile -q --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url
 
+# Many tests wait for timers and for other processes: two workers more than there are cores.
+WORKERS = $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 2) + 2)")
+
 .PHONY: help run say call test lint bench protos metrics dashboards locks clean
 .DELETE_ON_ERROR:
 
@@ -26,9 +29,9 @@ call: export SWITCHBOARD_CALL_WAV := $(value WAV)
 call: .venv/run.stamp ## TEXT="..." or WAV=file: call, speak (turns separated by |) and listen
 	@exec $(BIN)/switchboard call $(if $(WAV),--wav "$$SWITCHBOARD_CALL_WAV") -- "$$SWITCHBOARD_CALL"
 
-test: .venv/dev.stamp ## run every test, on all cores
+test: .venv/dev.stamp ## run every test, side by side
 	@tools/bridge install
-	@$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 lint: .venv/dev.stamp ## check style, types, import rules and contracts
 	$(BIN)/ruff check

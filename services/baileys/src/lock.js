@@ -4,16 +4,18 @@
  */
 
 import { randomBytes } from 'node:crypto'
-import { link, readdir } from 'node:fs/promises'
+import { link, open, readdir } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 
-import { hasCode, remove } from './queue/files.js'
+import { exists, hasCode, remove } from './queue/files.js'
 
 /** Another bridge has the folder. */
 export class LockedError extends Error {}
 
 const OWN = '.bridge-'
+/** Of a socket's path on the systems where that is shortest. */
+const MOST_BYTES = 100
 const SETTLE_MS = 100
 const ANSWER_MS = 5_000
 
@@ -23,9 +25,33 @@ const ANSWER_MS = 5_000
  * @throws {LockedError}
  */
 export async function lockFolder(folder) {
+	// A socket's whole path has some hundred bytes at most, and Node cuts it without a word: by its
+	// descriptor a folder is short, however deep it lies.
+	const handle = await open(folder)
+	const short = `/proc/self/fd/${handle.fd}`
+	const base = (await exists(short)) ? short : folder
+	try {
+		const lock = await lockIn(base)
+		return {
+			held: lock.held,
+			release: async () => {
+				await lock.release()
+				await handle.close()
+			},
+		}
+	} catch (error) {
+		await handle.close()
+		throw error
+	}
+}
+
+/** @param {string} folder */
+async function lockIn(folder) {
 	const path = join(folder, 'bridge.lock')
 	// Who listens says who it is: a file's number may be another file's a moment later.
 	const name = randomBytes(8).toString('hex')
+	if (Buffer.byteLength(join(folder, `${OWN}${name}`)) > MOST_BYTES)
+		throw new Error(`the path of the queue's folder is too long for a lock: ${folder}`)
 	// A socket of one's own, as Node removes the path that it listened on: a loser's would be the
 	// winner's by then.
 	const own = join(folder, `${OWN}${name}`)
@@ -37,7 +63,7 @@ export async function lockFolder(folder) {
 		await new Promise((done) => setTimeout(done, SETTLE_MS))
 		if ((await holder(path)) !== name) throw new LockedError('another bridge has just been started on this folder')
 	} catch (error) {
-		server.close()
+		await new Promise((done) => server.close(done))
 		throw error
 	}
 	const held = async () => (await holder(path)) === name

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFile, readdir, truncate, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, readdir, truncate, writeFile } from 'node:fs/promises'
 import { test } from 'node:test'
 
 import { AuthStore, CorruptCredentialsError } from '../src/auth-state.js'
@@ -21,6 +21,17 @@ test('a second bridge on one folder is refused, and a later one is not', async (
 	const next = await lockFolder(folder)
 	assert(await next.held())
 	await next.release()
+})
+
+test('a folder may lie deep', async (t) => {
+	const folder = `${await temporaryFolder(t)}/${'deep/'.repeat(40)}`
+	await mkdir(folder, { recursive: true })
+	const lock = await lockFolder(folder)
+	await assert.rejects(lockFolder(folder), LockedError)
+	assert(await lock.held())
+	assert((await readdir(folder)).includes('bridge.lock'))
+	await lock.release()
+	assert.deepEqual(await readdir(folder), [])
 })
 
 test('the lock of a killed bridge is taken over at once', async (t) => {
