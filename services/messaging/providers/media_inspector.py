@@ -11,10 +11,10 @@ from yarl import URL
 
 from services.common.errors import UnavailableError
 from services.messaging.ports.media import FileFacts, MediaUnobtainableError
+from services.messaging.providers.file_body import TEMPORARY
 from services.messaging.providers.guarded_http import GuardedHttp, parsed_url, redirected, within
 
 _MOST_REDIRECTS: Final = 5
-_MAY_CHANGE: Final = frozenset({408, 425, 429})
 _CONTENT_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]{1,63}/[a-z0-9!#$&^_.+-]{1,127}")
 
 
@@ -41,7 +41,7 @@ class HttpMediaInspector:
         async with within(self._timeout_seconds):
             # Twilio asks with both, too.
             status, facts = await self._head(address) or await self._follow("GET", address)
-            if status in _MAY_CHANGE or status >= 500:
+            if status in TEMPORARY or status >= 500:
                 raise UnavailableError(f"the answer was HTTP {status}")
             if status != 200:
                 raise MediaUnobtainableError(f"the answer was HTTP {status}")

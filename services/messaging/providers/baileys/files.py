@@ -9,19 +9,17 @@ from urllib.parse import unquote
 
 from yarl import URL
 
-from services.common.errors import UnavailableError
 from services.messaging.ports.media import File, MediaUnobtainableError
 from services.messaging.providers.baileys.documents import QueueFile
 from services.messaging.providers.baileys.folder import VARIABLE, QueueFolder
 from services.messaging.providers.baileys.parsing import BadDocumentError
+from services.messaging.providers.file_body import read_file
 from services.messaging.providers.guarded_http import GuardedHttp, parsed_url, redirected, within
 
 MAX_MEDIA_BYTES: Final = 16 * 1024 * 1024
 
 _SCHEME: Final = "baileys:"
 _MOST_REDIRECTS: Final = 5
-_CHUNK_BYTES: Final = 64 * 1024
-_MAY_CHANGE: Final = frozenset({408, 425, 429})
 _TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]{1,63}/[a-z0-9!#$&^_.+-]{1,127}")
 _MAX_NAME: Final = 255
 
@@ -70,20 +68,10 @@ class OutgoingFiles:
             target = redirected(url, response)
             if target is not None:
                 return target
-            if response.status in _MAY_CHANGE or response.status >= 500:
-                raise UnavailableError(f"the answer was HTTP {response.status}")
-            if response.status != 200:
-                raise MediaUnobtainableError(f"the answer was HTTP {response.status}")
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise MediaUnobtainableError("it comes compressed")
-            content = bytearray()
-            async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-                content += chunk
-                if len(content) > self._max_bytes:
-                    raise MediaUnobtainableError(f"it is larger than {self._max_bytes} bytes")
+            content = await read_file(response, max_bytes=self._max_bytes)
             said = response.content_type.lower()
             kind = said if _TYPE.fullmatch(said) else "application/octet-stream"
-            return File(bytes(content), kind)
+            return File(content, kind)
 
 
 def media_url(file: QueueFile) -> str:

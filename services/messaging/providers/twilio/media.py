@@ -12,9 +12,9 @@ import aiohttp
 from pydantic import SecretStr
 from yarl import URL
 
-from services.common.errors import UnavailableError
 from services.messaging.domain.whatsapp_media import MAX_BYTES
 from services.messaging.ports.media import File, MediaUnobtainableError
+from services.messaging.providers.file_body import TEMPORARY, read_file
 from services.messaging.providers.guarded_http import (
     GuardedHttp,
     is_on_this_machine,
@@ -25,9 +25,8 @@ from services.messaging.providers.guarded_http import (
 from services.messaging.providers.twilio.hosts import TwilioHosts
 
 _TIMEOUT_SECONDS: Final = 30.0
-_CHUNK_BYTES: Final = 64 * 1024
 # 401 and 403: someone has to mend the credentials. 404: the file may not be there yet.
-_MAY_CHANGE: Final = frozenset({401, 403, 404, 408, 425, 429})
+_MAY_CHANGE: Final = TEMPORARY | {401, 403, 404}
 
 
 class TwilioMedia:
@@ -81,21 +80,5 @@ class TwilioMedia:
             target = redirected(url, response)
             if target is not None:
                 return target
-            if response.status in _MAY_CHANGE or response.status >= 500:
-                raise UnavailableError(f"the answer was HTTP {response.status}")
-            if response.status != 200:
-                raise MediaUnobtainableError(f"the answer was HTTP {response.status}")
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise MediaUnobtainableError("it comes compressed")
-            return File(await self._content(response), response.content_type)
-
-    async def _content(self, response: aiohttp.ClientResponse) -> bytes:
-        too_large = MediaUnobtainableError(f"it is larger than {self._max_bytes} bytes")
-        if (response.content_length or 0) > self._max_bytes:
-            raise too_large
-        content = bytearray()
-        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-            content += chunk
-            if len(content) > self._max_bytes:
-                raise too_large
-        return bytes(content)
+            content = await read_file(response, max_bytes=self._max_bytes, may_change=_MAY_CHANGE)
+            return File(content, response.content_type)

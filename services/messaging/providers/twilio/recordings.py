@@ -16,6 +16,7 @@ from yarl import URL
 from services.common.errors import UnavailableError
 from services.messaging.ports.media import MediaUnobtainableError
 from services.messaging.ports.speech import RecordingMissingError, RecordingRefusedError
+from services.messaging.providers.file_body import TEMPORARY, read_file
 from services.messaging.providers.guarded_http import (
     GuardedHttp,
     is_on_this_machine,
@@ -28,12 +29,11 @@ from services.messaging.providers.twilio.hosts import TwilioHosts
 _RECORDING_ID: Final = re.compile(r"RE[0-9a-f]{32}", re.ASCII)
 _CONNECT_SECONDS: Final = 3.0
 _KEEPALIVE_SECONDS: Final = 60.0
-_CHUNK_BYTES: Final = 64 * 1024
 _PAUSES: Final = (0.1, 0.2, 0.4, 0.8, 1.5)
 """Between looks for a file that isn't there yet, in seconds; 3 in all."""
 
 _GONE: Final = frozenset({404, 410})
-_MAY_CHANGE: Final = frozenset({401, 403, 408, 425, 429})
+_MAY_CHANGE: Final = TEMPORARY | {401, 403}
 
 
 class TwilioRecordings:
@@ -152,21 +152,7 @@ class TwilioRecordings:
     async def _content(self, response: aiohttp.ClientResponse) -> bytes | None:
         if response.status in _GONE:
             return None
-        if response.status in _MAY_CHANGE or response.status >= 500:
-            raise UnavailableError(f"the answer was HTTP {response.status}")
-        if response.status != 200:
-            raise MediaUnobtainableError(f"the answer was HTTP {response.status}")
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise MediaUnobtainableError("it comes compressed")
-        too_large = MediaUnobtainableError(f"it is larger than {self._max_bytes} bytes")
-        if (response.content_length or 0) > self._max_bytes:
-            raise too_large
-        content = bytearray()
-        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-            content += chunk
-            if len(content) > self._max_bytes:
-                raise too_large
-        return bytes(content)
+        return await read_file(response, max_bytes=self._max_bytes, may_change=_MAY_CHANGE)
 
 
 def _checked(content: bytes) -> bytes:
