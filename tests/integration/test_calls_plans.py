@@ -1,7 +1,7 @@
 """Lists of calls and the sweeps over turns cost the same however many calls there were."""
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 from sqlalchemy import insert, text
 
@@ -11,9 +11,9 @@ from services.messaging.store.call_models import CallRow, CallTurnRow
 from services.messaging.store.calls import SqlCallStore
 from services.messaging.store.database import Database
 from tests.support.calls import CALLED, CALLER, at
-from tests.support.databases import PostgresServer, migrated
-from tests.support.plans import Question, asked, rows, steps
-from tests.support.sending import now, open_database
+from tests.support.databases import PostgresServer
+from tests.support.plans import Question, grown, rows_read
+from tests.support.sending import now
 
 SMALL, LARGE = 1_000, 10_000
 PAGE = 20
@@ -77,32 +77,12 @@ def questions(database: Database, calls: int) -> Mapping[str, Question]:
     }
 
 
-async def test_sqlite_takes_no_more_steps(tmp_path: Any) -> None:
+async def test_sqlite_takes_no_more_steps(tmp_path: Path) -> None:
     """Ten times the calls cost no question more steps."""
-    costs: list[dict[str, int]] = []
-    for size in (SMALL, LARGE):
-        url = migrated(f"sqlite:///{tmp_path}/{size}.db")
-        async with open_database(url) as database:
-            await fill(database, size)
-            queries = {
-                name: await asked(database, question)
-                for name, question in questions(database, size).items()
-            }
-        costs.append({name: steps(url, one) for name, one in queries.items()})
-    small, large = costs
-    grown = {name: (small[name], large[name]) for name in small if large[name] > 1.3 * small[name]}
-    assert grown == {}
+    assert await grown(tmp_path, fill, questions, small=SMALL, large=LARGE) == {}
 
 
 async def test_postgresql_reads_no_more_rows(postgres: PostgresServer) -> None:
     """No question reads the calls beyond its page."""
-    with postgres.database() as url:
-        migrated(url)
-        async with open_database(url) as database:
-            await fill(database, LARGE)
-            queries = {
-                name: await asked(database, question)
-                for name, question in questions(database, LARGE).items()
-            }
-        costs = {name: rows(url, one) for name, one in queries.items()}
+    costs = await rows_read(postgres, fill, questions, size=LARGE)
     assert {name: cost for name, cost in costs.items() if cost > LARGE // 4} == {}

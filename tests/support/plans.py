@@ -2,14 +2,55 @@
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import psycopg
 from sqlalchemy import event
 
 from services.messaging.store.database import Database
+from tests.support.databases import PostgresServer, migrated
+from tests.support.sending import open_database
 
 Question = Callable[[], Awaitable[object]]
+Fill = Callable[[Database, int], Awaitable[None]]
+Questions = Callable[[Database, int], Mapping[str, Question]]
+
+
+async def grown(
+    folder: Path, fill: Fill, questions: Questions, *, small: int, large: int
+) -> dict[str, tuple[int, int]]:
+    """Questions that take SQLite clearly more steps with more data: the steps with little and
+    with much."""
+    costs: list[dict[str, int]] = []
+    for size in (small, large):
+        url = migrated(f"sqlite:///{folder}/{size}.db")
+        async with open_database(url) as database:
+            queries = await _filled(database, fill, questions, size)
+        costs.append({name: steps(url, one) for name, one in queries.items()})
+    little, much = costs
+    return {name: (little[name], much[name]) for name in little if much[name] > 1.3 * little[name]}
+
+
+async def rows_read(
+    postgres: PostgresServer, fill: Fill, questions: Questions, *, size: int
+) -> dict[str, int]:
+    """How many rows PostgreSQL reads for each question."""
+    with postgres.database() as url:
+        migrated(url)
+        async with open_database(url) as database:
+            queries = await _filled(database, fill, questions, size)
+        return {name: rows(url, one) for name, one in queries.items()}
+
+
+async def _filled(
+    database: Database, fill: Fill, questions: Questions, size: int
+) -> dict[str, list[tuple[str, Any]]]:
+    await fill(database, size)
+    return {
+        name: await asked(database, question)
+        for name, question in questions(database, size).items()
+    }
 
 
 async def asked(database: Database, question: Question) -> list[tuple[str, Any]]:
