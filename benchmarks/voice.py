@@ -44,16 +44,13 @@ def _question(number: int) -> str:
 
 
 def _vendors_ms(first_sentence: str) -> float:
-    """What the vendors take until the first sentence is spoken.
-
-    That it has ended shows only when the word after it comes: "3." may go on as "3.5".
-    """
+    """What the vendors take until the first sentence is spoken."""
     words = len(first_sentence.split())
     return 1000 * (
         _LATENCIES["recording"]
         + _LATENCIES["transcription"]
         + _LATENCIES["answer"]
-        + _LATENCIES["answer_word"] * words
+        + _LATENCIES["answer_word"] * (words - 1)
         + _LATENCIES["google_speech"]
         + _LATENCIES["speech_character"] * len(first_sentence)
     )
