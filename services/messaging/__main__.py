@@ -291,6 +291,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 name="switchboard-messaging",
                 replicas=settings.jetstream_replicas,
                 max_bytes=settings.journal_max_bytes,
+                owner=True,
                 ready=streams_ready,
             ),
             _consume(consumer, streams_ready),

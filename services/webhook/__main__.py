@@ -103,6 +103,7 @@ async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing
             name="switchboard-webhook",
             replicas=settings.jetstream_replicas,
             max_bytes=settings.journal_max_bytes,
+            owner=False,
             ready=streams_ready,
         ),
         spill.forward(journal),

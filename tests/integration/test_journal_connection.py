@@ -17,7 +17,7 @@ async def test_a_stop_is_heard_at_any_moment_of_connecting(nats_server: NatsServ
         for steps in range(40):
             client = Client()
             keeping = asyncio.create_task(
-                keep_connected(client, url, name="test", replicas=1, max_bytes=1 << 20)
+                keep_connected(client, url, name="test", replicas=1, max_bytes=1 << 20, owner=True)
             )
             for _ in range(steps):
                 await asyncio.sleep(0)

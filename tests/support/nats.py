@@ -1,12 +1,14 @@
 """A real NATS server of a test's own."""
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -20,10 +22,26 @@ class NatsServer:
     """`nats-server` with JetStream that fsyncs every write, its data in `folder`.
 
     The port stays the same over restarts, so clients find it again.
+
+    Args:
+        config: A file to use instead of one that only switches JetStream on. It may say other
+            addresses.
+        environ: Variables that the file reads.
+        arguments: More of the command line.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        config: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
         self._folder = folder
+        self._config = config
+        self._environ = environ or {}
+        self._arguments = arguments
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -35,14 +53,14 @@ class NatsServer:
     def start(self) -> None:
         """Start, and wait until it answers."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        config = self._folder / "nats.conf"
-        config.write_text(
-            f'listen: "127.0.0.1:{self.port}"\n'
-            f'jetstream {{ store_dir: "{self._folder / "data"}", sync_interval: always }}\n'
-        )
+        config = self._config or self._plain_config()
+        command = [
+            _binary(), "--config", str(config), "--addr", "127.0.0.1", "--port", str(self.port),
+            *self._arguments,
+        ]  # fmt: skip
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [_binary(), "--config", str(config)], stdout=log, stderr=log
+                command, env={**os.environ, **self._environ}, stdout=log, stderr=log
             )
         deadline = time.monotonic() + 10
         while True:
@@ -80,6 +98,13 @@ class NatsServer:
     def wipe(self) -> None:
         """Forget all data; only while stopped."""
         shutil.rmtree(self._folder / "data", ignore_errors=True)
+
+    def _plain_config(self) -> Path:
+        config = self._folder / "nats.conf"
+        config.write_text(
+            f'jetstream {{ store_dir: "{self._folder / "data"}", sync_interval: always }}\n'
+        )
+        return config
 
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._process is None:

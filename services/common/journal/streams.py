@@ -42,6 +42,8 @@ async def connect(
 
     Args:
         url: One address, or several separated by commas; a token or user goes in the URL.
+        name: Who we are. Answers come to an inbox of this name, so that NATS can be told to let
+            nobody else hear them (`deploy/nats/users.conf`).
         on_closed: Called when the client has given up for good; the process should end.
         client: One to connect that others hold already.
     """
@@ -61,6 +63,7 @@ async def connect(
     await client.connect(
         url.split(","),
         name=name,
+        inbox_prefix=f"_INBOX.{name}",
         # The default gives up after 60 attempts, and notices a dead link after minutes.
         max_reconnect_attempts=-1,
         ping_interval=5,
@@ -81,18 +84,29 @@ async def keep_connected(
     name: str,
     replicas: int,
     max_bytes: int,
+    owner: bool,
     ready: asyncio.Event | None = None,
 ) -> None:
     """Connect `client`, however long NATS stays away, and see to the streams at each connection.
 
     Args:
+        owner: Whether streams that are there are brought to this configuration. Whoever only
+            adds to them creates those that are missing, and needs no leave to change any.
         ready: Set once the streams are there for the first time.
 
     Raises:
         ConnectionError: The client has given up for good.
     """
     keeping = asyncio.create_task(
-        _keep_connected(client, url, name=name, replicas=replicas, max_bytes=max_bytes, ready=ready)
+        _keep_connected(
+            client,
+            url,
+            name=name,
+            replicas=replicas,
+            max_bytes=max_bytes,
+            owner=owner,
+            ready=ready,
+        )
     )
     try:
         await asyncio.wait([keeping])
@@ -111,6 +125,7 @@ async def _keep_connected(
     name: str,
     replicas: int,
     max_bytes: int,
+    owner: bool,
     ready: asyncio.Event | None,
 ) -> None:
     closed = asyncio.Event()
@@ -124,7 +139,9 @@ async def _keep_connected(
         connection = client.stats["reconnects"]
         if client.is_connected and connection != checked:
             try:
-                await ensure_streams(client.jetstream(), replicas=replicas, max_bytes=max_bytes)
+                await ensure_streams(
+                    client.jetstream(), replicas=replicas, max_bytes=max_bytes, owner=owner
+                )
                 checked = connection
                 if ready is not None:
                     ready.set()
@@ -135,11 +152,14 @@ async def _keep_connected(
     raise ConnectionError("the NATS client has given up")
 
 
-async def ensure_streams(js: JetStreamContext, *, replicas: int, max_bytes: int) -> None:
+async def ensure_streams(
+    js: JetStreamContext, *, replicas: int, max_bytes: int, owner: bool = True
+) -> None:
     """Create the streams, or bring existing ones to this configuration.
 
     Args:
         max_bytes: Size at which the journal refuses more; it never forgets to make room.
+        owner: Otherwise existing ones are left as they are.
     """
     ingest = _journal_config(INGEST_STREAM, INGEST_SUBJECTS, replicas, max_bytes)
     dead = StreamConfig(
@@ -150,7 +170,7 @@ async def ensure_streams(js: JetStreamContext, *, replicas: int, max_bytes: int)
         num_replicas=replicas,
     )
     for config in (ingest, dead):
-        await _ensure(js, config)
+        await _ensure(js, config, update=owner)
 
 
 async def ensure_acts_stream(js: JetStreamContext, *, replicas: int, max_bytes: int) -> None:
@@ -158,7 +178,7 @@ async def ensure_acts_stream(js: JetStreamContext, *, replicas: int, max_bytes: 
 
     A stream of its own, so that it can never take the room of webhooks.
     """
-    await _ensure(js, _journal_config(ACTS_STREAM, ACTS_SUBJECTS, replicas, max_bytes))
+    await _ensure(js, _journal_config(ACTS_STREAM, ACTS_SUBJECTS, replicas, max_bytes), update=True)
 
 
 def _journal_config(name: str, subjects: str, replicas: int, max_bytes: int) -> StreamConfig:
@@ -175,13 +195,14 @@ def _journal_config(name: str, subjects: str, replicas: int, max_bytes: int) -> 
     )
 
 
-async def _ensure(js: JetStreamContext, config: StreamConfig) -> None:
+async def _ensure(js: JetStreamContext, config: StreamConfig, *, update: bool) -> None:
     try:
         await js.stream_info(str(config.name))
     except NotFoundError:
         await js.add_stream(config)
     else:
-        await js.update_stream(config)
+        if update:
+            await js.update_stream(config)
 
 
 async def ensure_ingest_consumer(
