@@ -62,6 +62,11 @@ locks: .venv/dev.stamp ## resolve requirements/*.lock anew from pyproject.toml
 	$(COMPILE) requirements/uv.in -o requirements/uv.lock
 	$(COMPILE) --all-extras --group build --group dev pyproject.toml -o requirements/dev.lock
 	$(COMPILE) --all-extras --group build -c requirements/dev.lock pyproject.toml -o requirements/run.lock
+	$(COMPILE) --group build -c requirements/dev.lock -o requirements/build.lock
+	$(COMPILE) --extra webhook --extra tracing -c requirements/dev.lock pyproject.toml -o requirements/webhook.lock
+	$(COMPILE) --extra messaging --extra tracing --extra cli -c requirements/dev.lock pyproject.toml -o requirements/messaging.lock
+	$(COMPILE) --extra health --extra tracing -c requirements/dev.lock pyproject.toml -o requirements/health.lock
+	$(COMPILE) --extra sandbox --extra cli -c requirements/dev.lock pyproject.toml -o requirements/sandbox.lock
 
 clean: ## remove the environment and caches, keep the data
 	rm -rf .venv tools/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

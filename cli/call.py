@@ -14,7 +14,8 @@ from switchboard.voice.v1.voice_service_pb2 import GetCallRequest
 from switchboard.voice.v1.voice_service_pb2_grpc import VoiceServiceStub
 
 from cli.data_folder import Addresses, DataFolder, NotRunningError
-from cli.environment import RunSettings, load_environment
+from cli.environment import load_environment
+from cli.run_settings import RunSettings
 from services.common.grpc_client import open_channel
 from services.common.settings import ConfigurationError
 

@@ -1,6 +1,6 @@
 """Every settings class of the system, by the part that reads it."""
 
-from cli.environment import RunSettings
+from cli.run_settings import RunSettings
 from services.common.settings import Settings
 from services.health.settings import HealthSettings
 from services.messaging.settings import MessagingSettings

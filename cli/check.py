@@ -38,7 +38,7 @@ def inspect_variables(
         problems = _problems(settings, environ)
         for field in settings.model_fields:
             name = field.upper()
-            state = "set" if environ.get(name) else "default"
+            state = "set" if environ.get(name) or environ.get(f"{name}_FILE") else "default"
             variable = variables.setdefault(
                 name, Variable(name, field_group(settings, field), state, [])
             )
@@ -93,7 +93,7 @@ def check(env_file: Path | None) -> int:
     source = f"{environment.file} and the environment" if environment.file else "the environment"
     print(f"Configuration from {source}:")
     print(format_variables(variables))
-    known = {variable.name for variable in variables}
+    known = {name for variable in variables for name in (variable.name, f"{variable.name}_FILE")}
     if unread := [name for name in environment.names if name not in known]:
         print(f"\nIn {environment.file}, but no part reads it: {', '.join(unread)}")
     wrong = [variable.name for variable in variables if variable.problem]

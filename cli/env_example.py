@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 
 from cli.catalogue import EVERYTHING, group_rank
-from services.common.settings import field_group
+from services.common.settings import field_group, is_secret
 
 _HEAD = """\
 # Every variable of Switchboard. Copy this file to .env and fill in what is required;
@@ -24,6 +24,7 @@ class _Entry:
     read_by: list[str] = field(default_factory=list)
     required_by: list[str] = field(default_factory=list)
     required_where: str = ""
+    secret: bool = False
 
 
 def env_example() -> str:
@@ -40,6 +41,7 @@ def env_example() -> str:
                 _Entry(name.upper(), field_group(settings, name), info.description or "", shown),
             )
             entry.read_by.append(part)
+            entry.secret = entry.secret or is_secret(settings, name)
             if info.is_required():
                 entry.required_by.append(part)
             if isinstance(info.json_schema_extra, dict):
@@ -58,6 +60,8 @@ def _section(group: str, entries: list[_Entry]) -> str:
         if entry.group != group:
             continue
         lines.append(f"# {entry.purpose[0].upper()}{entry.purpose[1:]}.")
+        if entry.secret:
+            lines.append(f"# Or {entry.name}_FILE, a file that holds it.")
         if entry.required_by:
             lines.append(f"# Required by {', '.join(entry.required_by)}. Example: {entry.shown}")
             lines += [f"{entry.name}=", ""]

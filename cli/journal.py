@@ -1,7 +1,6 @@
 """Finding and reaching the journal from the command line."""
 
 import contextlib
-import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +12,9 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from cli.data_folder import Addresses, DataFolder, NotRunningError
-from cli.environment import Environment, RunSettings, load_environment
+from cli.environment import Environment, load_environment
+from cli.run_settings import RunSettings
+from services.common.environment import process_environment
 from services.common.settings import split_list
 
 _CONNECT_SECONDS = 5
@@ -41,7 +42,8 @@ class Installation:
     def __init__(self, env_file: Path | None) -> None:
         self.environment: Environment = load_environment(env_file, sandbox_allowed=True)
         self.running: Addresses | None = None
-        if not os.environ.get("NATS_URL"):
+        told = process_environment()
+        if not (told.get("NATS_URL") or told.get("NATS_URL_FILE")):
             settings = RunSettings.load(self.environment.variables)
             try:
                 self.running = DataFolder(settings.switchboard_data_dir).addresses()

@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from cli.data_folder import DataFolder, FolderInUseError
-from cli.environment import Environment, RunSettings, load_environment
+from cli.environment import Environment, load_environment
+from cli.run_settings import RunSettings
 from cli.stack import Stack
 from cli.supervisor import PartFailedError, Supervisor
 from services.common.lifecycle import EXIT_CONFIGURATION

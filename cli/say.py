@@ -14,7 +14,8 @@ from switchboard.messaging.v1.messaging_service_pb2_grpc import MessagingService
 
 from cli.contacts import ContactError, write_by_twilio, write_by_whatsapp
 from cli.data_folder import Addresses, DataFolder, NotRunningError
-from cli.environment import RunSettings, load_environment
+from cli.environment import load_environment
+from cli.run_settings import RunSettings
 from services.common.grpc_client import open_channel
 from services.common.settings import ConfigurationError
 

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from cli.data_folder import Addresses, DataFolder, write_private
-from cli.environment import Environment, RunSettings
+from cli.environment import Environment
 from cli.probes import grpc_serves, http_answers, jetstream_answers
+from cli.run_settings import RunSettings
 from cli.supervisor import Part
 from cli.whatsapp import WhatsAppParts, folders, missing_program, uses_baileys
 from services.common.settings import split_list

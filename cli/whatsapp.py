@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 
-from cli.environment import RunSettings
 from cli.probes import http_answers
+from cli.run_settings import RunSettings
 from cli.supervisor import Part
 from services.messaging.providers.baileys.parsing import BadDocumentError
 from services.messaging.providers.baileys.state import SessionState, State, parse_state

@@ -1,7 +1,6 @@
 """Starting and stopping a service's process."""
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -10,6 +9,7 @@ from typing import TypeVar
 import structlog
 import uvloop
 
+from services.common.environment import process_environment
 from services.common.logging import configure_logging
 from services.common.settings import CommonSettings, ConfigurationError
 
@@ -59,7 +59,7 @@ def run_once(name: str, settings_class: type[SettingsT], main: Callable[[Setting
 
 def _load(name: str, settings_class: type[SettingsT]) -> SettingsT:
     try:
-        settings = settings_class.load(os.environ)
+        settings = settings_class.load(process_environment())
     except ConfigurationError as error:
         sys.stderr.write(f"{name} can't start. These variables need attention:\n{error}\n")
         sys.exit(EXIT_CONFIGURATION)

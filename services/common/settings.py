@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -45,6 +46,8 @@ def format_report(problems: Iterable[Problem]) -> str:
 class Settings(BaseModel):
     """Base of every service's settings. A field `public_host` is the variable `PUBLIC_HOST`.
 
+    A secret may also stand in a file, which `NAME_FILE` names; `NAME` itself goes before it.
+
     Each field carries a description and an example, which make up the report; `group` in
     `json_schema_extra` says what it belongs to ("core" when it says nothing).
     """
@@ -56,15 +59,22 @@ class Settings(BaseModel):
         """Read the settings.
 
         Args:
-            environ: The environment, usually `os.environ`. An empty value counts as unset.
+            environ: The environment, usually `os.environ`. An empty value or file counts as unset.
 
         Raises:
             ConfigurationError: A variable is missing or malformed; it names all of them.
         """
-        values = {
-            name: environ[name.upper()] for name in cls.model_fields if environ.get(name.upper())
-        }
+        values: dict[str, str] = {}
         found: dict[str, str] = {}
+        for name in cls.model_fields:
+            value = environ.get(name.upper())
+            if not value and is_secret(cls, name):
+                try:
+                    value = read_secret_file(name.upper(), environ)
+                except ValueError as error:
+                    found[name] = str(error)
+            if value:
+                values[name] = value
         settings: Self | None = None
         try:
             settings = cls.model_validate(values)
@@ -105,6 +115,32 @@ def field_group(settings: type[Settings], name: str) -> str:
     """What a field belongs to: "core", or a provider's name."""
     extra = settings.model_fields[name].json_schema_extra
     return str(extra.get("group", "core")) if isinstance(extra, dict) else "core"
+
+
+def is_secret(settings: type[Settings], name: str) -> bool:
+    """Whether a field is a secret, and so may stand in a file."""
+    return _mentions_secret(settings.model_fields[name].annotation)
+
+
+def _mentions_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(map(_mentions_secret, get_args(annotation)))
+
+
+def read_secret_file(variable: str, environ: Mapping[str, str]) -> str | None:
+    """What stands in the file that `VARIABLE_FILE` names, without white space around it.
+
+    Raises:
+        ValueError: The file can't be read, or isn't text.
+    """
+    path = environ.get(f"{variable}_FILE")
+    if not path:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ValueError(f"{variable}_FILE names {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{variable}_FILE names {path}, which is not UTF-8 text") from error
 
 
 _ORIGIN = re.compile(

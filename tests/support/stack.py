@@ -16,7 +16,8 @@ import httpx
 
 from cli.catalogue import EVERYTHING
 from cli.data_folder import DataFolder
-from cli.environment import RunSettings, load_environment
+from cli.environment import load_environment
+from cli.run_settings import RunSettings
 from cli.stack import Stack
 from cli.supervisor import Part
 from tests.support.nats import free_port
