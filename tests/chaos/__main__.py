@@ -1,0 +1,108 @@
+"""`python -m tests.chaos`: break things on this machine, and check that nothing was lost."""
+
+import argparse
+import asyncio
+import contextlib
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.report import memory, table, write_json
+from tests.chaos.runner import Round, rounds
+from tests.chaos.stack import DatabaseKind
+
+
+def main() -> int:
+    """Run the rounds that were asked for; 1 when a promise was broken."""
+    options = _options()
+    console = Console()
+    console.print(f"Seed {options.seed}: the same choices again with --seed {options.seed}")
+    done: list[Round] = []
+    # What was found is shown also when somebody has seen enough.
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_run(options, console, done))
+    if not done:
+        return 1
+    console.print(table(done))
+    for name, (first, most, last) in memory(done).items():
+        console.print(f"{name}: {first} MiB after the first round, {most} at most, {last} at last")
+    if options.json:
+        write_json(options.json, done, seed=options.seed)
+    broken = [one for one in done if one.broken]
+    for one in broken:
+        for what in one.broken:
+            console.print(f"{one.fault} {one.database} {one.number}: {what}", markup=False)
+    console.print(f"{len(done)} rounds, {len(broken)} with a broken promise")
+    return 1 if broken else 0
+
+
+async def _run(options: argparse.Namespace, console: Console, done: list[Round]) -> None:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+    )  # fmt: skip
+    for database in options.databases:
+        wanted = [f for f in options.faults if f.database in (None, database)]
+        with tempfile.TemporaryDirectory(prefix="chaos") as folder:
+            with Progress(*columns, console=console) as progress:
+                bar = progress.add_task(f"Starting, {database}", total=len(wanted) * options.rounds)
+                async with rounds(
+                    Path(folder),
+                    database=database,
+                    seed=options.seed,
+                    size="short" if options.short else "long",
+                    rate=options.rate,
+                ) as runner:
+                    for number in range(1, options.rounds + 1):
+                        for fault in wanted:
+                            progress.update(bar, description=f"{database} {fault.name} {number}")
+                            one = await runner.run(fault, number)
+                            done.append(one)
+                            progress.advance(bar)
+                            for what in one.broken:
+                                progress.console.print(
+                                    f"{fault.name} {number}: {what}", markup=False, style="red"
+                                )
+            if options.keep:
+                kept = options.keep / f"{database}-{int(time.time())}"
+                shutil.copytree(Path(folder) / "data" / "logs", kept)
+                console.print(f"Logs: {kept}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--faults", type=_faults, default=list(FAULTS.values()),
+                        help=f"which, separated by commas; of {', '.join(FAULTS)}")  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=1, help="how often each")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    parser.add_argument("--databases", type=_databases, default=list(get_args(DatabaseKind)))
+    parser.add_argument("--rate", type=float, default=20, help="requests a second")
+    parser.add_argument("--short", action="store_true", help="faults that last seconds")
+    parser.add_argument("--json", type=Path, help="write everything to this file")
+    parser.add_argument("--keep", type=Path, help="keep the logs in this folder")
+    return parser.parse_args()
+
+
+def _faults(value: str) -> Sequence[Fault]:
+    unknown = [name for name in value.split(",") if name not in FAULTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"there is no fault {', '.join(unknown)}")
+    return [FAULTS[name] for name in value.split(",")]
+
+
+def _databases(value: str) -> Sequence[str]:
+    if not set(value.split(",")) <= set(get_args(DatabaseKind)):
+        raise argparse.ArgumentTypeError(f"must be of {', '.join(get_args(DatabaseKind))}")
+    return value.split(",")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

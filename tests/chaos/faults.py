@@ -1,0 +1,316 @@
+"""The catalogue of faults: each brings one about, and returns once it is over."""
+
+import asyncio
+import os
+import random
+import resource
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import aiohttp
+from sqlalchemy import create_engine, text
+
+from services.messaging.store.database import database_url
+from tests.chaos.proxy import SOUND, Network
+from tests.chaos.stack import ChaosStack, DatabaseKind
+
+Size = Literal["short", "long"]
+
+
+@dataclass(frozen=True)
+class World:
+    """What a fault may touch.
+
+    Attributes:
+        chance: The only source of choices, so that a seed brings them back.
+    """
+
+    stack: ChaosStack
+    chance: random.Random
+    size: Size
+
+    async def hold(self, short: float, long: float) -> None:
+        """Let it last: in the short form so long, in the long form so long."""
+        await asyncio.sleep(short if self.size == "short" else long)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong.
+
+    Attributes:
+        says: What it is, for the table.
+        database: Where it can only be brought about.
+        spares_requests: It is an ordinary event of operation: no request may fail.
+    """
+
+    name: str
+    says: str
+    strike: Callable[[World], Awaitable[None]]
+    database: DatabaseKind | None = None
+    spares_requests: bool = False
+
+
+async def _calm(world: World) -> None:
+    await world.hold(3, 8)
+
+
+def _killed(service: Callable[[ChaosStack], Sequence[str]]) -> Callable[[World], Awaitable[None]]:
+    async def strike(world: World) -> None:
+        name = world.chance.choice(service(world.stack))
+        world.stack.kill(name)
+        await asyncio.sleep(world.chance.uniform(0, 2))
+        world.stack.start(name)
+
+    return strike
+
+
+async def _all_killed(world: World) -> None:
+    names = [*world.stack.edges, *world.stack.messagings, "NATS"]
+    world.chance.shuffle(names)
+    for name in names:
+        world.stack.kill(name)
+        await asyncio.sleep(world.chance.uniform(0, 0.3))
+    world.chance.shuffle(names)
+    for name in names:
+        world.stack.start(name)
+
+
+async def _frozen_nats(world: World) -> None:
+    process = world.stack.process("NATS")
+    process.send_signal(signal.SIGSTOP)
+    try:
+        await world.hold(6, 30)
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+async def _nats_away(world: World) -> None:
+    world.stack.kill("NATS")
+    await world.hold(5, float(os.environ.get("CHAOS_AWAY_SECONDS", "60")))
+    world.stack.start("NATS")
+
+
+def _terminated(
+    service: Callable[[ChaosStack], Sequence[str]],
+) -> Callable[[World], Awaitable[None]]:
+    async def strike(world: World) -> None:
+        """As a rolling update does: the next only when the one before is back."""
+        for name in service(world.stack):
+            world.stack.process(name).send_signal(signal.SIGTERM)
+            code = await world.stack.ended(name)
+            if code != 0:
+                raise RuntimeError(f"{name} ended with {code} after SIGTERM")
+            await asyncio.sleep(world.chance.uniform(0, 1))
+            world.stack.start(name)
+            await world.stack.ready(name)
+
+    return strike
+
+
+async def _postgres_killed(world: World) -> None:
+    assert world.stack.postgres is not None
+    await world.stack.postgres.kill()
+    await asyncio.sleep(world.chance.uniform(0, 2))
+    await world.stack.postgres.start()
+
+
+async def _postgres_restarted(world: World) -> None:
+    assert world.stack.postgres is not None
+    await world.stack.postgres.stop()
+    await world.hold(1, world.chance.uniform(0, 8))
+    await world.stack.postgres.start()
+
+
+async def _connections_killed(world: World) -> None:
+    """Some of them, again and again."""
+    engine = create_engine(database_url(world.stack.database_url, asynchronous=False))
+    query = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND random() < 0.5"
+    )
+
+    def kill() -> None:
+        with engine.connect() as connection:
+            connection.execute(query)
+
+    try:
+        for _ in range(world.chance.randint(2, 6)):
+            await asyncio.to_thread(kill)
+            await asyncio.sleep(world.chance.uniform(0, 1))
+    finally:
+        engine.dispose()
+
+
+async def _lock_held(world: World) -> None:
+    """Somebody writes for a long time and doesn't end the transaction."""
+    engine = create_engine(database_url(world.stack.database_url, asynchronous=False))
+    table = world.chance.choice(["messages", "conversations", "contacts", "outbox"])
+    postgres = world.stack.postgres is not None
+
+    def lock() -> Any:
+        connection = engine.connect()
+        if postgres:
+            connection.execute(text(f"LOCK TABLE {table} IN EXCLUSIVE MODE"))
+        else:
+            connection.exec_driver_sql("PRAGMA busy_timeout=30000")
+            connection.exec_driver_sql("COMMIT") if connection.connection.in_transaction else None
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return connection
+
+    connection = await asyncio.to_thread(lock)
+    try:
+        await world.hold(6, 60)
+    finally:
+        await asyncio.to_thread(connection.close)
+        engine.dispose()
+
+
+def _network(
+    *ways: str, short: float = 5, long: float = 15, **how: Any
+) -> Callable[[World], Awaitable[None]]:
+    async def strike(world: World) -> None:
+        there = [way for way in ways if way in world.stack.ways]
+        proxy = world.stack.ways[world.chance.choice(there)]
+        await proxy.become(Network(**how))
+        try:
+            await world.hold(short, long)
+        finally:
+            await proxy.become(SOUND)
+            if how.get("silent") or how.get("shred"):
+                await proxy.drop()
+
+    return strike
+
+
+def _full_disk(whose: Callable[[World], Sequence[int]]) -> Callable[[World], Awaitable[None]]:
+    """No file may grow, nor be written at all: what a full disk does, for some processes."""
+
+    async def strike(world: World) -> None:
+        before = {}
+        for process in whose(world):
+            before[process] = resource.prlimit(process, resource.RLIMIT_FSIZE)
+            resource.prlimit(process, resource.RLIMIT_FSIZE, (0, before[process][1]))
+        try:
+            await world.hold(4, 15)
+        finally:
+            for process in set(whose(world)) | set(before):
+                try:
+                    hard = resource.prlimit(process, resource.RLIMIT_FSIZE)[1]
+                    resource.prlimit(process, resource.RLIMIT_FSIZE, (hard, hard))
+                except ProcessLookupError:
+                    continue
+
+    return strike
+
+
+def _messagings(world: World) -> list[int]:
+    return [world.stack.process(name).pid for name in world.stack.messagings]
+
+
+def _edges(world: World) -> list[int]:
+    return [world.stack.process(name).pid for name in world.stack.edges]
+
+
+def _postgres_processes(world: World) -> list[int]:
+    assert world.stack.postgres is not None
+    return world.stack.postgres.processes()
+
+
+async def _spill_full(world: World) -> None:
+    """NATS is away, and the spill can't be written either: nothing may be acknowledged."""
+    world.stack.kill("NATS")
+    try:
+        await _full_disk(_edges)(world)
+    finally:
+        world.stack.start("NATS")
+
+
+def _twilio(**faults: Any) -> Callable[[World], Awaitable[None]]:
+    async def strike(world: World) -> None:
+        url = f"{world.stack.sandbox}/sandbox/faults"
+        async with aiohttp.ClientSession() as client:
+            async with client.put(url, json=faults) as answer:
+                answer.raise_for_status()
+            await world.hold(4, 10)
+            async with client.delete(url) as answer:
+                answer.raise_for_status()
+
+    return strike
+
+
+_WAYS = ("twilio-webhook", "webhook-nats", "messaging-nats", "webhook-messaging",
+         "messaging-twilio", "messaging-database")  # fmt: skip
+
+FAULTS = {
+    fault.name: fault
+    for fault in (
+        Fault("none", "nothing goes wrong", _calm, spares_requests=True),
+        Fault("kill-webhook", "kill -9 of an edge", _killed(lambda stack: stack.edges)),
+        Fault("kill-messaging", "kill -9 of a messaging", _killed(lambda stack: stack.messagings)),
+        Fault("kill-nats", "kill -9 of NATS", _killed(lambda stack: ["NATS"])),
+        Fault("kill-all", "kill -9 of all of them", _all_killed),
+        Fault(
+            "kill-database", "kill -9 of PostgreSQL", _postgres_killed, database="postgresql"
+        ),
+        Fault("freeze-nats", "SIGSTOP of NATS, 30 s", _frozen_nats),
+        Fault("nats-away", "NATS away for a minute or more", _nats_away),
+        Fault(
+            "restart-database",
+            "PostgreSQL stopped and started",
+            _postgres_restarted,
+            database="postgresql",
+        ),
+        Fault(
+            "kill-connections",
+            "database connections killed",
+            _connections_killed,
+            database="postgresql",
+        ),
+        Fault("hold-lock", "a lock held for 60 s", _lock_held),
+        Fault(
+            "term-webhook",
+            "SIGTERM of one edge after the other",
+            _terminated(lambda stack: stack.edges),
+            spares_requests=True,
+        ),
+        Fault(
+            "term-messaging",
+            "SIGTERM of one messaging after the other",
+            _terminated(lambda stack: stack.messagings),
+            spares_requests=True,
+        ),
+        Fault("net-slow", "a network slow by up to 0.3 s a piece",
+              _network(*_WAYS, delay_seconds=0.3)),
+        Fault("net-cut", "a network whose connections end", _network(*_WAYS, ends_after=20_000)),
+        Fault("net-reset", "a network whose connections are reset",
+              _network(*_WAYS, ends_after=20_000, reset=True)),
+        Fault("net-bytes", "a network byte by byte", _network(*_WAYS, shred=True)),
+        Fault("net-silent", "a network that swallows all", _network(*_WAYS, silent=True)),
+        Fault("net-gone", "a network without connections", _network(*_WAYS, refuses=True)),
+        Fault("full-spill", "NATS away, and no disk for the spill", _spill_full),
+        Fault(
+            "full-database",
+            "no disk for PostgreSQL",
+            _full_disk(_postgres_processes),
+            database="postgresql",
+        ),
+        Fault("full-sqlite", "no disk for SQLite", _full_disk(_messagings), database="sqlite"),
+        Fault("twilio-hangs", "Twilio accepts and says nothing", _twilio(hang={"accept": True})),
+        Fault("twilio-silent", "Twilio neither accepts nor answers", _twilio(hang={})),
+        Fault("twilio-resets", "Twilio accepts and resets", _twilio(reset_after_accept={})),
+        Fault("twilio-500", "Twilio accepts and says 500", _twilio(error_500_after_accept={})),
+        Fault("twilio-429", "Twilio says 429", _twilio(rate_limited={"retry_after": 1})),
+        Fault("twilio-early", "reports before the answer, twice",
+              _twilio(early_callbacks={"statuses": ["sent", "delivered"]},
+                      duplicate_callbacks={"copies": 2})),
+        Fault("twilio-permuted", "reports twice and in another order",
+              _twilio(reordered_callbacks={"order": ["read", "sent", "delivered"]},
+                      duplicate_callbacks={"copies": 2})),
+        Fault("twilio-fails", "messages that fail at Twilio",
+              _twilio(failed_messages={"status": "undelivered", "error_code": 63016},
+                      reordered_callbacks={})),
+    )
+}  # fmt: skip
