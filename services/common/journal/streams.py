@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import TypedDict
+from urllib.parse import urlsplit
 
 import nats.errors
 import structlog
@@ -64,6 +66,7 @@ async def connect(
         url.split(","),
         name=name,
         inbox_prefix=f"_INBOX.{name}",
+        **_credentials(url),
         # The default gives up after 60 attempts, and notices a dead link after minutes.
         max_reconnect_attempts=-1,
         ping_interval=5,
@@ -75,6 +78,24 @@ async def connect(
         closed_cb=on_closed,
     )
     return client
+
+
+class _Credentials(TypedDict, total=False):
+    user: str
+    password: str
+    token: str
+
+
+def _credentials(url: str) -> _Credentials:
+    """The user and password, or the token, that stand in every address alike.
+
+    A cluster tells the client of further addresses, in which nothing stands.
+    """
+    found = {(part.username, part.password) for part in map(urlsplit, url.split(","))}
+    user, password = found.pop()
+    if found or user is None:
+        return {}
+    return {"token": user} if password is None else {"user": user, "password": password}
 
 
 async def keep_connected(
@@ -203,6 +224,11 @@ async def _ensure(js: JetStreamContext, config: StreamConfig, *, update: bool) -
     else:
         if update:
             await js.update_stream(config)
+
+
+def stream_of(subject: str) -> str:
+    """The stream that a subject of the journal belongs to."""
+    return ACTS_STREAM if subject.startswith("acts.") else INGEST_STREAM
 
 
 async def ensure_ingest_consumer(

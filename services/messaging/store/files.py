@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 BUCKET: Final = "MEDIA"
+_STREAM: Final = f"OBJ_{BUCKET}"
 UNKNOWN_TYPE: Final = "application/octet-stream"
 
 # What WhatsApp knows (Meta, Cloud API, "Supported media types") and no browser runs.
@@ -129,10 +130,14 @@ class ObjectMediaStore:
         if self._bucket is None:
             js = self._client.jetstream()
             try:
-                self._bucket = await js.object_store(BUCKET)
+                bucket = await js.object_store(BUCKET)
             except BucketNotFoundError:
                 config = ObjectStoreConfig(replicas=self._replicas)
-                self._bucket = await js.create_object_store(BUCKET, config=config)
+                bucket = await js.create_object_store(BUCKET, config=config)
+            found = (await js.stream_info(_STREAM)).config
+            if found.num_replicas != self._replicas:
+                await js.update_stream(found.evolve(num_replicas=self._replicas))
+            self._bucket = bucket
         return self._bucket
 
     async def _run(self, work: Coroutine[Any, Any, T]) -> T:
