@@ -6,19 +6,18 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from services.common.tracing import TRACEPARENT, NoTracing, Tracing
+from services.common.tracing import TRACEPARENT, current
 
 
 class _UnaryDefaults(grpc.aio.UnaryUnaryClientInterceptor):
-    """Adds the token, and a deadline where the caller gave none.
+    """Adds the token, the request's context, and a deadline where the caller gave none.
 
     A call without a deadline may hang for ever.
     """
 
-    def __init__(self, token: str, default_seconds: float, tracing: Tracing) -> None:
+    def __init__(self, token: str, default_seconds: float) -> None:
         self._token = token
         self._default_seconds = default_seconds
-        self._tracing = tracing
 
     async def intercept_unary_unary(
         self,
@@ -27,16 +26,15 @@ class _UnaryDefaults(grpc.aio.UnaryUnaryClientInterceptor):
         request: Any,
     ) -> Any:
         timeout = client_call_details.timeout or self._default_seconds
-        details = _with_token(client_call_details, self._token, timeout, self._tracing)
+        details = _with_token(client_call_details, self._token, timeout)
         return await continuation(details, request)
 
 
 class _StreamDefaults(grpc.aio.UnaryStreamClientInterceptor):
-    """Adds the token. A stream may last, so its deadline is the caller's matter."""
+    """Adds token and context. A stream may last, so its deadline is the caller's matter."""
 
-    def __init__(self, token: str, tracing: Tracing) -> None:
+    def __init__(self, token: str) -> None:
         self._token = token
-        self._tracing = tracing
 
     async def intercept_unary_stream(
         self,
@@ -45,16 +43,16 @@ class _StreamDefaults(grpc.aio.UnaryStreamClientInterceptor):
         request: Any,
     ) -> Any:
         timeout = client_call_details.timeout
-        details = _with_token(client_call_details, self._token, timeout, self._tracing)
+        details = _with_token(client_call_details, self._token, timeout)
         return await continuation(details, request)
 
 
 def _with_token(
-    details: grpc.aio.ClientCallDetails, token: str, timeout: float | None, tracing: Tracing
+    details: grpc.aio.ClientCallDetails, token: str, timeout: float | None
 ) -> grpc.aio.ClientCallDetails:
     metadata = grpc.aio.Metadata(*(details.metadata or ()))
     metadata.add("authorization", f"Bearer {token}")
-    if traceparent := tracing.current():
+    if traceparent := current():
         metadata.add(TRACEPARENT, traceparent)
     return grpc.aio.ClientCallDetails(
         method=details.method,
@@ -65,16 +63,13 @@ def _with_token(
     )
 
 
-def open_channel(
-    address: str, token: str, default_seconds: float = 10.0, tracing: Tracing | None = None
-) -> grpc.aio.Channel:
+def open_channel(address: str, token: str, default_seconds: float = 10.0) -> grpc.aio.Channel:
     """A channel to `host:port` of one of our services."""
-    tracing = tracing or NoTracing()
     return grpc.aio.insecure_channel(
         address,
         interceptors=[
-            _UnaryDefaults(token, default_seconds, tracing),
-            _StreamDefaults(token, tracing),
+            _UnaryDefaults(token, default_seconds),
+            _StreamDefaults(token),
         ],
         options=[
             # Our services are reached directly, whatever proxy leads outside.

@@ -22,7 +22,7 @@ from services.common.errors import (
     SwitchboardError,
     UnauthenticatedError,
 )
-from services.common.tracing import TRACEPARENT, NoTracing, Tracing
+from services.common.tracing import TRACEPARENT, NoTracing, Tracing, enter, sent_traceparent
 
 log = structlog.get_logger(__name__)
 
@@ -113,26 +113,27 @@ class _Guard(grpc.aio.ServerInterceptor):
         return any(matches)
 
     def _guarded(self, method: str, allowed: bool, call: Handler) -> Handler:
+        span = method.rpartition("/")[2]
+
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             began, code = time.perf_counter(), _OK
-            try:
-                with self._tracing.span(
-                    method.rpartition("/")[2], kind="server", parent=_traceparent(context)
-                ):
+            with self._tracing.span(span, kind="server", parent=_traceparent(context)):
+                try:
                     return await self._answer(allowed, call(request, context))
-            except asyncio.CancelledError:
-                code = grpc.StatusCode.CANCELLED.name
-                raise
-            except TimeoutError:
-                code = grpc.StatusCode.DEADLINE_EXCEEDED.name
-                await context.abort(
-                    grpc.StatusCode.DEADLINE_EXCEEDED, f"not done within {self._max_seconds:g} s"
-                )
-            except Exception as error:  # noqa: BLE001 - It is turned into a status, and logged.
-                code = _code_of(error)
-                await _fail(context, error, method)
-            finally:
-                self._calls.ended(method, code, time.perf_counter() - began)
+                except asyncio.CancelledError:
+                    code = grpc.StatusCode.CANCELLED.name
+                    raise
+                except TimeoutError:
+                    code = grpc.StatusCode.DEADLINE_EXCEEDED.name
+                    await context.abort(
+                        grpc.StatusCode.DEADLINE_EXCEEDED,
+                        f"not done within {self._max_seconds:g} s",
+                    )
+                except Exception as error:  # noqa: BLE001 - It is turned into a status, and logged.
+                    code = _code_of(error)
+                    await _fail(context, error, method)
+                finally:
+                    self._calls.ended(method, code, time.perf_counter() - began)
 
         return guarded
 
@@ -145,6 +146,8 @@ class _Guard(grpc.aio.ServerInterceptor):
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - A coroutine runs in a task.
             code = _OK
+            # No span, which would last as long.
+            enter(_traceparent(context))
             try:
                 self._admit(allowed, len(self._streams))
                 self._streams.add(task)
@@ -199,7 +202,7 @@ class _Guard(grpc.aio.ServerInterceptor):
 
 def _traceparent(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     found = dict(context.invocation_metadata() or ()).get(TRACEPARENT, "")
-    return found if isinstance(found, str) else ""
+    return sent_traceparent(found if isinstance(found, str) else "")
 
 
 def _code_of(error: Exception) -> str:

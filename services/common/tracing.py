@@ -1,18 +1,90 @@
-"""Following one event through all services. Off unless a collector is configured.
+"""Following one request through all services: in logs always, as spans with a collector.
 
-Contexts travel as W3C `traceparent` texts: in NATS' headers, in gRPC's metadata, and within a
-process by a key. https://www.w3.org/TR/trace-context/
+What leads from one place to the next is a W3C `traceparent`: within a task it is a variable,
+between processes it stands in NATS' headers and gRPC's metadata, and whoever goes on later finds
+it in a column of the row that says what is to be done. Its trace id is the logs' `request_id`.
+https://www.w3.org/TR/trace-context/
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
-from typing import Literal, Protocol
+import contextvars
+import random
+import re
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Final, Literal, Protocol
 
 from services.common.settings import CommonSettings
 
 SpanKind = Literal["server", "client", "producer", "consumer", "internal"]
 
-TRACEPARENT = "traceparent"
+TRACEPARENT: Final = "traceparent"
+
+_SPAN_BITS: Final = 64
+# https://www.w3.org/TR/trace-context/#traceparent-header; all-zero ids are invalid.
+_TRACEPARENT: Final = re.compile(
+    r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII
+)
+_current: contextvars.ContextVar[str] = contextvars.ContextVar(TRACEPARENT, default="")
+
+
+def new_traceparent() -> str:
+    """A context of its own, for what nobody asked for, or somebody without one."""
+    # Unique, not secret.
+    ids = random.getrandbits(128 + _SPAN_BITS)
+    # Marked as sampled: else a service that has a collector would leave out all that follows.
+    return f"00-{ids >> _SPAN_BITS:032x}-{ids & ((1 << _SPAN_BITS) - 1):016x}-01"
+
+
+def sent_traceparent(header: str) -> str:
+    """The context that somebody sent along; a new one where that is none."""
+    return header if header and _TRACEPARENT.fullmatch(header) else new_traceparent()
+
+
+def current() -> str:
+    """The traceparent that this place belongs to; "" when it belongs to none."""
+    return _current.get()
+
+
+def request_id(traceparent: str = "") -> str:
+    """What the logs call the request that a context, or else this place, belongs to; or ""."""
+    return (traceparent or _current.get())[3:35]
+
+
+def enter(traceparent: str) -> None:
+    """Let the rest of this task belong to a context."""
+    _current.set(traceparent)
+
+
+def detached() -> contextvars.Context:
+    """The context for a task that serves several requests, and so belongs to none."""
+    context = contextvars.copy_context()
+    context.run(_current.set, "")
+    return context
+
+
+class Within(contextlib.AbstractContextManager[str]):
+    """Lets what happens inside belong to a context.
+
+    A class, because a generator would take three times as long, and every webhook passes here.
+    """
+
+    __slots__ = ("_token", "_traceparent")
+
+    def __init__(self, traceparent: str) -> None:
+        self._traceparent = traceparent
+
+    def __enter__(self) -> str:
+        self._token = _current.set(self._traceparent)
+        return self._traceparent
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _current.reset(self._token)
 
 
 class Tracing(Protocol):
@@ -24,41 +96,18 @@ class Tracing(Protocol):
         """A span while the context is open, failed when it raises; yields its traceparent.
 
         Args:
-            parent: A traceparent; "" for the span around this one, if any.
+            parent: A traceparent; "" for what this place belongs to, and if that is nothing, the
+                span begins a trace.
         """
-        ...
-
-    def current(self) -> str:
-        """The traceparent of the span around this place; "" when there is none."""
-        ...
-
-    def remember(self, key: str, traceparent: str) -> None:
-        """Keep a context for whoever goes on with `key` in this process, for a while."""
-        ...
-
-    def recall(self, key: str) -> str:
-        """The context kept for `key`; "" when there is none."""
         ...
 
 
 class NoTracing:
-    """`Tracing` that does nothing."""
+    """`Tracing` without spans: what happens belongs to its request all the same."""
 
-    @contextlib.contextmanager
-    def span(self, name: str, *, kind: SpanKind = "internal", parent: str = "") -> Iterator[str]:
-        """Nothing."""
-        yield parent
-
-    def current(self) -> str:
-        """No context."""
-        return ""
-
-    def remember(self, key: str, traceparent: str) -> None:
-        """Nothing is kept."""
-
-    def recall(self, key: str) -> str:
-        """Nothing was kept."""
-        return ""
+    def span(self, name: str, *, kind: SpanKind = "internal", parent: str = "") -> Within:
+        """No span."""
+        return Within(parent or _current.get() or new_traceparent())
 
 
 @contextlib.asynccontextmanager

@@ -195,7 +195,6 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             ),
             local_files=local_files,
             addresses=addresses,
-            tracing=traces,
         )
         watch = Watch(SqlChangeReader(database))
         media = ObjectMediaStore(database, client, clock=_now, replicas=settings.jetstream_replicas)
@@ -237,6 +236,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
         assistant_record = VendorRecord("assistant", _now)
         lost: FindLostWebhooks | None = None
         durables = [DURABLE, *([voice_consumer.DURABLE] if voice else [])]
+                tracing=traces,
         health = wire_health(
             settings,
             client=client,

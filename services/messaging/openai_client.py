@@ -10,6 +10,7 @@ import openai
 from pydantic import SecretStr
 
 from services.common.errors import InvalidInputError, UnavailableError
+from services.common.tracing import request_id
 
 _CONNECT_SECONDS: Final = 3.0
 # The turns of a call are further apart than the 5 s after which httpx closes by default.
@@ -33,9 +34,19 @@ def open_client(*, api_key: SecretStr, base_url: str) -> openai.AsyncOpenAI:
                 max_connections=1000,
                 max_keepalive_connections=100,
                 keepalive_expiry=_KEEPALIVE_SECONDS,
-            )
+            ),
+            event_hooks={"request": [_name_request]},
         ),
     )
+
+
+async def _name_request(request: httpx2.Request) -> None:
+    """Tell OpenAI what our logs call this, for its support to find it again.
+
+    https://platform.openai.com/docs/api-reference/debugging-requests
+    """
+    if own_id := request_id():
+        request.headers["X-Client-Request-Id"] = own_id
 
 
 def request_timeout(seconds: float) -> httpx2.Timeout:

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from services.common.audio import AudioBucket, BucketConfig
 from services.common.settings import secret_list, split_list
+from services.common.tracing import Tracing
 from services.messaging.assistant.voice_talker import VoiceTalker
 from services.messaging.consumers.call_signal import NatsCallSignal
 from services.messaging.consumers.voice import voice_consumer
@@ -92,6 +93,7 @@ def wire_voice(
     closing: contextlib.AsyncExitStack,
     registry: CollectorRegistry,
     clock: Clock,
+    tracing: Tracing,
 ) -> Voice:
     """Everything of calls, made inside the event loop.
 
@@ -135,6 +137,7 @@ def wire_voice(
         clock=clock,
         metrics=metrics,
         concurrency=settings.voice_concurrency,
+        tracing=tracing,
     )
     receive = ReceiveCalls(
         store,
@@ -146,7 +149,11 @@ def wire_voice(
         clock=clock,
     )
     consumer = voice_consumer(
-        client, TakeInCalls(store, receive), {PROVIDER: voice_webhooks}, registry=registry
+        client,
+        TakeInCalls(store, receive),
+        {PROVIDER: voice_webhooks},
+        registry=registry,
+        tracing=tracing,
     )
     loops: list[Loop] = [signal.run, worker.run, _after(streams_ready, consumer.run)]
     if vendors.synthesizers:

@@ -16,7 +16,7 @@ from services.common.journal.streams import keep_connected
 from services.common.lifecycle import run_service, run_until_stopped
 from services.common.metrics import process_registry, watch_event_loop
 from services.common.settings import split_list
-from services.common.tracing import NoTracing, Tracing, tracing
+from services.common.tracing import Tracing, tracing
 from services.webhook.api.app import build_api
 from services.webhook.api.keys import ApiKeys
 from services.webhook.api.limits import HeldRequests
@@ -53,9 +53,7 @@ async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing
     spill = Spill(settings.spill_path, max_bytes=settings.spill_max_bytes)
     _watch_spill(spill, registry)
     bypass = settings.bypass_twilio_signature
-    channel = open_channel(
-        settings.messaging_grpc_address, settings.messaging_token(), tracing=traces
-    )
+    channel = open_channel(settings.messaging_grpc_address, settings.messaging_token())
     audio = AudioCache(AudioBucket(client).get, max_bytes=settings.audio_cache_bytes)
     voice = VoiceResponder(
         channel,
@@ -76,8 +74,7 @@ async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing
         registry=registry,
         failures_per_minute=settings.signature_failures_per_minute,
         trusted_proxies=settings.trusted_proxies,
-        # A hot path: without a collector not even asked.
-        tracing=None if isinstance(traces, NoTracing) else traces,
+        tracing=traces,
     )
     held = HeldRequests(settings.api_held_requests)
     api = build_api(

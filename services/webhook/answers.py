@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from starlette.types import Send
 
+from services.common.tracing import request_id
+
 MAX_BODY_BYTES = 64 * 1024
 MAX_PARAMETERS = 1000
 """Far above any real webhook's, low enough that an unsigned request costs little."""
@@ -71,6 +73,7 @@ UNAVAILABLE = Answer(
     "The event can't be stored now; send it again.",
     ((b"retry-after", b"5"),),
 )
+FAILED = Answer("error", 500, "Something went wrong here; the log says what.")
 
 OUTCOMES = (
     "journaled",
@@ -78,7 +81,6 @@ OUTCOMES = (
     "malformed",
     "rate_limited",
     "disconnected",
-    "error",
     *(
         answer.outcome
         for answer in (
@@ -90,6 +92,7 @@ OUTCOMES = (
             TOO_LARGE,
             TOO_SLOW,
             UNAVAILABLE,
+            FAILED,
         )
     ),
 )
@@ -147,9 +150,10 @@ async def send_twiml(send: Send, twiml: bytes) -> None:
 
 
 async def send_answer(send: Send, answer: Answer) -> None:
-    """Answer with anything but success."""
+    """Answer with anything but success. Twilio's debugger shows the headers."""
     body = answer.text.encode()
     headers = [
+        (b"x-request-id", request_id().encode()),
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(body)).encode()),
         *answer.headers,

@@ -5,7 +5,7 @@ A 2xx means that the event is on disk: in the journal, or in the spill while the
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
 import structlog
@@ -16,7 +16,7 @@ from services.common.errors import InvalidInputError
 from services.common.http_server import behind_proxies
 from services.common.journal.events import JournalEvent
 from services.common.journal.publisher import JournalPublisher, JournalUnavailableError
-from services.common.tracing import Tracing
+from services.common.tracing import TRACEPARENT, NoTracing, Tracing, sent_traceparent
 from services.webhook import answers
 from services.webhook.answers import MAX_BODY_BYTES, MAX_PARAMETERS, Answer, RefusedError
 from services.webhook.deadline import Deadline
@@ -32,6 +32,9 @@ from services.webhook.spill import Spill, SpillUnavailableError
 
 log = structlog.get_logger(__name__)
 
+_TRACEPARENT = TRACEPARENT.encode()
+_Headers = Mapping[bytes, bytes]
+
 
 class _DisconnectedError(Exception):
     """The sender went away before the request was complete."""
@@ -46,7 +49,6 @@ class WebhookIngress:
             A valid signature always passes.
         trusted_proxies: Comma-separated addresses whose `X-Forwarded-For` names the sender.
         read_seconds: How long a request may take to arrive. Twilio gives up after 15 s in all.
-        tracing: None keeps the trace that the sender's request belongs to, if any.
         now: Clock for the time of receipt; aware, UTC.
         monotonic: Clock in seconds, for limits and for how long a request has taken.
     """
@@ -73,7 +75,7 @@ class WebhookIngress:
         self._deadline = Deadline(read_seconds)
         self._now = now
         self._monotonic = monotonic
-        self._tracing = tracing
+        self._tracing = tracing or NoTracing()
         self._failures = FailureLimiter(failures_per_minute, monotonic)
         # Puts the sender's address into the scope. Around all requests it took a twentieth of a
         # webhook's time, and only refusals ask who sent it.
@@ -101,6 +103,7 @@ class WebhookIngress:
             registry=registry,
         )
         self._seconds = {name: seconds.labels(name) for name, _ in self._counts}
+        self._spans = {name: f"webhook {name}" for name in self._seconds}
 
     def serves(self, path: str) -> bool:
         """Whether `path` is one of the webhooks' addresses."""
@@ -109,24 +112,23 @@ class WebhookIngress:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request to an address that `serves` accepts."""
         route = self._routes[scope["path"]]
-        if self._tracing is None:
-            await self._answer(route, None, scope, receive, send)
-            return
-        parent = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
-        with self._tracing.span(f"webhook {route.name}", kind="server", parent=parent) as own:
-            await self._answer(route, own.encode(), scope, receive, send)
+        headers = dict(scope["headers"])
+        parent = sent_traceparent(headers.get(_TRACEPARENT, b"").decode("latin-1"))
+        with self._tracing.span(self._spans[route.name], kind="server", parent=parent) as own:
+            await self._answer(route, headers, own, scope, receive, send)
 
     async def _answer(
         self,
         route: WebhookRoute,
-        traceparent: bytes | None,
+        headers: _Headers,
+        traceparent: str,
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
         began = self._monotonic()
         try:
-            event = await self._accept(route, traceparent, scope, receive)
+            event = await self._accept(route, headers, traceparent, scope, receive)
             outcome = await self._store(route, event)
         except RefusedError as refused:
             await self._forwarded(scope, receive, send)
@@ -134,10 +136,13 @@ class WebhookIngress:
         except _DisconnectedError:
             self._counts[route.name, "disconnected"].inc()
         except Exception:
+            # Logged here, where it is known which request it was.
+            log.exception("a webhook failed", route=route.name)
             self._counts[route.name, "error"].inc()
-            raise
+            await answers.send_answer(send, answers.FAILED)
         else:
             self._counts[route.name, outcome].inc()
+            log.debug("webhook stored", route=route.name, outcome=outcome)
             if route.responder is None:
                 await answers.send_nothing_to_do(send)
             else:
@@ -145,16 +150,16 @@ class WebhookIngress:
             self._seconds[route.name].observe(self._monotonic() - began)
 
     async def _accept(
-        self, route: WebhookRoute, traceparent: bytes | None, scope: Scope, receive: Receive
+        self,
+        route: WebhookRoute,
+        headers: _Headers,
+        traceparent: str,
+        scope: Scope,
+        receive: Receive,
     ) -> JournalEvent:
-        """Read and verify one request, in the order of what each check costs.
-
-        Args:
-            traceparent: Of our own span; None leaves the event to the sender's trace.
-        """
+        """Read and verify one request, in the order of what each check costs."""
         if scope["method"] != "POST":
             raise RefusedError(answers.METHOD)
-        headers = dict(scope["headers"])
         if self._verifier is not None and SIGNATURE_HEADER not in headers:
             raise RefusedError(answers.MISSING)
         media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
@@ -194,9 +199,7 @@ class WebhookIngress:
                 form,
                 query,
                 received_at=self._now(),
-                traceparent=headers.get(b"traceparent", b"")
-                if traceparent is None
-                else traceparent,
+                traceparent=traceparent,
                 idempotency_token=headers.get(b"i-twilio-idempotency-token", b""),
             )
         except InvalidInputError as error:

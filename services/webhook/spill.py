@@ -23,6 +23,7 @@ import structlog
 from services.common.errors import UnavailableError
 from services.common.journal.events import EventKind, JournalEvent
 from services.common.journal.publisher import JournalPublisher, JournalUnavailableError
+from services.common.tracing import detached, sent_traceparent
 
 log = structlog.get_logger(__name__)
 
@@ -118,10 +119,11 @@ class Spill:
         if self.bytes + self._reserved + size > self._max_bytes:
             raise SpillFullError("the spill is full")
         self._reserved += size
-        put = _Put(event, size, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        put = _Put(event, size, loop.create_future())
         self._waiting.append(put)
         if self._writer is None:
-            self._writer = asyncio.create_task(self._write_waiting())
+            self._writer = loop.create_task(self._write_waiting(), context=detached())
         await put.future
 
     async def forward(self, journal: JournalPublisher, *, retry_seconds: float = 1.0) -> None:
@@ -253,7 +255,7 @@ class Spill:
                     source=source,
                     time=datetime.fromisoformat(time),
                     data=data,
-                    traceparent=traceparent,
+                    traceparent=sent_traceparent(traceparent),
                 ),
             )
             for position, key, kind, source, time, traceparent, data in rows

@@ -12,6 +12,7 @@ import pytest
 from switchboard.events.v1 import events_pb2
 
 from services.common.journal.events import JournalEvent
+from services.common.tracing import sent_traceparent
 from tests.support.edge import (
     FORM,
     INCOMING,
@@ -251,10 +252,11 @@ async def test_an_absurdly_long_id_still_identifies(edge: Edge, nats_server: Nat
 
 
 @pytest.mark.parametrize("trace", ["nonsense", f"00-{'0' * 32}-{'1' * 16}-01", "x" * 5000])
-async def test_a_bad_traceparent_is_left_out(
+async def test_a_bad_traceparent_is_replaced(
     edge: Edge, nats_server: NatsServer, trace: str
 ) -> None:
     """What isn't a trace context by W3C's rules never reaches the journal."""
     assert (await edge.post(INCOMING, message("SM1"), {"traceparent": trace})).status_code == 200
     [(event, _)] = await journal(nats_server)
-    assert event.traceparent == ""
+    assert event.traceparent != trace
+    assert sent_traceparent(event.traceparent) == event.traceparent

@@ -288,7 +288,7 @@ async def open_line(
             metrics=metrics,
             concurrency=concurrency,
             drain=timedelta(seconds=drain),
-            **({} if lease is None else {"lease": timedelta(seconds=lease)}),
+            lease=timedelta(seconds=15 if lease is None else lease),
             sweep_seconds=0.05,
             poll_seconds=0.2,
         )

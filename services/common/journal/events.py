@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from urllib.parse import quote, unquote
+
+from services.common.tracing import TRACEPARENT, new_traceparent, sent_traceparent
 
 
 class EventKind(Enum):
@@ -50,7 +52,7 @@ class JournalEvent:
         source: CloudEvents `source`, for example "/webhook/whatsapp/incoming".
         time: When the edge received it, or when messaging did it; aware, UTC.
         data: A serialized `switchboard.events.v1` message.
-        traceparent: W3C trace context, or "".
+        traceparent: What the event belongs to: the request that brought it, or itself alone.
     """
 
     kind: EventKind
@@ -58,7 +60,7 @@ class JournalEvent:
     source: str
     time: datetime
     data: bytes
-    traceparent: str = ""
+    traceparent: str = field(default_factory=new_traceparent)
 
     def header_lines(self) -> str:
         """The stream message's headers, the values escaped as CloudEvents' HTTP binding says.
@@ -66,14 +68,12 @@ class JournalEvent:
         One `name: value` a line, each ended by CR and LF, as NATS has them.
         """
         key = _escape(self.key)
-        lines = (
+        return (
             f"Nats-Msg-Id: {key}\r\nce-specversion: 1.0\r\nce-id: {key}\r\n"
             f"ce-source: {_escape(self.source)}\r\nce-type: {self.kind.type}\r\n"
             f"ce-time: {self.time.isoformat()}\r\ncontent-type: application/protobuf\r\n"
+            f"{TRACEPARENT}: {self.traceparent}\r\n"
         )
-        if self.traceparent:
-            lines += f"traceparent: {_escape(self.traceparent)}\r\n"
-        return lines
 
     def headers(self) -> dict[str, str]:
         """The same as `header_lines`, by name."""
@@ -106,7 +106,7 @@ class JournalEvent:
             source=unquote(headers.get("ce-source", "")),
             time=time,
             data=data,
-            traceparent=unquote(headers.get("traceparent", "")),
+            traceparent=sent_traceparent(headers.get(TRACEPARENT, "")),
         )
 
 

@@ -17,9 +17,12 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js.errors import NotFoundError
 
 from services.common.errors import UnavailableError
 from services.common.journal.events import JournalEvent
+from services.common.journal.streams import stream_of
+from services.common.tracing import detached
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +39,7 @@ _GATHER_SECONDS = 0.005
 """At most so long a commit waits for requests that keep coming in."""
 
 _PROBE_SECONDS = 0.5
+_PROBE_TIMEOUT_SECONDS = 1.0
 
 
 class JournalUnavailableError(UnavailableError):
@@ -139,7 +143,8 @@ class JournalPublisher:
         free = commits < self._max_commits and (not commits or len(self._waiting) >= _ENOUGH)
         if free and not self._scheduled:
             self._scheduled = True
-            loop.call_soon(self._gather, loop, 0, loop.time() + _GATHER_SECONDS)
+            end = loop.time() + _GATHER_SECONDS
+            loop.call_soon(self._gather, loop, 0, end, context=detached())
 
     def _gather(self, loop: asyncio.AbstractEventLoop, seen: int, end: float) -> None:
         """Start a commit once the loop has turned without a new event.
@@ -250,22 +255,25 @@ class JournalPublisher:
                 headers=event.headers() | headers,
             )
         except nats.errors.TimeoutError as error:
-            self._has_stalled()
+            self._has_stalled(stream_of(event.kind.subject))
             raise JournalUnavailableError("the journal didn't answer in time") from error
         except (nats.errors.Error, OSError) as error:
             raise JournalUnavailableError(f"the journal didn't answer: {error!r}") from error
         return _refusal(reply)
 
-    def _has_stalled(self) -> None:
+    def _has_stalled(self, stream: str) -> None:
         if self._stalled is None:
             log.warning("the journal doesn't answer")
-            self._stalled = asyncio.create_task(self._until_it_answers())
+            self._stalled = asyncio.create_task(self._until_it_answers(stream))
 
-    async def _until_it_answers(self) -> None:
+    async def _until_it_answers(self, stream: str) -> None:
+        # In a cluster each stream has a leader of its own: another part may answer long before.
+        js = self._client.jetstream(timeout=_PROBE_TIMEOUT_SECONDS)
         try:
             while True:
                 with contextlib.suppress(nats.errors.Error, OSError):
-                    await self._client.jetstream().account_info()
+                    with contextlib.suppress(NotFoundError):
+                        await js.stream_info(stream)
                     log.info("the journal answers again")
                     return
                 await asyncio.sleep(_PROBE_SECONDS)

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import openai
 import structlog
 from openai.types.responses import EasyInputMessageParam
+from pydantic import SecretStr
 
 from services.common.errors import InvalidInputError, UnavailableError
 from services.messaging.domain.message import Direction
 from services.messaging.domain.text import shortened
+from services.messaging.openai_client import open_client
 from services.messaging.ports.answering import Turn
 
 log = structlog.get_logger(__name__)
@@ -35,10 +37,8 @@ class OpenAIAssistant:
     def __init__(
         self, *, api_key: str, base_url: str, model: str, prompt: str, timeout_seconds: float
     ) -> None:
-        # The SDK's own defaults are ten minutes and two retries; trying again is the caller's.
-        self._client = openai.AsyncOpenAI(
-            api_key=api_key, base_url=base_url, timeout=timeout_seconds, max_retries=0
-        )
+        client = open_client(api_key=SecretStr(api_key), base_url=base_url)
+        self._client = client.with_options(timeout=timeout_seconds)
         self._model = model
         self._instructions = prompt + _RULES
 

@@ -1,6 +1,7 @@
 """Stream messages into what the use case takes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -54,7 +55,8 @@ def decode(
         raise PoisonError("the provider is unknown")
     try:
         if event.kind is EventKind.WHATSAPP_MESSAGE:
-            return translator.inbound_message(event.key, webhook, received_at)
+            message = translator.inbound_message(event.key, webhook, received_at)
+            return replace(message, traceparent=event.traceparent)
         if event.kind is EventKind.WHATSAPP_IDENTITY:
             return translator.same_person(webhook, received_at)
         if event.kind is EventKind.WHATSAPP_STATUS:

@@ -23,7 +23,7 @@ from prometheus_client import Counter
 
 from services.common.errors import UnavailableError
 from services.common.journal.streams import INGEST_STREAM, ensure_ingest_consumer
-from services.common.tracing import TRACEPARENT, NoTracing, Tracing
+from services.common.tracing import TRACEPARENT, NoTracing, Tracing, Within, sent_traceparent
 from services.messaging.consumers.dead_letters import DeadLetters
 from services.messaging.consumers.decoding import PoisonError
 from services.messaging.usecases.background import drained
@@ -75,10 +75,7 @@ class ConsumerOptions:
 class _Event(Generic[T]):
     delivery: Msg
     content: T
-
-    @property
-    def traceparent(self) -> str:
-        return (self.delivery.headers or {}).get(TRACEPARENT, "")
+    traceparent: str
 
 
 class JournalConsumer(Generic[T]):
@@ -91,7 +88,6 @@ class JournalConsumer(Generic[T]):
             `UnavailableError` to be asked again later, and ValueError for what can never be
             stored.
         events_total: Counts by the label `outcome`: stored, deferred or dead.
-        traced_by: By which key whoever goes on with an event finds its trace; "" by none.
     """
 
     def __init__(
@@ -104,10 +100,8 @@ class JournalConsumer(Generic[T]):
         events_total: Counter,
         options: ConsumerOptions | None = None,
         tracing: Tracing | None = None,
-        traced_by: Callable[[T], str] = lambda content: "",
     ) -> None:
         self._tracing = tracing or NoTracing()
-        self._traced_by = traced_by
         self._client = client
         self._durable = durable
         self._decode = decode
@@ -193,12 +187,17 @@ class JournalConsumer(Generic[T]):
     async def _process(self, deliveries: Sequence[Msg]) -> None:
         events: list[_Event[T]] = []
         for delivery in deliveries:
+            sent = delivery.headers or {}
+            # What has no context of its own gets one here, for all that follows from it.
+            traceparent = sent_traceparent(sent.get(TRACEPARENT, ""))
+            headers = {**sent, TRACEPARENT: traceparent} if sent else None
             try:
-                content = self._decode(delivery.headers, delivery.data)
+                content = self._decode(headers, delivery.data)
             except PoisonError as error:
-                await self._bury(delivery, str(error))
+                with Within(traceparent):
+                    await self._bury(delivery, str(error))
             else:
-                events.append(_Event(delivery, content))
+                events.append(_Event(delivery, content, traceparent))
         suspect = [e for e in events if e.delivery.metadata.num_delivered > _TOGETHER_AT_MOST]
         together = [e for e in events if e.delivery.metadata.num_delivered <= _TOGETHER_AT_MOST]
         if together:
@@ -213,28 +212,30 @@ class JournalConsumer(Generic[T]):
             await self._store_alone(event)
 
     async def _store_alone(self, event: _Event[T]) -> None:
-        try:
-            await self._store([event])
-        except UnavailableError:
-            raise
-        except ValueError as error:
-            await self._bury(event.delivery, _kind(error))
-        except Exception as error:
-            log.exception("an event failed")
-            if event.delivery.metadata.num_delivered >= self._options.max_attempts:
-                await self._bury(event.delivery, f"failed again and again: {_kind(error)}")
-            else:
-                await self._give_back([event.delivery])
+        with Within(event.traceparent):
+            try:
+                await self._store([event])
+            except UnavailableError:
+                raise
+            except ValueError as error:
+                await self._bury(event.delivery, _kind(error))
+            except Exception as error:
+                log.exception("an event failed")
+                if event.delivery.metadata.num_delivered >= self._options.max_attempts:
+                    await self._bury(event.delivery, f"failed again and again: {_kind(error)}")
+                else:
+                    await self._give_back([event.delivery])
 
     async def _store(self, events: Sequence[_Event[T]]) -> None:
         """Have events stored, then acknowledge: what is lost in between comes again."""
         with contextlib.ExitStack() as spans:
             for event in events:
-                if event.traceparent:
-                    span = self._tracing.span("store", kind="consumer", parent=event.traceparent)
-                    own = spans.enter_context(span)
-                    if key := self._traced_by(event.content):
-                        self._tracing.remember(key, own)
+                spans.enter_context(
+                    self._tracing.span("store", kind="consumer", parent=event.traceparent)
+                )
+            if len(events) > 1:
+                # What is said of them all belongs to none of them.
+                spans.enter_context(Within(""))
             await self._handle([event.content for event in events])
         self._events_total.labels("stored").inc(len(events))
         with self._broker_may_be_away():

@@ -72,10 +72,4 @@ class IngestConsumer(JournalConsumer[Content]):
             ),
             options=options,
             tracing=tracing,
-            traced_by=_traced_by,
         )
-
-
-def _traced_by(content: Content) -> str:
-    # The answer is written for whoever wrote last.
-    return content.contact_address if isinstance(content, InboundMessage) else ""

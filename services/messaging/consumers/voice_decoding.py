@@ -1,6 +1,7 @@
 """Stream messages about calls into what the use case takes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
@@ -47,6 +48,7 @@ def decode_voice(
     if translator is None:
         raise PoisonError("the provider is unknown")
     try:
-        return translator.voice_event(event.key, event.kind, webhook, received_at)
+        content = translator.voice_event(event.key, event.kind, webhook, received_at)
     except InvalidInputError as error:
         raise PoisonError(str(error)) from error
+    return replace(content, traceparent=event.traceparent)

@@ -91,6 +91,7 @@ class InboundMessage:
         origin: "" when a webhook brought it, "reconciler" when the provider's list did.
         from_us: The owner wrote it to the contact, on a device that isn't ours.
         reply_to: The provider's id of the message that it replies to.
+        traceparent: The request that brought it.
     """
 
     event_key: str
@@ -107,3 +108,4 @@ class InboundMessage:
     origin: str = ""
     from_us: bool = False
     reply_to: str | None = None
+    traceparent: str = ""

@@ -29,6 +29,7 @@ class ReplyTask:
         up_to: Position of the newest inbound message the answer takes into account.
         turns: The conversation so far, oldest first.
         attempt: Number of this attempt, from 1.
+        traceparent: The request that brought the newest message; "" where that isn't known.
     """
 
     conversation_id: int
@@ -38,6 +39,7 @@ class ReplyTask:
     contact_address: str
     own_address: str
     attempt: int
+    traceparent: str = ""
 
 
 class Assistant(Protocol):

@@ -29,6 +29,7 @@ class ClaimedTurn:
 
     Attributes:
         attempt: Number of this attempt, from 1; tells this claim from others.
+        traceparent: The request that brought the recording; "" where that isn't known.
     """
 
     call_id: str
@@ -39,6 +40,7 @@ class ClaimedTurn:
     voicemail: bool
     heard_at: datetime
     attempt: int
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,7 @@ class MediaTask:
         urls: The files' addresses by their place in the message.
         attempt: Number of this attempt, from 1.
         lease_until: When another process may take over. It also tells this claim from others.
+        traceparent: The request that brought the message; "" where that isn't known.
     """
 
     message_id: str
@@ -106,6 +107,7 @@ class MediaTask:
     urls: Mapping[int, str]
     attempt: int
     lease_until: datetime
+    traceparent: str = ""
 
 
 class MediaQueue(Protocol):

@@ -24,6 +24,7 @@ class NewMessage:
         body: "" for a template, whose text only the provider knows, and for media alone.
         provider: What sends it, unless that is unavailable and another one takes over.
         reply_to_message_id: Our id of the message of the same conversation that it replies to.
+        traceparent: The request that it comes from.
     """
 
     recipient: Identity
@@ -37,6 +38,7 @@ class NewMessage:
     reply_to_message_id: str | None = None
     request_id: str | None = None
     request_hash: str | None = None
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class ClaimedSend:
         lease_until: When another process may take over. It also tells this claim from others.
         restored: It came from the journal without its end: any provider may have sent it.
         replied_to: None also when no provider knows that message.
+        traceparent: The request that it comes from; "" where that isn't known.
     """
 
     message_id: str
@@ -75,6 +78,7 @@ class ClaimedSend:
     template: Template | None = None
     replied_to: RepliedTo | None = None
     restored: bool = False
+    traceparent: str = ""
 
 
 class OutcomeKind(Enum):

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from services.common.errors import UnavailableError
+from services.common.tracing import detached
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,10 +32,11 @@ class Batching(Generic[T, R]):
 
     async def __call__(self, item: T) -> R:
         """The result of one, once its batch is committed; raises its error."""
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, future))
         if self._work is None:
-            self._work = asyncio.create_task(self._work_off())
+            self._work = loop.create_task(self._work_off(), context=detached())
         return await future
 
     async def _work_off(self) -> None:

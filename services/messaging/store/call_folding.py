@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from services.common.tracing import current
 from services.messaging.domain.call import (
     CallOutcome,
     CallReport,
@@ -72,7 +73,13 @@ def fold_recording(row: Row[*tuple[Any, ...]] | None, recording: Recording) -> C
         "heard_at": _earlier(row.heard_at if row else None, recording.heard_at),
     }
     if row is None or row.recording_id is None:
-        return {**wanted, "state": TurnState.WORKING.value, "has_recording": True}
+        return {
+            **wanted,
+            "state": TurnState.WORKING.value,
+            "has_recording": True,
+            # The request that brought it is going on now.
+            "traceparent": current() or None,
+        }
     return wanted if row.recording_id == recording.recording_id else {}
 
 

@@ -86,6 +86,8 @@ class CallTurnRow(Base):
     first_audio_ms: Mapped[int | None]
     gap_ms: Mapped[int | None]
     problem: Mapped[str | None] = mapped_column(Text)
+    # The request that brought the recording: the work on it goes on under its id.
+    traceparent: Mapped[str | None] = mapped_column(String(55))
 
 
 class CallTurnPartRow(Base):

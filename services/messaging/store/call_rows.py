@@ -105,6 +105,7 @@ async def claim_turn(
         voicemail=row.voicemail,
         heard_at=row.heard_at,
         attempt=row.attempts,
+        traceparent=row.traceparent or "",
     )
 
 

@@ -204,6 +204,7 @@ async def _store_messages(connection: AsyncConnection, received: Iterable[Receiv
                 "provider": message.provider,
                 "provider_message_id": message.provider_message_id,
                 "created_at": message.received_at,
+                "traceparent": message.traceparent or None,
             }
             for message, conversation in zip(messages, conversations, strict=True)
         ],

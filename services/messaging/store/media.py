@@ -46,7 +46,11 @@ class SqlMediaQueue:
             )
             messages = await connection.execute(
                 select(
-                    MessageRow.id, MessageRow.public_id, MessageRow.provider, MessageRow.media
+                    MessageRow.id,
+                    MessageRow.public_id,
+                    MessageRow.provider,
+                    MessageRow.media,
+                    MessageRow.traceparent,
                 ).where(MessageRow.id.in_(attempts))
             )
             return [
@@ -60,6 +64,7 @@ class SqlMediaQueue:
                     },
                     attempt=attempts[row.id],
                     lease_until=now + lease,
+                    traceparent=row.traceparent or "",
                 )
                 for row in messages
             ]

@@ -204,6 +204,8 @@ class MessageRow(Base):
     read_source: Mapped[str | None] = mapped_column(String(16))
     failed_at: Mapped[datetime | None]
     failed_source: Mapped[str | None] = mapped_column(String(16))
+    # The request that brought it or asked for it: what follows from it goes on under its id.
+    traceparent: Mapped[str | None] = mapped_column(String(55))
 
     conversation: Mapped[ConversationRow] = relationship(back_populates="messages")
     answers: Mapped["MessageRow | None"] = relationship(

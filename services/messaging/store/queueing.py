@@ -288,6 +288,7 @@ def _message(
         "request_hash": message.request_hash,
         "answers_id": one.answers_id,
         "created_at": now,
+        "traceparent": message.traceparent or None,
     }
 
 

@@ -120,8 +120,10 @@ async def _task(connection: AsyncConnection, conversation_id: int, context: int)
                 ConversationRow.own_address,
                 PendingReplyRow.up_to_id,
                 PendingReplyRow.attempts,
+                MessageRow.traceparent,
             )
             .join(PendingReplyRow, PendingReplyRow.conversation_id == ConversationRow.id)
+            .join(MessageRow, MessageRow.id == PendingReplyRow.up_to_id)
             .where(ConversationRow.id == conversation_id)
         )
     ).one()
@@ -149,6 +151,7 @@ async def _task(connection: AsyncConnection, conversation_id: int, context: int)
         contact_address=row.contact_address,
         own_address=row.own_address,
         attempt=row.attempts,
+        traceparent=row.traceparent or "",
     )
 
 

@@ -33,6 +33,8 @@ def select_unsettled() -> Select[*tuple[Any, ...]]:
             MessageRow.body,
             MessageRow.media,
             MessageRow.template,
+            MessageRow.traceparent,
+            MessageRow.created_at,
             ConversationRow.last_inbound_at,
             ContactRow.opted_out_at,
             replied_to.provider.label("replied_to_provider"),
@@ -67,6 +69,7 @@ def claimed_send(
         media_urls=tuple(one["url"] for one in row.media),
         template=Template(**row.template) if row.template else None,
         restored=row.restored,
+        traceparent=row.traceparent or "",
         replied_to=_replied_to(row),
         **values,
     )

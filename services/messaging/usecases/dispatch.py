@@ -19,6 +19,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from services.common.errors import UnavailableError
+from services.common.tracing import enter, new_traceparent
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import (
     ClaimedSend,
@@ -199,9 +200,12 @@ class Dispatcher:
             yield None, Routes(closed=names - opened, instead=takes)
 
     async def _deliver(self, message: ClaimedSend, lease_ends: float) -> None:
+        enter(message.traceparent or new_traceparent())
         outcome = await self._send(message, lease_ends)
         self._attempts_total.labels(message.provider, outcome.kind.value).inc()
-        if outcome.kind is not OutcomeKind.ACCEPTED:
+        if outcome.kind is OutcomeKind.ACCEPTED:
+            log.info("a message was sent", message_id=message.message_id, attempt=message.attempt)
+        else:
             log.warning(
                 "a message was not sent",
                 message_id=message.message_id,

@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from services.common.errors import UnavailableError
+from services.common.tracing import enter
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.media import (
     MediaQueue,
@@ -83,6 +84,7 @@ class FetchMedia:
             return ()
 
     async def _take(self, task: MediaTask) -> None:
+        enter(task.traceparent)
         results: dict[int, StoredFile | str] = {}
         reasons: dict[int, str] = dict.fromkeys(task.urls, "there was no time for it")
         try:

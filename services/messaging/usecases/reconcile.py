@@ -33,6 +33,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from services.common.errors import UnavailableError
+from services.common.tracing import enter
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import (
     ClaimedSend,
@@ -152,6 +153,7 @@ class Reconciler:
             self._on_due()
 
     async def _look_safely(self, message: ClaimedSend) -> SendOutcome:
+        enter(message.traceparent)
         try:
             return await self._look_for(message)
         except UnavailableError:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import structlog
 
 from services.common.errors import InvalidInputError, UnavailableError
-from services.common.tracing import NoTracing, Tracing
+from services.common.tracing import NoTracing, Tracing, current
 from services.messaging.domain.message import Author
 from services.messaging.ports.answering import Assistant, ReplyStore, ReplyTask
 from services.messaging.ports.clock import Clock
@@ -77,7 +77,7 @@ class Replies:
             return ()
 
     async def _take(self, task: ReplyTask) -> None:
-        with self._tracing.span("answer", parent=self._tracing.recall(task.contact_address)):
+        with self._tracing.span("answer", parent=task.traceparent):
             await self._answer(task)
 
     async def _answer(self, task: ReplyTask) -> None:
@@ -118,10 +118,11 @@ class Replies:
                 provider=self._provider,
                 author=Author.ASSISTANT,
                 body=text,
+                traceparent=current(),
             )
             message = await self._store.answer(task, answer)
             if message is not None:
-                self._tracing.remember(message.id, self._tracing.current())
+                log.info("answered", message_id=message.id)
                 self._on_queued()
 
     async def _later(self, task: ReplyTask) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from services.common.errors import InvalidInputError
-from services.common.tracing import NoTracing, Tracing
+from services.common.tracing import current
 from services.messaging.domain.contact import whatsapp_address
 from services.messaging.domain.media_address import check_media_address
 from services.messaging.domain.message import Author, Media, Message, Template
@@ -50,9 +50,7 @@ class SendMessage:
         files: MediaInspector,
         local_files: bool = False,
         addresses: ContactAddresses | None = None,
-        tracing: Tracing | None = None,
     ) -> None:
-        self._tracing = tracing or NoTracing()
         self._store = store
         self._own_address = own_address
         self._provider = provider
@@ -115,6 +113,7 @@ class SendMessage:
             template=template,
             reply_to_message_id=reply_to_message_id,
             request_id=request_id,
+            traceparent=current(),
             request_hash=None
             if request_id is None
             else _request_hash(
@@ -141,7 +140,6 @@ class SendMessage:
     async def _enqueue(self, new: NewMessage) -> Message:
         message, is_new = await self._store.enqueue(new)
         if is_new:
-            self._tracing.remember(message.id, self._tracing.current())
             self._on_queued()
         return message
 

@@ -18,8 +18,8 @@ class TracedProvider:
 
     async def send(self, message: ClaimedSend) -> SendOutcome:
         """Try once."""
-        parent = self._tracing.recall(message.message_id)
-        with self._tracing.span(f"send by {self.name}", kind="client", parent=parent):
+        span = f"send by {self.name}"
+        with self._tracing.span(span, kind="client", parent=message.traceparent):
             return await self._provider.send(message)
 
     async def sent_messages(

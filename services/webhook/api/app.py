@@ -14,7 +14,7 @@ from services.common.tracing import Tracing
 from services.webhook.api import problems
 from services.webhook.api.calls import calls_router
 from services.webhook.api.conversations import conversations_router
-from services.webhook.api.door import OPENAPI_PATH, Door
+from services.webhook.api.door import OPENAPI_PATH, REQUEST_ID_HEADER, Door
 from services.webhook.api.keys import ApiKeys
 from services.webhook.api.limits import HeldRequests
 from services.webhook.api.media import media_router
@@ -89,5 +89,12 @@ def build_api(
         allow_origins=cors_origins,
         allow_methods=["GET", "POST"],
         allow_headers=["X-API-Key", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
-        expose_headers=["Location", "ETag", "RateLimit", "RateLimit-Policy", "Retry-After"],
+        expose_headers=[
+            "Location",
+            "ETag",
+            "RateLimit",
+            "RateLimit-Policy",
+            "Retry-After",
+            REQUEST_ID_HEADER,
+        ],
     )

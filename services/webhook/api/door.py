@@ -2,14 +2,19 @@
 
 import asyncio
 import time
-import uuid
 from collections.abc import Callable
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.common.tracing import NoTracing, Tracing
+from services.common.tracing import (
+    TRACEPARENT,
+    NoTracing,
+    Tracing,
+    request_id,
+    sent_traceparent,
+)
 from services.webhook.api.keys import ApiKeys
 from services.webhook.api.limits import RateLimiter
 from services.webhook.api.problems import ProblemError, internal_problem
@@ -19,9 +24,12 @@ log = structlog.get_logger(__name__)
 
 KEY_HEADER = b"x-api-key"
 MAX_BODY_BYTES = 64 * 1024
+REQUEST_ID_HEADER = "X-Request-Id"
 OPENAPI_PATH = "/api/openapi.json"
 """The only address that needs no key."""
 
+_TRACEPARENT = TRACEPARENT.encode()
+_REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
 _READ_SECONDS = 10.0
 _NOBODY = "none"
 # Messages are nobody else's business, so no cache may keep them.
@@ -31,8 +39,8 @@ _NO_STORE = (b"cache-control", b"no-store")
 class Door:
     """ASGI middleware that lets in requests with a key, within its quota, of bounded size.
 
-    It puts the key's name and the request's URI into the scope's state. A request without a good
-    key is refused before its body is read.
+    It puts the key's name into the scope's state, and the request's id into every answer. A
+    request without a good key is refused before its body is read.
 
     Args:
         failures_per_minute: Requests without a good key that a sender may make in a minute before
@@ -75,9 +83,14 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        instance = uuid.uuid4().urn
+        parent = dict(scope["headers"]).get(_TRACEPARENT, b"").decode("latin-1")
+        with self._tracing.span(
+            "API request", kind="server", parent=sent_traceparent(parent)
+        ) as traceparent:
+            await self._answer(request_id(traceparent), scope, receive, send)
+
+    async def _answer(self, own_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         state = scope.setdefault("state", {})
-        state["instance"] = instance
         # An application around this one has put its own there.
         scope.pop("route", None)
         began = self._monotonic()
@@ -89,7 +102,7 @@ class Door:
             nonlocal started, finished
             if message["type"] == "http.response.start":
                 started = True
-                headers = [*message["headers"], *more_headers]
+                headers = [*message["headers"], *more_headers, (_REQUEST_ID, own_id.encode())]
                 if all(header != b"cache-control" for header, _ in headers):
                     headers.append(_NO_STORE)
                 message = {**message, "headers": headers}
@@ -104,15 +117,13 @@ class Door:
                 more_headers = quota.headers
                 quota.check()
                 receive = await _with_whole_body(scope, receive)
-            parent = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
-            with self._tracing.span("API request", kind="server", parent=parent):
-                await self._app(scope, receive, answer)
+            await self._app(scope, receive, answer)
         except ProblemError as problem:
-            await problem.response(instance)(scope, receive, answer)
+            await problem.response()(scope, receive, answer)
         except Exception:
-            log.exception("an API request failed", instance=instance, key=name)
+            log.exception("an API request failed", key=name)
             if not started:
-                await internal_problem().response(instance)(scope, receive, answer)
+                await internal_problem().response()(scope, receive, answer)
             elif not finished:
                 raise  # The server breaks the connection, so that nobody takes a part for all.
 
@@ -149,15 +160,14 @@ class Door:
         operation = getattr(scope.get("route"), "name", "none")
         self._requests.labels(operation, name, str(status)).inc()
         self._seconds.labels(operation).observe(seconds)
-        if status >= 500:
-            instance = scope["state"]["instance"]
-            log.warning(
-                "API request failed",
-                operation=operation,
-                key=name,
-                status=status,
-                instance=instance,
-            )
+        failed = status >= 500
+        write = log.warning if failed else log.info
+        write(
+            "API request failed" if failed else "API request",
+            operation=operation,
+            key=name,
+            status=status,
+        )
 
 
 async def _with_whole_body(scope: Scope, receive: Receive) -> Receive:

@@ -7,23 +7,26 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from services.webhook.api.door import REQUEST_ID_HEADER
 from services.webhook.api.examples import ANSWERS, STREAM_EVENT
 from services.webhook.api.models import StreamEvent
 from services.webhook.api.problems import MEDIA_TYPE, title
 
 Responses = dict[int | str, dict[str, Any]]
 
+_REQUEST_ID = "2f1c4e6a93a54d2b8a551c1f0f6f7d10"
 _INSTANCE = "urn:uuid:2f1c4e6a-93a5-4d2b-8a55-1c1f0f6f7d10"
 _PROBLEM: dict[str, Any] = {
     "type": "object",
     "description": "An error, after RFC 9457.",
-    "required": ["type", "title", "status", "detail", "instance", "reason"],
+    "required": ["type", "title", "status", "detail", "instance", "request_id", "reason"],
     "properties": {
         "type": {"type": "string", "const": "about:blank"},
         "title": {"type": "string", "description": "The status in words."},
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "A sentence for people."},
-        "instance": {"type": "string", "description": "This request; the log has it too."},
+        "instance": {"type": "string", "description": "This request, as a URI."},
+        "request_id": {"type": "string", "description": "This request; the logs have it too."},
         "reason": {"type": "string", "description": "A stable word for programs."},
         "errors": {
             "type": "array",
@@ -87,6 +90,11 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "description": "The key's quota (`q`) in a window (`w`, seconds).",
         "schema": {"type": "string"},
         "example": '"default";q=600;w=60',
+    },
+    REQUEST_ID_HEADER: {
+        "description": "What the logs of all services call this request.",
+        "schema": {"type": "string"},
+        "example": _REQUEST_ID,
     },
     "Retry-After": {
         "description": "Seconds after which to try again.",
@@ -180,10 +188,10 @@ def document(app: FastAPI) -> dict[str, Any]:
         for status in errors:
             responses.setdefault(str(status), _problem(status))
         for status, response in responses.items():
+            headers = response.setdefault("headers", {})
+            headers |= _header_references(REQUEST_ID_HEADER)
             if status not in ("401", "408", "413", "415"):
-                response.setdefault("headers", {}).update(
-                    _header_references("RateLimit", "RateLimit-Policy")
-                )
+                headers |= _header_references("RateLimit", "RateLimit-Policy")
         operation["responses"] = dict(sorted(responses.items()))
     return found
 
@@ -209,6 +217,7 @@ def _problem(status: int) -> dict[str, Any]:
         "status": status,
         "detail": detail,
         "instance": _INSTANCE,
+        "request_id": _REQUEST_ID,
         "reason": reason,
         **members,
     }

@@ -1,6 +1,7 @@
 """Every error as a problem document (RFC 9457), with nothing of the inside in it."""
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -22,6 +23,7 @@ from services.common.errors import (
     UnavailableError,
     error_kinds,
 )
+from services.common.tracing import request_id
 
 log = structlog.get_logger(__name__)
 
@@ -79,18 +81,17 @@ class ProblemError(Exception):
         self.members = members or {}
         self.headers = headers or {}
 
-    def response(self, instance: str) -> Response:
-        """The document.
-
-        Args:
-            instance: URI of this one request; the log has it too.
-        """
+    def response(self) -> Response:
+        """The document, as the answer to the request that this place belongs to."""
+        own_id = request_id()
         document: dict[str, Any] = {
             "type": "about:blank",
             "title": title(self.status),
             "status": self.status,
             "detail": self.detail,
-            "instance": instance,
+            # A trace's id has the size and the look of a UUID.
+            "instance": uuid.UUID(own_id).urn,
+            "request_id": own_id,
             "reason": self.reason,
             **self.members,
         }
@@ -186,17 +187,12 @@ def internal_problem() -> ProblemError:
     return ProblemError(500, "INTERNAL", "Something went wrong here; the log says what.")
 
 
-def instance_of(scope: Any) -> str:
-    """URI of a request; made by `door`."""
-    return str(scope["state"]["instance"])
-
-
 def install(app: FastAPI) -> None:
     """Make every error of `app` and of the framework a problem document."""
 
     async def on_problem(request: Request, error: Exception) -> Response:
         problem = error if isinstance(error, ProblemError) else internal_problem()
-        return problem.response(instance_of(request.scope))
+        return problem.response()
 
     async def on_http(request: Request, error: Exception) -> Response:
         problem = internal_problem()
@@ -209,7 +205,7 @@ def install(app: FastAPI) -> None:
                 _http_detail(error),
                 headers=error.headers,
             )
-        return problem.response(instance_of(request.scope))
+        return problem.response()
 
     async def on_validation(request: Request, error: Exception) -> Response:
         found = error.errors() if isinstance(error, RequestValidationError) else ()
@@ -220,7 +216,7 @@ def install(app: FastAPI) -> None:
             "; ".join(f"{one.field}: {one.problem}" for one in errors[:_MAX_ERRORS]),
             errors=errors,
         )
-        return problem.response(instance_of(request.scope))
+        return problem.response()
 
     app.add_exception_handler(ProblemError, on_problem)
     app.add_exception_handler(Exception, on_problem)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.common.errors import UnavailableError
+from services.common.tracing import Within
 from services.messaging.domain.call import CallEvent, CallReport, CallSeen, Recording
 from services.messaging.ports.calls import CallStore
 from services.messaging.usecases.calls.requests import Dialed, Incoming, Played, Silent
@@ -25,10 +26,17 @@ class CallReceiver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VoiceEvent:
-    """An event of a call: as it came, and what it says."""
+    """An event of a call.
+
+    Attributes:
+        kept: The event as it came.
+        content: What it says.
+        traceparent: The request that brought it.
+    """
 
     kept: CallEvent
     content: Incoming | CallReport | Recording | Silent | Played | Dialed
+    traceparent: str = ""
 
 
 class TakeInCalls:
@@ -68,7 +76,8 @@ class TakeInCalls:
     async def _one_call(self, events: Sequence[VoiceEvent]) -> None:
         async with self._free:
             for event in events:
-                await self._one(event)
+                with Within(event.traceparent):
+                    await self._one(event)
 
     async def _one(self, event: VoiceEvent) -> None:
         call = event.kept.call

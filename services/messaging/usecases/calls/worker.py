@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from services.common.errors import UnavailableError
+from services.common.tracing import NoTracing, Tracing, enter
 from services.messaging.domain.call import Call, CallAction, CallStatus, Turn, TurnState
 from services.messaging.domain.keys import HANGUP, is_key_press
 from services.messaging.domain.language import PHRASES
@@ -81,7 +82,9 @@ class TurnWorker:
         voicemail_tries: timedelta = timedelta(hours=24),
         sweep_seconds: float = 2.0,
         poll_seconds: float = 2.0,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing or NoTracing()
         self._store = store
         self._signal = signal
         self._understanding = understanding
@@ -163,13 +166,10 @@ class TurnWorker:
             turn = await drained(self._store.claim_turn(call_id, number, lease=self._lease))
             if turn is None:
                 return
-            async with self._held(turn):
-                call = await drained(self._store.call(call_id))
-                timer = StageTimer(self._clock, turn.heard_at)
-                end = self._over(turn, call)
-                if end is None:
-                    end = await self._worked(turn, call, timer)
-                await drained(self._finish(turn, end, timer))
+            # This task is the turn's own, so the lines below about what went wrong bear it too.
+            enter(turn.traceparent)
+            with self._tracing.span("turn"):
+                await self._work_on(turn)
         except asyncio.CancelledError:
             await self._give_back(turn, timedelta())
             raise
@@ -181,6 +181,15 @@ class TurnWorker:
         except Exception:
             log.exception("a turn failed; it is tried again", call_id=call_id, turn=number)
             await self._give_back(turn, _FIRST_RETRY)
+
+    async def _work_on(self, turn: ClaimedTurn) -> None:
+        async with self._held(turn):
+            call = await drained(self._store.call(turn.call_id))
+            timer = StageTimer(self._clock, turn.heard_at)
+            end = self._over(turn, call)
+            if end is None:
+                end = await self._worked(turn, call, timer)
+            await drained(self._finish(turn, end, timer))
 
     @contextlib.asynccontextmanager
     async def _held(self, turn: ClaimedTurn) -> AsyncIterator[None]:
