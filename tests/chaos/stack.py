@@ -256,8 +256,13 @@ async def running_chaos_stack(
     replicas: int = 2,
     chance: random.Random,
     variables: Mapping[str, str] | None = None,
+    make: Callable[..., ChaosStack] = ChaosStack,
 ) -> AsyncIterator[ChaosStack]:
-    """The system, in a folder and on ports of its own."""
+    """The system, in a folder and on ports of its own.
+
+    Args:
+        make: Another kind of stack, made with the same arguments.
+    """
     ours = {name.upper() for part in EVERYTHING.values() for name in part.model_fields}
     environ = {name: value for name, value in os.environ.items() if name not in ours}
     environ |= {f"SWITCHBOARD_{name}_PORT": str(free_port()) for name in _PORTS}
@@ -271,7 +276,7 @@ async def running_chaos_stack(
         if database == "postgresql":
             postgres = await asyncio.to_thread(Postgres)
             closing.callback(postgres.delete)
-        running = ChaosStack(stack, data, postgres=postgres, replicas=replicas, chance=chance)
+        running = make(stack, data, postgres=postgres, replicas=replicas, chance=chance)
         closing.push_async_callback(running.close)
         await running.open()
         yield running
