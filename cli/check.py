@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.catalogue import EVERYTHING, group_rank
+from cli.catalogue import EVERYTHING, SERVICES, group_rank
 from cli.environment import load_environment
 from services.common.lifecycle import EXIT_CONFIGURATION
 from services.common.settings import ConfigurationError, Problem, Settings, field_group
@@ -38,7 +38,7 @@ def inspect_variables(
         problems = _problems(settings, environ)
         for field in settings.model_fields:
             name = field.upper()
-            state = "set" if environ.get(name) or environ.get(f"{name}_FILE") else "default"
+            state = "set" if environ.get(name) else "default"
             variable = variables.setdefault(
                 name, Variable(name, field_group(settings, field), state, [])
             )
@@ -82,14 +82,18 @@ def _lines(variable: Variable, width: int) -> list[str]:
     ]
 
 
-def check(env_file: Path | None) -> int:
-    """Print the report; 0 when everything may start, else 78."""
+def check(env_file: Path | None, *, services_alone: bool = False) -> int:
+    """Print the report; 0 when everything may start, else 78.
+
+    Args:
+        services_alone: Leave out what only `make run` reads.
+    """
     try:
         environment = load_environment(env_file, sandbox_allowed=False)
     except FileNotFoundError as error:
         print(f"Can't check: {error}.")
         return EXIT_CONFIGURATION
-    variables = inspect_variables(EVERYTHING, environment.variables)
+    variables = inspect_variables(SERVICES if services_alone else EVERYTHING, environment.variables)
     source = f"{environment.file} and the environment" if environment.file else "the environment"
     print(f"Configuration from {source}:")
     print(format_variables(variables))
@@ -99,7 +103,7 @@ def check(env_file: Path | None) -> int:
     wrong = [variable.name for variable in variables if variable.problem]
     if wrong:
         print(f"\nready: no ({', '.join(wrong)})")
-        if supplied := [name for name in wrong if name in RUN_SUPPLIES]:
+        if not services_alone and (supplied := [name for name in wrong if name in RUN_SUPPLIES]):
             print(f"`make run` brings its own {', '.join(supplied)}.")
         return EXIT_CONFIGURATION
     print("\nready: yes")

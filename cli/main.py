@@ -22,6 +22,9 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     check = commands.add_parser("check", help="report what the configuration lacks")
+    check.add_argument(
+        "--services", action="store_true", help="leave out what only `switchboard run` reads"
+    )
     _add_env_file(check)
     check.set_defaults(command=_check)
 
@@ -35,6 +38,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_env_file(say)
     say.set_defaults(command=_say)
+
+    sandbox = commands.add_parser(
+        "sandbox", help="pretend vendors for a stack of containers; `run` brings its own"
+    )
+    sandbox.add_argument("--settings", type=Path, required=True, help="the stack's variables")
+    sandbox.add_argument("--lend", type=Path, required=True, help="where its parts read them")
+    sandbox.add_argument("--webhook", required=True, help="origin of the edge")
+    sandbox.add_argument("--health", required=True, help="origin of health")
+    sandbox.add_argument("--grpc", required=True, help="host:port of messaging")
+    sandbox.set_defaults(command=_sandbox)
 
     _add_call(commands)
     _add_baileys(commands)
@@ -163,7 +176,7 @@ def _run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from cli.check import check
 
-    return check(args.env_file)
+    return check(args.env_file, services_alone=args.services)
 
 
 def _say(args: argparse.Namespace) -> int:
@@ -182,6 +195,18 @@ def _call(args: argparse.Namespace) -> int:
         speed=args.speed,
         timeout=args.timeout,
         env_file=args.env_file,
+    )
+
+
+def _sandbox(args: argparse.Namespace) -> int:
+    from cli.sandbox import serve_sandbox
+
+    return serve_sandbox(
+        settings=args.settings,
+        lend=args.lend,
+        webhook=args.webhook,
+        health=args.health,
+        grpc=args.grpc,
     )
 
 

@@ -8,13 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-import httpx
-
+from cli.pretend_phone import PretendPhone
 from cli.probes import http_answers
 from cli.run_settings import RunSettings
 from cli.supervisor import Part
-from services.messaging.providers.baileys.parsing import BadDocumentError
-from services.messaging.providers.baileys.state import SessionState, State, parse_state
+from services.messaging.providers.baileys.state import SessionState
 
 _HOST = "127.0.0.1"
 _ROOT = Path(__file__).parent.parent
@@ -66,7 +64,9 @@ class WhatsAppParts:
         self._settings = settings
         self._data = data / "baileys"
         self._sandbox = sandbox
-        self._scanned = ""
+        self._phone = PretendPhone(
+            Path(self._variables["BAILEYS_QUEUE_DIR"]) / "state.json", self.control
+        )
         if sandbox:
             port = settings.switchboard_whatsapp_port
             self._variables["BAILEYS_WEB_SOCKET_URL"] = f"ws://{_HOST}:{port}/ws/chat"
@@ -120,28 +120,12 @@ class WhatsAppParts:
 
     async def _bridge_ready(self, since: float) -> bool:
         """Whether the session is open; a real phone may take its time, a pretend one scans."""
-        state = self._state()
+        state = self._phone.state()
         if state is None or state.written_at.timestamp() < since:
             return False
         if state.state is SessionState.OPEN:
             return True
         if not self._sandbox:
             return state.state is not SessionState.CONNECTING
-        if state.state is SessionState.PAIRING and state.pairing and state.pairing.qr:
-            await self._scan(state.pairing.qr)
+        await self._phone.scan(state)
         return False
-
-    def _state(self) -> State | None:
-        path = Path(self._variables["BAILEYS_QUEUE_DIR"]) / "state.json"
-        try:
-            return parse_state(path.read_bytes())
-        except (OSError, BadDocumentError):
-            return None
-
-    async def _scan(self, qr: str) -> None:
-        if qr == self._scanned:
-            return
-        async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
-            response = await client.post(f"{self.control}/scan", json={"qr": qr})
-        if response.is_success:
-            self._scanned = qr

@@ -85,7 +85,8 @@ async def running_sandbox(settings: SandboxSettings) -> AsyncIterator[RunningSan
 
 async def serve(settings: SandboxSettings, listener: socket.socket) -> None:
     """Serve a sandbox until a signal stops it."""
-    await _Server(_sandbox(settings, _base_url(listener))).serve(sockets=[listener])
+    base_url = settings.base_url or _base_url(listener)
+    await _Server(_sandbox(settings, base_url)).serve(sockets=[listener])
 
 
 def bound_socket(settings: SandboxSettings) -> socket.socket:

@@ -4,19 +4,17 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Seconds = Annotated[float, Field(ge=0, le=3600)]
-
-
-def _loopback(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    if not address.is_loopback:
-        raise ValueError(
-            f"must be a loopback address such as 127.0.0.1, not {address}: "
-            "whoever reaches the sandbox can control it"
-        )
-    return address
 
 
 def _localhost(value: object) -> object:
@@ -53,10 +51,14 @@ class SandboxSettings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="ignore", populate_by_name=True)
 
-    host: Annotated[
-        IPv4Address | IPv6Address, BeforeValidator(_localhost), AfterValidator(_loopback)
-    ] = Field(IPv4Address("127.0.0.1"), validation_alias="SANDBOX_HOST")
+    # For a network of containers that publishes no port of the sandbox. The host depends on it.
+    open: bool = Field(False, validation_alias="SANDBOX_OPEN")
+    host: Annotated[IPv4Address | IPv6Address, BeforeValidator(_localhost)] = Field(
+        IPv4Address("127.0.0.1"), validation_alias="SANDBOX_HOST"
+    )
     port: int = Field(8090, ge=0, le=65535, validation_alias="SWITCHBOARD_SANDBOX_PORT")
+    # Where it is reached by others, if not at the address it listens on.
+    base_url: Origin | None = Field(None, validation_alias="SANDBOX_BASE_URL")
     # Where webhooks are sent, and the origin they are signed for if that is another.
     webhook_url: Origin = Field("http://127.0.0.1:8080", validation_alias="SANDBOX_WEBHOOK_URL")
     public_host: Origin | None = Field(None, validation_alias="PUBLIC_HOST")
@@ -96,6 +98,18 @@ class SandboxSettings(BaseSettings):
     # Twilio gives an event up after this long, all attempts together.
     webhook_timeout: Seconds = Field(15, gt=0, validation_alias="SANDBOX_WEBHOOK_TIMEOUT")
     enforce_window: bool = Field(False, validation_alias="SANDBOX_ENFORCE_24H_WINDOW")
+
+    @field_validator("host")
+    @classmethod
+    def _stays_on_this_machine(
+        cls, address: IPv4Address | IPv6Address, info: ValidationInfo
+    ) -> IPv4Address | IPv6Address:
+        if not (address.is_loopback or info.data.get("open")):
+            raise ValueError(
+                f"must be a loopback address such as 127.0.0.1, not {address}: "
+                "whoever reaches the sandbox can control it"
+            )
+        return address
 
     @property
     def signed_origin(self) -> str:

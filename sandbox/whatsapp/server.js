@@ -154,9 +154,9 @@ export class Server {
 const replaced = node('stream:error', {}, [node('conflict', { type: 'replaced' })])
 
 /** @param {import('node:net').Server} server @param {number} port @returns {Promise<number>} */
-export function listening(server, port) {
+export function listening(server, port, host = '127.0.0.1') {
 	return new Promise((resolve, reject) => {
 		server.once('error', reject)
-		server.listen(port, '127.0.0.1', () => resolve(/** @type {import('node:net').AddressInfo} */ (server.address()).port))
+		server.listen(port, host, () => resolve(/** @type {import('node:net').AddressInfo} */ (server.address()).port))
 	})
 }

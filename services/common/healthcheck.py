@@ -6,6 +6,7 @@ health service, http:// an address that answers 200.
 
 import http.client
 import sys
+from typing import Any
 from urllib.parse import urlsplit
 
 _SECONDS = 3.0
@@ -32,9 +33,9 @@ def _grpc_serves(address: str) -> bool:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        check = health_pb2_grpc.HealthStub(channel).Check
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # Its type has no methods.
         try:
-            answer = check(health_pb2.HealthCheckRequest(), timeout=_SECONDS)
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=_SECONDS)
         except grpc.RpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

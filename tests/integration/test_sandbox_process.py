@@ -113,6 +113,11 @@ def test_loopback_only(host: str) -> None:
         sandbox_settings(host=host)
 
 
+def test_among_containers_it_may_be_reached() -> None:
+    """Whoever says so lets it listen where others of its network reach it."""
+    assert not sandbox_settings(host="0.0.0.0", open=True).host.is_loopback
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_loopback_is_fine(host: str) -> None:
     """Any loopback address will do."""

@@ -93,3 +93,26 @@ def test_signature_key(variables: dict[str, str], accepted: bool, tmp_path: Path
     with pytest.raises(ConfigurationError) as refused:
         WebhookSettings.load(environ)
     assert [one.variable for one in refused.value.problems] == ["TWILIO_AUTH_TOKEN"]
+
+
+@pytest.mark.parametrize("url", ["http://sandbox:8090", "http://localhost:1", "http://[::1]:1"])
+def test_credentials_may_go_to_neighbours_by_http(url: str) -> None:
+    """A name without a dot is a container's in one's own network."""
+    settings = MessagingSettings.load({**CORE, **TWILIO, "TWILIO_API_BASE_URL": url})
+    assert settings.twilio_api_base_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.twilio.com",
+        "http://2130706433",
+        "http://0x7f000001",
+        "http://10.0.0.1",
+        "ftp://a",
+    ],
+)
+def test_credentials_leave_by_https_alone(url: str) -> None:
+    """Whatever may be another machine's name or number is refused by http."""
+    with pytest.raises(ConfigurationError, match="must begin with https://"):
+        MessagingSettings.load({**CORE, **TWILIO, "TWILIO_API_BASE_URL": url})
