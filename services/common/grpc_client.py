@@ -72,6 +72,8 @@ def open_channel(address: str, token: str, default_seconds: float = 10.0) -> grp
             _StreamDefaults(token),
         ],
         options=[
+            # A name may stand for several replicas: each call goes to the next one that answers.
+            ("grpc.lb_policy_name", "round_robin"),
             # Our services are reached directly, whatever proxy leads outside.
             ("grpc.enable_http_proxy", 0),
             # By default one that was away for long is looked for only every two minutes.

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hmac
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -21,10 +21,13 @@ from services.common.errors import (
     OverloadedError,
     SwitchboardError,
     UnauthenticatedError,
+    UnavailableError,
 )
 from services.common.tracing import TRACEPARENT, NoTracing, Tracing, enter, sent_traceparent
 
 log = structlog.get_logger(__name__)
+
+_CONNECTION_MILLISECONDS = 300_000
 
 ERROR_DOMAIN = "switchboard"
 _REFUSAL = "the metadata 'authorization' has no valid token"
@@ -77,7 +80,10 @@ class _Guard(grpc.aio.ServerInterceptor):
         max_seconds: float,
         calls: _Calls,
         tracing: Tracing,
+        open_before: Collection[str] | None,
     ) -> None:
+        self._open_before = {reflection.SERVICE_NAME, *(open_before or ())}
+        self.is_open = open_before is None
         self._calls = calls
         self._tracing = tracing
         self._expected = [f"Bearer {token}".encode() for token in tokens]
@@ -92,6 +98,8 @@ class _Guard(grpc.aio.ServerInterceptor):
         # Probes carry no secrets and learn none.
         if handler is None or method.startswith(_HEALTH_PREFIX):
             return handler
+        if not self.is_open and method.split("/")[1] not in self._open_before:
+            return _refuse(handler, UnavailableError("not ready for this yet, try again shortly"))
         shown = dict(handler_call_details.invocation_metadata).get("authorization", "")
         allowed = self._is_known(shown if isinstance(shown, bytes) else str(shown).encode())
         if handler.unary_unary:
@@ -106,7 +114,7 @@ class _Guard(grpc.aio.ServerInterceptor):
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
-        return handler if allowed else _refuse_stream(handler)
+        return handler if allowed else _refuse(handler, UnauthenticatedError(_REFUSAL))
 
     def _is_known(self, shown: bytes) -> bool:
         matches = [hmac.compare_digest(shown, expected) for expected in self._expected]
@@ -218,13 +226,17 @@ async def _fail(context: grpc.aio.ServicerContext[Any, Any], error: Exception, m
     await context.abort(grpc.StatusCode.INTERNAL, "internal error, see the log")
 
 
-def _refuse_stream(handler: Any) -> Any:
+def _refuse(handler: Any, error: SwitchboardError) -> Any:
     async def refuse(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        await abort(context, UnauthenticatedError(_REFUSAL))
+        await abort(context, error)
 
-    if handler.response_streaming:
+    if handler.request_streaming and handler.response_streaming:
         return grpc.stream_stream_rpc_method_handler(refuse)
-    return grpc.stream_unary_rpc_method_handler(refuse)
+    if handler.request_streaming:
+        return grpc.stream_unary_rpc_method_handler(refuse)
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(refuse)
+    return grpc.unary_unary_rpc_method_handler(refuse)
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: SwitchboardError) -> None:
@@ -262,6 +274,10 @@ class GrpcServer:
 
     `add_services` receives the `grpc.aio.Server` to register servicers on; their full names
     go into `service_names`.
+
+    Args:
+        open_before: The services that, beside health and reflection, answer before `open` is
+            called; None: all of them do.
     """
 
     def __init__(
@@ -276,15 +292,23 @@ class GrpcServer:
         max_message_bytes: int = 1024 * 1024,
         registry: CollectorRegistry | None = None,
         tracing: Tracing | None = None,
+        open_before: Collection[str] | None = None,
     ) -> None:
         self._guard = _Guard(
-            tokens, max_concurrent, max_seconds, _Calls(registry), tracing or NoTracing()
+            tokens,
+            max_concurrent,
+            max_seconds,
+            _Calls(registry),
+            tracing or NoTracing(),
+            open_before,
         )
         self._server = grpc.aio.server(
             interceptors=[self._guard],
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.so_reuseport", 0),
+                # Clients then look their addresses up again, and find replicas that are new.
+                ("grpc.max_connection_age_ms", _CONNECTION_MILLISECONDS),
             ],
         )
         self._names = ["", *service_names]
@@ -300,6 +324,10 @@ class GrpcServer:
         """Accept calls. Health stays NOT_SERVING until `set_serving`."""
         await self.set_serving(False)
         await self._server.start()
+
+    def open(self) -> None:
+        """Let every service answer from now on."""
+        self._guard.is_open = True
 
     async def set_serving(self, serving: bool) -> None:
         """Say by the standard health service whether calls will succeed."""

@@ -3,8 +3,8 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import structlog
 import uvloop
@@ -16,6 +16,8 @@ from services.common.settings import CommonSettings, ConfigurationError
 log = structlog.get_logger(__name__)
 
 SettingsT = TypeVar("SettingsT", bound=CommonSettings)
+Loop = Callable[[], Coroutine[Any, Any, None]]
+"""Begins work that goes on until it is cancelled."""
 
 EXIT_CONFIGURATION = 78
 """Exit code for a refused configuration: EX_CONFIG of sysexits(3)."""
@@ -65,6 +67,16 @@ def _load(name: str, settings_class: type[SettingsT]) -> SettingsT:
         sys.exit(EXIT_CONFIGURATION)
     configure_logging(name, settings)
     return settings
+
+
+def after(ready: asyncio.Event, loop: Loop) -> Loop:
+    """A loop that begins once `ready` is set."""
+
+    async def run() -> None:
+        await ready.wait()
+        await loop()
+
+    return run
 
 
 async def run_until_stopped(stop: asyncio.Event, *loops: Awaitable[None]) -> None:

@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import grpc.aio
 import structlog
 from nats.aio.client import Client
 from pydantic import SecretStr
-from sqlalchemy.exc import SQLAlchemyError
 from switchboard.health.v1 import health_service_pb2_grpc
 from switchboard.messaging.v1 import messaging_service_pb2_grpc
 from switchboard.voice.v1 import voice_service_pb2_grpc
@@ -17,7 +17,7 @@ from switchboard.voice.v1 import voice_service_pb2_grpc
 from services.common.grpc_server import GrpcServer
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import keep_connected
-from services.common.lifecycle import run_service, run_until_stopped
+from services.common.lifecycle import Loop, after, run_service, run_until_stopped
 from services.common.metrics import process_registry, serving_metrics, watch_event_loop
 from services.common.settings import secret_list, split_list
 from services.common.tracing import tracing
@@ -54,7 +54,6 @@ from services.messaging.store.files import ObjectMediaStore
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.known import SqlKnownMessages
 from services.messaging.store.media import SqlMediaQueue
-from services.messaging.store.migrate import needs_upgrade
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
 from services.messaging.store.replies import SqlReplyStore
@@ -75,13 +74,9 @@ from services.messaging.voice_wiring import wire_voice
 
 log = structlog.get_logger(__name__)
 
-_DATABASE_PROBE_SECONDS = 2.0
-
 
 async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
     """Run messaging until `stop` is set."""
-    if not await _database_is_ready(settings, stop):
-        return
     registry = process_registry("messaging")
     client = Client()
     changes = ChangeSignal(client)
@@ -272,6 +267,8 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             tracing=traces,
         )
         acts = ActPublisher(
+            # Who asks how we are hears it from the start, also when the database is away.
+            open_before=[health_servicer.SERVICE_NAME],
             client,
             SqlActLog(database, _now),
             replicas=settings.jetstream_replicas,
@@ -284,40 +281,30 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             watch.wake()
             acts.wake()
 
-        loops = [
-            keep_connected(
-                client,
-                settings.nats_url.get_secret_value(),
-                name="switchboard-messaging",
-                replicas=settings.jetstream_replicas,
-                max_bytes=settings.journal_max_bytes,
-                owner=True,
-                ready=streams_ready,
-            ),
-            _consume(consumer, streams_ready),
-            keep_journal_short(
+        work: list[Loop] = [
+            after(streams_ready, consumer.run),
+            partial(
+                keep_journal_short,
                 client,
                 durables=durables,
                 max_age=timedelta(days=settings.journal_retention_days),
                 clock=_now,
                 ready=streams_ready,
             ),
-            dispatcher.run(),
-            reconciler.run(),
-            sweep_parked(
+            dispatcher.run,
+            reconciler.run,
+            partial(
+                sweep_parked,
                 ingest,
                 keep=timedelta(days=settings.parked_status_retention_days),
                 clock=_now,
             ),
-            files.run(),
-            changes.run(changed),
-            watch.run(),
-            acts.run(),
-            health.monitor.run(),
-            health.serve(server),
-            watch_event_loop(registry),
-            *(loop() for loop in (baileys.loops if baileys else ())),
-            *(loop() for loop in (voice.loops if voice else ())),
+            files.run,
+            partial(changes.run, changed),
+            watch.run,
+            acts.run,
+            *(baileys.loops if baileys else ()),
+            *(voice.loops if voice else ()),
         ]
         if session is not None:
             lost = FindLostWebhooks(
@@ -329,7 +316,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 interval=timedelta(seconds=settings.lost_webhook_interval_seconds),
                 look_back=timedelta(seconds=settings.lost_webhook_lookback_seconds),
             )
-            loops.append(_find_lost(lost, streams_ready))
+            work.append(after(streams_ready, lost.run))
         if settings.openai_api_key is None:
             log.info("no OPENAI_API_KEY: messages are stored and wait for a person")
         else:
@@ -351,9 +338,24 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 lease=timedelta(seconds=settings.openai_timeout_seconds + 30),
                 tracing=traces,
             )
-            loops.append(replies.run())
-        log.info("messaging is ready", port=server.port)
-        await run_until_stopped(stop, *loops)
+            work.append(replies.run)
+        await run_until_stopped(
+            stop,
+            keep_connected(
+                client,
+                settings.nats_url.get_secret_value(),
+                name="switchboard-messaging",
+                replicas=settings.jetstream_replicas,
+                max_bytes=settings.journal_max_bytes,
+                owner=True,
+                ready=streams_ready,
+            ),
+            health.monitor.run(),
+            health.serve(server),
+            watch_event_loop(registry),
+            _say_ready(health.database_ready, server.port),
+            *(after(health.database_ready, loop)() for loop in work),
+        )
 
 
 def _now() -> datetime:
@@ -389,29 +391,11 @@ def _reply_policy(settings: MessagingSettings) -> ReplyPolicy | None:
     )
 
 
-async def _database_is_ready(settings: MessagingSettings, stop: asyncio.Event) -> bool:
-    """Wait for the database and its migration; False when stopped meanwhile."""
-    url = settings.database_url.get_secret_value()
-    while not stop.is_set():
-        try:
-            if not await asyncio.to_thread(needs_upgrade, url):
-                return True
-            log.warning("the database needs migrating: run `python -m services.messaging.migrate`")
-        except SQLAlchemyError as error:
-            log.warning("the database doesn't answer", error=type(error).__name__)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), timeout=_DATABASE_PROBE_SECONDS)
-    return False
-
-
-async def _consume(consumer: IngestConsumer, streams_ready: asyncio.Event) -> None:
-    await streams_ready.wait()
-    await consumer.run()
-
-
-async def _find_lost(lost: FindLostWebhooks, streams_ready: asyncio.Event) -> None:
-    await streams_ready.wait()
-    await lost.run()
+async def _say_ready(ready: asyncio.Event, port: int) -> None:
+    await ready.wait()
+    log.info("messaging is ready", port=port)
+    # Nothing else to do, and a loop has no end.
+    await asyncio.Event().wait()
 
 
 async def _disconnect(client: Client) -> None:

@@ -1,6 +1,7 @@
 """Putting together what messaging knows of its own health; only `__main__` does so."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from services.common import configuration
 from services.common.grpc_server import GrpcServer
-from services.common.monitor import Findings, Monitor, Probe
+from services.common.monitor import Finding, Findings, Monitor, Probe
 from services.messaging.consumers import progress
 from services.messaging.consumers.progress import Progress
 from services.messaging.grpc_api.health_servicer import HealthServicer
@@ -33,7 +34,10 @@ from services.messaging.usecases.health import (
     vendor_finding,
 )
 
+Ask = Callable[[], Awaitable[Findings]]
+
 _GRACE_SECONDS: Final = 10.0
+_READY_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +48,14 @@ class Health:
         monitor: To be run.
         servicer: Says what the monitor has found.
         changed: Set whenever a component's status has changed.
+        database_ready: Set once the database answers and is migrated; what it is then is seen by
+            those who work with it.
     """
 
     monitor: Monitor
     servicer: HealthServicer
     changed: asyncio.Event
+    database_ready: asyncio.Event
 
     async def serve(self, server: GrpcServer) -> None:
         """Serve until cancelled; the standard health service follows the database.
@@ -60,7 +67,11 @@ class Health:
             while True:
                 self.changed.clear()
                 database = self.monitor.report()[condition.COMPONENT]
-                await server.set_serving(database.status in ("ok", "degraded"))
+                works = database.status in ("ok", "degraded")
+                if works and not self.database_ready.is_set():
+                    self.database_ready.set()
+                    server.open()
+                await server.set_serving(works)
                 await self.changed.wait()
         finally:
             await server.stop(_GRACE_SECONDS)
@@ -80,7 +91,21 @@ def wire_health(
     clock: Clock,
 ) -> Health:
     """Everything of health, made inside the event loop."""
-    changed = asyncio.Event()
+    changed, database_ready = asyncio.Event(), asyncio.Event()
+
+    def waiting(component: str, look: Ask) -> Ask:
+        """Ask only what can be asked: a database without tables fails in ways of its own."""
+
+        async def ask() -> Findings:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_READY_SECONDS):
+                    await database_ready.wait()
+            if not database_ready.is_set():
+                return {component: Finding("unknown", "the database isn't ready")}
+            return await look()
+
+        return ask
+
     monitor = Monitor(
         [
             Probe(condition.COMPONENT, DatabaseCondition(database).look, 1.5, 1.5),
@@ -90,10 +115,18 @@ def wire_health(
                 3.0,
                 2.0,
             ),
-            Probe(SENDING, SendingProbe(reader, clock=clock, registry=registry).look, 3.0, 2.0),
+            Probe(
+                SENDING,
+                waiting(SENDING, SendingProbe(reader, clock=clock, registry=registry).look),
+                3.0,
+                2.0,
+            ),
             Probe(
                 ACTIVITY,
-                ActivityProbe(SqlActivityReader(database, clock), lost_webhooks).look,
+                waiting(
+                    ACTIVITY,
+                    ActivityProbe(SqlActivityReader(database, clock), lost_webhooks).look,
+                ),
                 15.0,
                 10.0,
             ),
@@ -107,7 +140,7 @@ def wire_health(
         ],
         on_change=changed.set,
     )
-    return Health(monitor, HealthServicer(monitor.report), changed)
+    return Health(monitor, HealthServicer(monitor.report), changed, database_ready)
 
 
 def _remembering(
@@ -115,7 +148,7 @@ def _remembering(
     providers: Callable[[], Sequence[ProviderStatus]],
     vendors: Callable[[], Sequence[ProviderStatus]],
     metrics: BreakerMetrics,
-) -> Callable[[], Awaitable[Findings]]:
+) -> Ask:
     configured = configuration.configuration_finding(settings)
 
     async def look() -> Findings:

@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
 
 import openai
 import structlog
@@ -14,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from services.common.audio import AudioBucket, BucketConfig
+from services.common.lifecycle import Loop, after
 from services.common.settings import secret_list, split_list
 from services.common.tracing import Tracing
 from services.messaging.assistant.voice_talker import VoiceTalker
@@ -52,9 +52,6 @@ from services.messaging.usecases.vendors import NotedTalker, NotedTranscriber, V
 from services.messaging.warm_up import warm_up
 
 log = structlog.get_logger(__name__)
-
-
-Loop = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +152,9 @@ def wire_voice(
         registry=registry,
         tracing=tracing,
     )
-    loops: list[Loop] = [signal.run, worker.run, _after(streams_ready, consumer.run)]
+    loops: list[Loop] = [signal.run, worker.run, after(streams_ready, consumer.run)]
     if vendors.synthesizers:
-        loops.append(_after(streams_ready, prompts.run))
+        loops.append(after(streams_ready, prompts.run))
     if vendors.talker is not None:
         loops.append(_warmed_up)
     if settings.recording_retention == "none":
@@ -278,11 +275,3 @@ async def _warmed_up() -> None:
         log.exception("the first answer of this process will be slow")
     # Nothing else to do, and a loop has no end.
     await asyncio.Event().wait()
-
-
-def _after(ready: asyncio.Event, loop: Loop) -> Loop:
-    async def run() -> None:
-        await ready.wait()
-        await loop()
-
-    return run

@@ -12,6 +12,7 @@ from services.messaging.store.database import Database
 from services.messaging.store.migrate import known_revisions, newest
 
 COMPONENT: Final = "database"
+_FIX: Final = "run `python -m services.messaging.migrate`"
 _REVISION: Final = text("SELECT version_num FROM alembic_version")
 
 
@@ -32,7 +33,7 @@ class DatabaseCondition:
                 try:
                     found = await connection.execute(_REVISION)
                 except (OperationalError, ProgrammingError):
-                    return {COMPONENT: Finding("down", "the database was never migrated")}
+                    return {COMPONENT: Finding("down", f"the database was never migrated: {_FIX}")}
                 revision = found.scalar()
         except UnavailableError:
             return {COMPONENT: Finding("down", "the database doesn't answer")}
@@ -43,5 +44,5 @@ class DatabaseCondition:
             "round_trip_seconds": round(time.perf_counter() - began, 6),
         }
         if revision is None or (revision in self._known and revision != self._newest):
-            return {COMPONENT: Finding("down", "the database needs migrating", details)}
+            return {COMPONENT: Finding("down", f"the database needs migrating: {_FIX}", details)}
         return {COMPONENT: Finding("ok", details=details)}
