@@ -227,11 +227,11 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 closing=closing,
                 registry=registry,
                 clock=_now,
+                tracing=traces,
             )
         assistant_record = VendorRecord("assistant", _now)
         lost: FindLostWebhooks | None = None
         durables = [DURABLE, *([voice_consumer.DURABLE] if voice else [])]
-                tracing=traces,
         health = wire_health(
             settings,
             client=client,
@@ -263,12 +263,12 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 *([voice_servicer.SERVICE_NAME] if voice else []),
             ],
             add_services=add_services,
+            # Who asks how we are hears it from the start, also when the database is away.
+            open_before=[health_servicer.SERVICE_NAME],
             registry=registry,
             tracing=traces,
         )
         acts = ActPublisher(
-            # Who asks how we are hears it from the start, also when the database is away.
-            open_before=[health_servicer.SERVICE_NAME],
             client,
             SqlActLog(database, _now),
             replicas=settings.jetstream_replicas,
