@@ -66,7 +66,7 @@ locks: .venv/dev.stamp ## resolve requirements/*.lock anew from pyproject.toml
 	$(COMPILE) --extra webhook --extra tracing -c requirements/dev.lock pyproject.toml -o requirements/webhook.lock
 	$(COMPILE) --extra messaging --extra tracing --extra cli -c requirements/dev.lock pyproject.toml -o requirements/messaging.lock
 	$(COMPILE) --extra health --extra tracing -c requirements/dev.lock pyproject.toml -o requirements/health.lock
-	$(COMPILE) --extra sandbox --extra cli -c requirements/dev.lock pyproject.toml -o requirements/sandbox.lock
+	$(COMPILE) --extra sandbox --extra messaging --extra cli -c requirements/dev.lock pyproject.toml -o requirements/sandbox.lock
 
 clean: ## remove the environment and caches, keep the data
 	rm -rf .venv tools/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
