@@ -66,6 +66,7 @@ from services.messaging.usecases.policy import SendPolicy
 from services.messaging.usecases.receive import Receive, ReplyPolicy
 from services.messaging.usecases.reconcile import Reconciler
 from services.messaging.usecases.reply import Replies
+from services.messaging.usecases.retrying import RetryPolicy
 from services.messaging.usecases.send import SendMessage
 from services.messaging.usecases.traced import TracedProvider
 from services.messaging.usecases.vendors import NotedAssistant, VendorRecord
@@ -144,6 +145,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             else Breaker(name, _now)
             for name in providers
         }
+        retry = RetryPolicy(max_age=policy.max_age)
         dispatcher = Dispatcher(
             outbox,
             providers,
@@ -152,6 +154,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             concurrency=settings.send_concurrency,
             send_timeout=send_timeout,
             lease=2 * send_timeout + timedelta(seconds=10),
+            retry=retry,
             breakers=breakers,
             pace=SenderPace(settings.sender_messages_per_second),
             registry=registry,
@@ -163,6 +166,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             on_accepted=ingest.apply_parked,
             on_due=dispatcher.wake,
             grace=timedelta(seconds=settings.send_unknown_grace_seconds),
+            retry=retry,
             registry=registry,
         )
         consumer = IngestConsumer(
@@ -378,6 +382,7 @@ def _send_policy(settings: MessagingSettings) -> SendPolicy:
             burst=settings.recipient_burst_messages,
         ),
         max_waiting=settings.recipient_max_waiting,
+        max_age=timedelta(seconds=settings.send_max_age_seconds),
     )
 
 

@@ -197,3 +197,9 @@ class MessagingSettings(WhatsAppSettings, VoiceSettings):
         "it doesn't show the message",
         examples=["120"],
     )
+    send_max_age_seconds: Seconds = Field(
+        21600.0,
+        description="a message that could not be sent for so long fails as expired or gave_up: "
+        "after a long breakdown contacts don't get as new what is old",
+        examples=["21600"],
+    )

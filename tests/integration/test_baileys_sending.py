@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,33 @@ async def test_sent(
     assert not list((queue.folder.root / "outbox/done").iterdir())
 
 
+async def test_an_old_message(
+    database: Database,
+    store: SqlOutboxStore,
+    queue: Queue,
+    whatsapp: PretendWhatsApp,
+    bridge: Callable[..., PretendBridge],
+) -> None:
+    """When the bridge comes back after days, what waited for it all the time is not sent as if it
+    were new, and says why; what came of late is sent."""
+
+    def last_week() -> datetime:
+        return now() - timedelta(days=7)
+
+    old = SqlOutboxStore(database, last_week, ANY_TIME)
+    waited, _ = await old.enqueue(message("Tomorrow at nine?"))
+    await store.enqueue(message("Are you there?"))
+    async with running(bridge().run()):
+        one = process(store, queue)
+        async with running(one.dispatcher.run()):
+            await until_settled(database)
+    assert whatsapp.on_phone() == ["Are you there?"]
+    row, _ = await stored(database)
+    assert (row.status, row.error_code) == ("failed", "expired")
+    assert row.error_message.startswith("not sent: it was older than SEND_MAX_AGE_SECONDS")
+    assert await events(database, waited.id) == ["queued", "rejected"]
+
+
 async def test_refused(
     database: Database,
     store: SqlOutboxStore,
@@ -126,6 +153,7 @@ async def test_refused(
         ({"state": "restricted", "reason": "463"}, "restricted by WhatsApp: 463"),
         ({"state": "logged_out", "reason": "by the owner"}, "logged out: by the owner"),
         ({"account": "+14155550009"}, "another number"),
+        ({"state": "connecting", "account": None}, "connecting: as the test says"),
         ({"last_frame_at": "2026-01-01T00:00:00Z"}, "silent"),
         ({"written_at": "2026-01-01T00:00:00Z"}, "isn't running"),
         ({"written_at": "2126-01-01T00:00:00Z"}, "clock is ahead"),

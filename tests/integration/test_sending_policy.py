@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -64,7 +65,7 @@ async def write(database: Database, clock: ManualClock, body: str = "Hello") -> 
 
 
 def text(body: str = "Hello", **values: Any) -> NewMessage:
-    return new_message(body, to=phone(0), **values)
+    return new_message(body, **{"to": phone(0), **values})
 
 
 def template() -> NewMessage:
@@ -133,15 +134,39 @@ async def test_what_waits_too_long_is_not_sent(
     """A text that waits until the window has closed fails with that reason, before the provider
     would refuse it; a template behind it still goes."""
     await write(database, clock)
+    clock.forward(20 * 3600)
     message, _ = await store.enqueue(text())
     await store.enqueue(template())
-    clock.forward(24 * 3600)
+    clock.forward(4 * 3600)
     assert await store.claim(limit=10, lease=LEASE) == ()
     _, failed, _ = await stored(database)
     assert (failed.status, failed.error_code) == ("failed", "window")
     assert await events(database, message.id) == ["queued", "rejected"]
     [claimed] = await store.claim(limit=10, lease=LEASE)
     assert claimed.template == Template("HX1", {"1": "Dana"})
+
+
+@pytest.mark.parametrize("ended", [None, OutcomeKind.RETRY, OutcomeKind.UNKNOWN])
+async def test_what_is_too_old_is_not_sent(
+    ended: OutcomeKind | None, database: Database, clock: ManualClock
+) -> None:
+    """A message's age counts from its being stored, whether it was tried before or not."""
+    store = SqlOutboxStore(database, clock, replace(ANY_TIME, max_age=timedelta(hours=2)))
+    message, _ = await store.enqueue(text())
+    if ended is not None:
+        [claimed] = await store.claim(limit=1, lease=LEASE)
+        await store.settle(claimed, SendOutcome(ended, error_code="busy"), clock())
+    if ended is OutcomeKind.UNKNOWN:
+        [claimed] = await store.unknown(limit=1, lease=LEASE)
+        await store.settle(claimed, SendOutcome(OutcomeKind.RETRY), clock())
+    clock.forward(2 * 3600)
+    await store.enqueue(text("younger", to=phone(1)))
+    clock.forward(1)
+    assert [one.body for one in await store.claim(limit=10, lease=LEASE)] == ["younger"]
+    [failed] = [row for row in await stored(database) if row.public_id == message.id]
+    assert (failed.status, failed.error_code) == ("failed", "expired")
+    expected = "not sent again" if ended is OutcomeKind.UNKNOWN else "not sent"
+    assert failed.error_message.startswith(f"{expected}: it was older than SEND_MAX_AGE_SECONDS")
 
 
 async def test_a_person_takes_over(

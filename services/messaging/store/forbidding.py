@@ -13,6 +13,7 @@ from services.messaging.store.models import ContactRow, MessageRow, OutboxRow
 from services.messaging.store.outcomes import record_outcome, reject
 from services.messaging.store.unsettled import DUE, WAITING, claimed_send, select_unsettled
 from services.messaging.usecases.policy import (
+    EXPIRED,
     NO_TEMPLATES,
     OPTED_OUT,
     OUTSIDE_WINDOW,
@@ -24,6 +25,7 @@ _TOO_LATE_FOR: Final = {
     OPTED_OUT: "the contact opted out first",
     OUTSIDE_WINDOW: "it waited until WhatsApp's 24-hour window had closed",
     NO_TEMPLATES: "its provider has no templates",
+    EXPIRED: "it was older than SEND_MAX_AGE_SECONDS when it could have been sent",
 }
 
 
@@ -45,9 +47,12 @@ async def fail_if_forbidden(
         provider=provider,
         now=now,
     )
-    if refusal is None:
+    if refusal is not None:
+        await _fail(connection, row, refusal.rule, now)
+    elif policy.is_too_old(row.created_at, now):
+        await _fail(connection, row, EXPIRED, now)
+    else:
         return False
-    await _fail(connection, row, refusal.rule, now)
     return True
 
 
@@ -75,8 +80,10 @@ async def _fail(
     message = claimed_send(
         row, attempt=row.attempts, first_attempt_at=now, last_attempt_at=now, lease_until=now
     )
+    # The end of an attempt may be what nobody knows.
+    what = "not sent again" if row.pinned else "not sent"
     outcome = SendOutcome(
-        OutcomeKind.REJECTED, error_code=rule, error_message=f"not sent: {_TOO_LATE_FOR[rule]}"
+        OutcomeKind.REJECTED, error_code=rule, error_message=f"{what}: {_TOO_LATE_FOR[rule]}"
     )
     await record_outcome(connection, row.message_id, message, outcome, now)
     await reject(connection, row.message_id, message, outcome, now)

@@ -12,6 +12,7 @@ OPTED_OUT: Final = "opted_out"
 OUTSIDE_WINDOW: Final = "window"
 NO_TEMPLATES: Final = "templates"
 PACE: Final = "pace"
+EXPIRED: Final = "expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,14 @@ class SendPolicy:
             templates: both belong to WhatsApp's business platform.
         pace: How fast one recipient is written to.
         max_waiting: So many messages may wait for one recipient.
+        max_age: So long after it was stored a message is no longer begun to be sent.
     """
 
     window: timedelta | None = WINDOW
     web_providers: frozenset[str] = frozenset()
     pace: RecipientPace = RecipientPace()  # noqa: RUF009 - Frozen.
     max_waiting: int = 100
+    max_age: timedelta = timedelta(hours=6)
 
     def window_of(self, provider: str) -> timedelta | None:
         """The window that holds for a provider; None when it has none."""
@@ -91,6 +94,10 @@ class SendPolicy:
                 "the contact writes again it takes only templates: send `template`",
             )
         return None
+
+    def is_too_old(self, created_at: datetime, now: datetime) -> bool:
+        """Whether a message waited for so long that its contact would take it for a new one."""
+        return now - created_at > self.max_age
 
     def overload(self, waiting: int, now: datetime) -> PaceExceededError | None:
         """Why no more may wait for a recipient for whom `waiting` messages do; None when it may."""

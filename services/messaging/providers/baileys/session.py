@@ -103,6 +103,9 @@ class BridgeSession:
         reconnects = state.state is SessionState.CONNECTING and now - state.since <= RECONNECTING
         if state.state is not SessionState.OPEN and not reconnects:
             return Obstacle(f"bridge_{state.state}", f"{_WORDS[state.state]}: {state.reason}")
+        if state.account is None and reconnects:
+            # It has just been started, and hasn't read yet whose session it has.
+            return Obstacle("bridge_connecting", f"connecting: {state.reason}")
         if state.account != self._account:
             return Obstacle(
                 "wrong_account", "the session belongs to another number than BAILEYS_NUMBER"
