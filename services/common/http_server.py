@@ -11,6 +11,8 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+_LAST_REQUEST_SECONDS = 0.5
+
 
 class _Server(uvicorn.Server):
     """The service's own lifecycle handles signals, so that it can order the shutdown."""
@@ -59,10 +61,37 @@ class _JoiningTransport:
 
 
 class _Protocol(HttpToolsProtocol):
+    _leaving = False
+
     def connection_made(  # type: ignore[override]  # as uvicorn has it
         self, transport: asyncio.Transport
     ) -> None:
         super().connection_made(cast(asyncio.Transport, _JoiningTransport(transport)))
+
+    def shutdown(self) -> None:
+        """Answer whoever has just connected, or is sending the next request, before leaving.
+
+        uvicorn closes connections without a request at once, and a request that is on its way
+        then is lost.
+        """
+        if self._idle:
+            self._leaving = True
+            self.loop.call_later(_LAST_REQUEST_SECONDS, self._leave)
+        else:
+            super().shutdown()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self._leaving:
+            self.cycle.keep_alive = False
+
+    @property
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _leave(self) -> None:
+        if self._idle:
+            self.transport.close()
 
 
 def behind_proxies(app: ASGIApp, trusted: str) -> ASGIApp:
@@ -84,7 +113,8 @@ async def serving_http(
 ) -> AsyncIterator[int]:
     """Serve `app` while the context is open; yields the port (of use when `port` is 0).
 
-    On leaving, no new connection is accepted and open requests get `drain_seconds` to end.
+    On leaving, no new connection is accepted and open requests get `drain_seconds` to end. So do
+    those that come within half a second on connections that are open.
     Where the sender's address matters, the application is wrapped in `behind_proxies`.
 
     Raises:

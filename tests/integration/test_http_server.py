@@ -1,6 +1,7 @@
 """Serving HTTP on a real socket."""
 
 import asyncio
+import contextlib
 
 from starlette.types import Receive, Scope, Send
 
@@ -70,3 +71,35 @@ async def test_an_answer_that_ends_the_connection_is_whole() -> None:
         assert answer.startswith(b"HTTP/1.1 200 ")
         writer.close()
         await writer.wait_closed()
+
+
+async def test_requests_on_open_connections_are_answered_while_leaving() -> None:
+    """Neither who has just connected nor who asks again loses the request, and both must go then.
+
+    Found by stopping an edge under load.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send(HEAD)
+            await send({"type": "http.response.body", "body": b"body"})
+
+    async with contextlib.AsyncExitStack() as serving:
+        port = await serving.enter_async_context(serving_http(app, host="127.0.0.1", port=0))
+        fresh = await asyncio.open_connection("127.0.0.1", port)
+        used = await asyncio.open_connection("127.0.0.1", port)
+        used[1].write(REQUEST)
+        await used[0].readuntil(b"body")
+        leaving = asyncio.create_task(serving.aclose())
+        with contextlib.suppress(OSError):
+            while True:
+                _, probe = await asyncio.open_connection("127.0.0.1", port)
+                probe.close()
+                await asyncio.sleep(0)
+        for reader, writer in (fresh, used):
+            writer.write(REQUEST)
+            answer = await asyncio.wait_for(reader.read(), timeout=5)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"connection: close" in answer
+            writer.close()
+        await leaving
