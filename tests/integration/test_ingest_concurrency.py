@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import delete, insert, select, text
 
 from services.messaging.domain.contact import InboundMessage
 from services.messaging.domain.message import MessageStatus, StatusReport
 from services.messaging.ports.sending import OutcomeKind, SendOutcome
+from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
+from services.messaging.store.models import ConversationRow, PendingReplyRow
 from services.messaging.store.outbox import SqlOutboxStore
+from services.messaging.store.replies import SqlReplyStore
 from tests.support.databases import PostgresServer, migrated
 from tests.support.receiving import at, inbound, phone, receive, report, rows, state
 from tests.support.sending import ANY_TIME, ManualClock, new_message, open_database
@@ -98,3 +102,42 @@ async def test_replicas_neither_block_each_other_nor_disagree(postgres_url: str)
         # Once more, alone: nothing may be left to change.
         await replica(99)
         assert await state(database) == together
+
+
+async def test_an_answer_meets_the_next_message(postgres_url: str) -> None:
+    """Whoever stores an answer and whoever stores the contact's next message never deadlock.
+
+    Found by killing replicas under load: the next message asked for a reply that another replica
+    had asked for since this one looked, and that was being answered.
+    """
+    clock = ManualClock()
+    clock.time = at(60)
+    async with open_database(postgres_url) as database, open_database(postgres_url) as other:
+        take = receive(SqlIngestStore(database), clock=clock)
+        await take([inbound("IN1")], [])
+        store = SqlReplyStore(database, clock, ANY_TIME)
+        [task] = await store.claim_replies(limit=1, lease=timedelta(minutes=5), context=1)
+        pending = select(*PendingReplyRow.__table__.columns)
+        async with other.write() as connection:
+            row = (await connection.execute(pending)).one()
+            await connection.execute(delete(PendingReplyRow))
+        async with asyncio.TaskGroup() as group, other.write() as connection:
+            await connection.execute(select(ConversationRow.id).with_for_update(key_share=True))
+            group.create_task(take([inbound("IN2", seconds=1)], []))
+            await _until_waiting(database, 1)
+            async with database.write() as another:
+                await another.execute(insert(PendingReplyRow).values(row._mapping))
+            group.create_task(store.answer(task, new_message("Yes", to=phone(0))))
+            await _until_waiting(database, 2)
+        assert len(await rows(database, "messages")) in (2, 3)
+
+
+async def _until_waiting(database: Database, transactions: int) -> None:
+    """Wait until so many transactions wait for locks."""
+    query = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    async with asyncio.timeout(10):
+        while True:
+            async with database.read() as connection:
+                if await connection.scalar(query) >= transactions:
+                    return
+            await asyncio.sleep(0.02)

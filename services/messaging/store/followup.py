@@ -41,17 +41,6 @@ async def follow_up(connection: AsyncConnection, stored: Sequence[StoredMessage]
     for one in stored:
         by_contact[one.conversation.contact_id].append(one)
         by_conversation[one.conversation.id].append(one)
-    if any(
-        one.received.reply or one.received.opted_out or one.received.message.from_us
-        for one in stored
-    ):
-        # Storing an answer locks the pending reply first of all, so this must, too.
-        await connection.execute(
-            select(PendingReplyRow.conversation_id)
-            .where(PendingReplyRow.conversation_id.in_(_conversations_of(by_contact)))
-            .order_by(PendingReplyRow.conversation_id)
-            .with_for_update()
-        )
     rows = await _lock(connection, by_conversation)
     contacts = {row.contact_id: _contact(row, by_contact[row.contact_id]) for row in rows}
     unchanged = {

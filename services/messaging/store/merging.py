@@ -111,21 +111,23 @@ async def _lock_identities(connection: AsyncConnection, contact_ids: Collection[
 async def _lock_conversations(
     connection: AsyncConnection, contact_ids: Collection[int]
 ) -> tuple[Sequence[AnyRow], Sequence[AnyRow]]:
-    """The contacts' pending replies and conversations."""
+    """The contacts' pending replies and conversations, these locked first."""
     of_them = ConversationRow.contact_id.in_(contact_ids)
+    conversations = (
+        await connection.execute(
+            select(*ConversationRow.__table__.columns)
+            .where(of_them)
+            .order_by(ConversationRow.id)
+            .with_for_update()
+        )
+    ).all()
     pending = await connection.execute(
         select(*PendingReplyRow.__table__.columns)
-        .where(PendingReplyRow.conversation_id.in_(select(ConversationRow.id).where(of_them)))
+        .where(PendingReplyRow.conversation_id.in_([row.id for row in conversations]))
         .order_by(PendingReplyRow.conversation_id)
         .with_for_update()
     )
-    conversations = await connection.execute(
-        select(*ConversationRow.__table__.columns)
-        .where(of_them)
-        .order_by(ConversationRow.id)
-        .with_for_update()
-    )
-    return pending.all(), conversations.all()
+    return pending.all(), conversations
 
 
 async def _move_messages(connection: AsyncConnection, successors: Mapping[int, int]) -> None:

@@ -1,9 +1,10 @@
 """The tables. Both databases are migrated from these models.
 
-A transaction that locks rows of several tables locks pending replies first, then contacts,
-conversations, outbox, messages, and within a table by ascending id: so two of them can't wait for
-each other. Before all of these, whoever finds a conversation by its contact holds the contact
-`FOR KEY SHARE`; whoever merges contacts holds them `FOR UPDATE`, so nobody else adds to them.
+A transaction that locks rows of several tables locks contacts first, then conversations, pending
+replies, outbox, messages, and within a table by ascending id: so two of them can't wait for each
+other. Whoever takes pending replies that are due passes over those that are locked. Before all of
+these, whoever finds a conversation by its contact holds the contact `FOR KEY SHARE`; whoever merges
+contacts holds them `FOR UPDATE`, so nobody else adds to them.
 """
 
 from collections.abc import Mapping

@@ -86,7 +86,6 @@ async def pause(
 
 async def resume(connection: AsyncConnection, conversation_id: int, now: datetime) -> None:
     """Let the assistant answer again, from the contact's next message on."""
-    # One may have slipped in while the pause waited for the conversation.
     await _forget_pending(connection, conversation_id)
     public_id = await connection.scalar(
         update(ConversationRow)
@@ -159,6 +158,12 @@ async def fold_pauses(connection: AsyncConnection, conversation_ids: Collection[
 
 
 async def _forget_pending(connection: AsyncConnection, conversation_id: int) -> None:
+    """Nobody waits for the assistant in this conversation, which is locked before."""
+    await connection.execute(
+        select(ConversationRow.id)
+        .where(ConversationRow.id == conversation_id)
+        .with_for_update(key_share=True)
+    )
     await connection.execute(
         delete(PendingReplyRow).where(PendingReplyRow.conversation_id == conversation_id)
     )

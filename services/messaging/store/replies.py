@@ -69,13 +69,17 @@ class SqlReplyStore:
         """Store the answer for sending and end the task, in one transaction."""
         now = self._clock()
         async with self._database.write() as connection:
+            # Before the pending reply, as whoever stores the contact's next message does.
+            locked = await conversations(
+                connection, ConversationRow.id == task.conversation_id, lock=True
+            )
             found = await connection.execute(
                 select(PendingReplyRow.up_to_id, PendingReplyRow.latest_at)
                 .where(PendingReplyRow.conversation_id == task.conversation_id)
                 .with_for_update()
             )
             pending = found.first()
-            if pending is None:
+            if pending is None or not locked:
                 return None
             moved_on = pending.up_to_id != task.up_to
             if moved_on and now < pending.latest_at:
@@ -83,10 +87,7 @@ class SqlReplyStore:
                 await _release(connection, task)
                 return None
             await _end(connection, task)
-            conversation, *_ = await conversations(
-                connection, ConversationRow.id == task.conversation_id, lock=True
-            )
-            answer = Queueing(message, conversation, answers_id=task.up_to)
+            answer = Queueing(message, locked[0], answers_id=task.up_to)
             [stored] = await insert_queued(connection, [answer], policy=self._policy, now=now)
             if isinstance(stored, SwitchboardError):
                 log.warning("an answer was not sent", reason=stored.reason, **stored.metadata())
