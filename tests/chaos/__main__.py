@@ -50,7 +50,7 @@ async def _run(options: argparse.Namespace, console: Console, done: list[Round])
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
     )  # fmt: skip
     for database in options.databases:
-        wanted = [f for f in options.faults if f.database in (None, database)]
+        wanted = [fault for fault in options.faults if fault.possible(database)]
         with tempfile.TemporaryDirectory(prefix="chaos") as folder:
             with Progress(*columns, console=console) as progress:
                 bar = progress.add_task(f"Starting, {database}", total=len(wanted) * options.rounds)
@@ -67,10 +67,9 @@ async def _run(options: argparse.Namespace, console: Console, done: list[Round])
                             one = await runner.run(fault, number)
                             done.append(one)
                             progress.advance(bar)
+                            progress.console.print(str(one), markup=False, highlight=False)
                             for what in one.broken:
-                                progress.console.print(
-                                    f"{fault.name} {number}: {what}", markup=False, style="red"
-                                )
+                                progress.console.print(f"  {what}", markup=False, style="red")
             if options.keep:
                 kept = options.keep / f"{database}-{int(time.time())}"
                 shutil.copytree(Path(folder) / "data" / "logs", kept)

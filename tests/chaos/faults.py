@@ -2,38 +2,19 @@
 
 import asyncio
 import os
-import random
-import resource
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import aiohttp
 from sqlalchemy import create_engine, text
 
 from services.messaging.store.database import database_url
+from tests.chaos import disks
 from tests.chaos.proxy import SOUND, Network
 from tests.chaos.stack import ChaosStack, DatabaseKind
-
-Size = Literal["short", "long"]
-
-
-@dataclass(frozen=True)
-class World:
-    """What a fault may touch.
-
-    Attributes:
-        chance: The only source of choices, so that a seed brings them back.
-    """
-
-    stack: ChaosStack
-    chance: random.Random
-    size: Size
-
-    async def hold(self, short: float, long: float) -> None:
-        """Let it last: in the short form so long, in the long form so long."""
-        await asyncio.sleep(short if self.size == "short" else long)
+from tests.chaos.world import World
 
 
 @dataclass(frozen=True)
@@ -44,6 +25,8 @@ class Fault:
         says: What it is, for the table.
         database: Where it can only be brought about.
         spares_requests: It is an ordinary event of operation: no request may fail.
+        loses: It shows what is lost without what normally prevents it.
+        traces: It needs `strace`.
     """
 
     name: str
@@ -51,6 +34,12 @@ class Fault:
     strike: Callable[[World], Awaitable[None]]
     database: DatabaseKind | None = None
     spares_requests: bool = False
+    loses: bool = False
+    traces: bool = False
+
+    def possible(self, database: DatabaseKind) -> bool:
+        """Whether it can be brought about on this machine, with this database."""
+        return self.database in (None, database) and (not self.traces or disks.can_trace())
 
 
 async def _calm(world: World) -> None:
@@ -185,49 +174,6 @@ def _network(
     return strike
 
 
-def _full_disk(whose: Callable[[World], Sequence[int]]) -> Callable[[World], Awaitable[None]]:
-    """No file may grow, nor be written at all: what a full disk does, for some processes."""
-
-    async def strike(world: World) -> None:
-        before = {}
-        for process in whose(world):
-            before[process] = resource.prlimit(process, resource.RLIMIT_FSIZE)
-            resource.prlimit(process, resource.RLIMIT_FSIZE, (0, before[process][1]))
-        try:
-            await world.hold(4, 15)
-        finally:
-            for process in set(whose(world)) | set(before):
-                try:
-                    hard = resource.prlimit(process, resource.RLIMIT_FSIZE)[1]
-                    resource.prlimit(process, resource.RLIMIT_FSIZE, (hard, hard))
-                except ProcessLookupError:
-                    continue
-
-    return strike
-
-
-def _messagings(world: World) -> list[int]:
-    return [world.stack.process(name).pid for name in world.stack.messagings]
-
-
-def _edges(world: World) -> list[int]:
-    return [world.stack.process(name).pid for name in world.stack.edges]
-
-
-def _postgres_processes(world: World) -> list[int]:
-    assert world.stack.postgres is not None
-    return world.stack.postgres.processes()
-
-
-async def _spill_full(world: World) -> None:
-    """NATS is away, and the spill can't be written either: nothing may be acknowledged."""
-    world.stack.kill("NATS")
-    try:
-        await _full_disk(_edges)(world)
-    finally:
-        world.stack.start("NATS")
-
-
 def _twilio(**faults: Any) -> Callable[[World], Awaitable[None]]:
     async def strike(world: World) -> None:
         url = f"{world.stack.sandbox}/sandbox/faults"
@@ -290,14 +236,19 @@ FAULTS = {
         Fault("net-bytes", "a network byte by byte", _network(*_WAYS, shred=True)),
         Fault("net-silent", "a network that swallows all", _network(*_WAYS, silent=True)),
         Fault("net-gone", "a network without connections", _network(*_WAYS, refuses=True)),
-        Fault("full-spill", "NATS away, and no disk for the spill", _spill_full),
+        Fault("full-spill", "NATS away, and no disk for the spill", disks.spill_full),
         Fault(
             "full-database",
             "no disk for PostgreSQL",
-            _full_disk(_postgres_processes),
+            disks.full_disk(disks.postgres_processes),
             database="postgresql",
         ),
-        Fault("full-sqlite", "no disk for SQLite", _full_disk(_messagings), database="sqlite"),
+        Fault("full-sqlite", "no disk for SQLite", disks.full_disk(disks.messagings),
+              database="sqlite"),
+        Fault("full-nats", "no disk for NATS", disks.nats_full, traces=True),
+        Fault("power-cut", "power cut of NATS' machine", disks.power_cut, traces=True),
+        Fault("power-cut-unsynced", "the same, synced every two minutes as by default",
+              disks.power_cut_unsynced, loses=True, traces=True),
         Fault("twilio-hangs", "Twilio accepts and says nothing", _twilio(hang={"accept": True})),
         Fault("twilio-silent", "Twilio neither accepts nor answers", _twilio(hang={})),
         Fault("twilio-resets", "Twilio accepts and resets", _twilio(reset_after_accept={})),

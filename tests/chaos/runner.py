@@ -11,11 +11,12 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.chaos.checker import Checker
-from tests.chaos.faults import Fault, Size, World
+from tests.chaos.checker import LOST, Checker
+from tests.chaos.faults import Fault
 from tests.chaos.load import Load
 from tests.chaos.stack import ChaosStack, DatabaseKind, running_chaos_stack
 from tests.chaos.watcher import Watcher
+from tests.chaos.world import Size, World
 
 RECOVERY_SECONDS = 10.0
 BUSY_MACHINE = 2.0
@@ -33,6 +34,7 @@ class Round:
             an answer had gone out to Twilio.
         settle_seconds: From the load's end until nothing was on its way any more.
         broken: Promises that were broken.
+        shown: What was lost where that was to be shown.
     """
 
     fault: str
@@ -47,6 +49,14 @@ class Round:
     settle_seconds: float = 0
     memory_mib: dict[str, float] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.fault} {self.number}, {self.database}: {self.events} events acknowledged,"
+            f" {self.sends} sends, {self.failures} requests unanswered, recovered in"
+            f" {self.recovery_seconds:.1f} s, settled in {self.settle_seconds:.1f} s"
+        )
 
 
 class Rounds:
@@ -94,6 +104,12 @@ class Rounds:
                 done.broken.append(f"not settled: {left}")
             ledger = load.ledger
             done.broken += await self._checker.violations(ledger)
+        if fault.loses:
+            lost = [what for what in done.broken if what.startswith(LOST)]
+            done.shown = lost
+            done.broken = [what for what in done.broken if what not in lost]
+            if not lost:
+                done.broken.append("nothing was lost, where something should have been")
         if fault.spares_requests and ledger.failures:
             done.broken.append(f"requests failed: {ledger.failures[:3]}")
         if done.recovery_seconds > BUSY_MACHINE * RECOVERY_SECONDS:
