@@ -1,7 +1,6 @@
 """What the whole system lets operators see: health, metrics and traces of real messages."""
 
 import itertools
-import json
 import re
 import shutil
 import subprocess
@@ -9,13 +8,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import httpx
-import nats
 import pytest
 
-from services.common.journal.events import EventKind
 from tests.support.collector import Collector, collecting
 from tests.support.prometheus import Prometheus, running_prometheus
 from tests.support.promql import panel_queries, rules, selectors
@@ -79,8 +75,8 @@ def test_one_trace_from_the_webhook_to_the_answer(system: System) -> None:
     named = {span.name: span for span in spans}
     assert named["webhook whatsapp_incoming"].service == "switchboard-webhook"
     assert named["send by twilio"].service == "switchboard-messaging"
-    chain = ["webhook whatsapp_incoming", "store", "answer", "send by twilio"]
-    for parent, child in itertools.pairwise(chain):
+    chain = ["webhook whatsapp_incoming", "answer", "send by twilio"]
+    for parent, child in [*itertools.pairwise(chain), (chain[0], "store")]:
         assert named[child].parent == named[parent].id, (parent, child)
 
 
@@ -122,34 +118,6 @@ def test_metrics_tell_of_it_and_nothing_personal(system: System) -> None:
     for personal in PERSONAL:
         assert personal.encode() not in everything
     assert not re.search(rb"\b(SM|AC|CA)[0-9a-f]{32}\b", everything)
-
-
-@pytest.mark.parametrize("service", ["webhook", "messaging", "health"])
-def test_logs_hold_nothing_personal(system: System, service: str) -> None:
-    """A whole run leaves no number, text, key or token in a log."""
-    log = system.stack.log(service, last=None)
-    tokens = (
-        system.stack.addresses.grpc_token,
-        urlsplit(system.stack.addresses.nats_url).username or "",
-    )
-    for personal in (*PERSONAL, *tokens):
-        assert personal not in log
-    assert all(json.loads(line)["service"] == service for line in log.splitlines())
-
-
-async def test_subjects_hold_nothing_personal(system: System) -> None:
-    """Whoever may see only the names of subjects learns of nobody."""
-    client = await nats.connect(system.stack.addresses.nats_url)
-    try:
-        js = client.jetstream()
-        found: set[str] = set()
-        for stream in ("INGEST", "ACTS"):
-            state = (await js.stream_info(stream, subjects_filter=">")).state
-            found |= set(state.subjects or ())
-    finally:
-        await client.close()
-    assert found
-    assert found <= {kind.subject for kind in EventKind}
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool isn't on this machine")

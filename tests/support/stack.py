@@ -43,6 +43,7 @@ class RunningStack:
         self._folder = data.logs
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.metrics_ports = stack.metrics_ports
+        self.variables = stack.variables
         addresses = stack.addresses
         self.addresses = addresses
         self.sandbox = httpx.Client(
@@ -57,8 +58,8 @@ class RunningStack:
         self._data.publish(self.addresses)
         return self._data.path
 
-    def start(self, name: str) -> None:
-        """Start a part and wait until it is ready."""
+    def start(self, name: str, *, wait: bool = True) -> None:
+        """Start a part and, as a rule, wait until it is ready."""
         part = self._parts[name]
         log = (self._folder / f"{name}.log").open("ab")
         with log:
