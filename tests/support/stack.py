@@ -76,7 +76,7 @@ class RunningStack:
             assert process.wait(_START_SECONDS) == 0, self.log(name)
             return
         deadline = time.monotonic() + _START_SECONDS
-        while not asyncio.run(_ready(part)):
+        while wait and not asyncio.run(_ready(part)):
             assert process.poll() is None, self.log(name)
             assert time.monotonic() < deadline, self.log(name)
             time.sleep(0.05)

@@ -107,7 +107,7 @@ def test_only_our_own_errors_are_quoted() -> None:
     """An error's text may hold what somebody wrote, unless we or the system wrote it."""
     try:
         try:
-            raise KeyError(WORDS)
+            raise KeyError(WORDS)  # noqa: TRY301 - it is to be the cause of the next
         except KeyError as error:
             raise InvalidInputError("to", "is missing") from error
     except InvalidInputError as error:
