@@ -48,7 +48,9 @@ def _parts(secret: str) -> Iterator[str]:
         # In name=secret, and scheme://user:secret@host.
         yield part.partition("=")[2]
         if "://" in part and "@" in part:
-            yield from part.partition("://")[2].rpartition("@")[0].split(":")
+            shown = part.partition("://")[2].rpartition("@")[0]
+            # A user's name is a plain word, such as `messaging`; alone it is a token.
+            yield shown.partition(":")[2] or shown
 
 
 class Masking:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import SecretStr
 from structlog.typing import EventDict
 
 from services.common.errors import InvalidInputError
@@ -136,3 +137,10 @@ def test_nothing_that_fails_quotes_what_somebody_wrote() -> None:
     assert {line["service"] for line in lines} == {"test"}
     assert "in fail" in lines[0]["exception"]
     assert "ValueError" in lines[3]["exception"]
+
+
+def test_a_users_name_is_no_secret() -> None:
+    """Of an address that holds a user and a password, the password alone is masked."""
+    named = SETTINGS.model_copy(update={"nats_url": SecretStr("nats://messaging:hidden-one@nats")})
+    masked = Masking(secrets_of(named)).text("messaging is ready, hidden-one")
+    assert masked == f"messaging is ready, {MASK}"
