@@ -10,7 +10,8 @@ import pytest
 from services.common.errors import UnavailableError
 from services.messaging.domain.contact import Identity, IdentityKind
 from services.messaging.domain.message import Delivery, MessageStatus, Template, fold
-from services.messaging.ports.sending import ClaimedSend, OutcomeKind
+from services.messaging.ports.sending import ClaimedSend, OutcomeKind, RepliedTo
+from tests.support.hostile import file, hostile
 from tests.support.providers import Bench, Trouble, bench
 from tests.support.sandbox import CONTACT, OUR_NUMBER
 from tests.support.sending import now
@@ -43,6 +44,28 @@ async def test_text(body: str, one: Bench) -> None:
     assert outcome.kind is OutcomeKind.ACCEPTED
     assert outcome.provider_message_id
     assert await one.phone() == [body]
+
+
+async def test_media(one: Bench) -> None:
+    """A file arrives with its caption, as one message of its type."""
+    async with hostile(file) as host:
+        address = f"{host.base_url}/houses/house.png"
+        outcome = await one.provider.send(replace(claimed("Our house"), media_urls=(address,)))
+    assert outcome.kind is OutcomeKind.ACCEPTED
+    assert await one.phone() == ["Our house"]
+    assert await one.files() == ["image/png"]
+
+
+async def test_reply(one: Bench) -> None:
+    """A reply arrives as one where the provider can show that, and as a plain message elsewhere."""
+    told = await one.written("Is the flat still free?")
+    replied_to = RepliedTo(
+        one.provider.name, told.provider_message_id, from_us=False, body=told.body
+    )
+    outcome = await one.provider.send(replace(claimed("It is"), replied_to=replied_to))
+    assert outcome.kind is OutcomeKind.ACCEPTED
+    assert await one.phone() == ["It is"]
+    assert await one.quoted() == ([told.provider_message_id] if one.quotes else [])
 
 
 async def test_template(one: Bench) -> None:

@@ -18,6 +18,7 @@ from services.messaging.consumers.decoding import Translator, decode
 from services.messaging.domain.contact import InboundMessage
 from services.messaging.domain.message import StatusReport
 from services.messaging.ports.sending import Provider
+from services.messaging.providers.baileys.documents import SendMedia
 from services.messaging.providers.baileys.events import BaileysEvents, journal_event
 from services.messaging.providers.twilio import webhooks
 from tests.support.baileys import Queue, baileys
@@ -49,10 +50,13 @@ class Bench(Protocol):
 
     Attributes:
         has_templates: Whether templates are sent, or refused.
+        quotes: Whether the phone shows what a message replies to. Where it doesn't, that stands in
+            our history alone.
     """
 
     provider: Provider
     has_templates: bool
+    quotes: bool
 
     def trouble(self, kind: Trouble | None) -> None:
         """Let the next sends end so; None: well."""
@@ -60,6 +64,14 @@ class Bench(Protocol):
 
     async def phone(self) -> Sequence[str]:
         """The texts on the contact's phone, each message once."""
+        ...
+
+    async def files(self) -> Sequence[str]:
+        """The types of the files on the contact's phone."""
+        ...
+
+    async def quoted(self) -> Sequence[str]:
+        """The ids of the messages that those on the phone are shown as replies to."""
         ...
 
     async def reports(self, provider_message_id: str) -> Sequence[StatusReport]:
@@ -75,6 +87,7 @@ class TwilioBench:
     """Twilio, and the sandbox."""
 
     has_templates = True
+    quotes = False
 
     def __init__(self, provider: Provider, sandbox: RunningSandbox, receiver: Receiver) -> None:
         self.provider = provider
@@ -95,6 +108,15 @@ class TwilioBench:
         """The texts of all messages to the contact."""
         sent = self._sandbox.state.messages.values()
         return [one.body for one in sent if one.direction != "inbound"]
+
+    async def files(self) -> Sequence[str]:
+        """The types of the files of all messages to the contact."""
+        sent = self._sandbox.state.messages.values()
+        return [file.content_type for one in sent for file in one.media]
+
+    async def quoted(self) -> Sequence[str]:
+        """None: Twilio has no parameter for it."""
+        return []
 
     async def reports(self, provider_message_id: str) -> Sequence[StatusReport]:
         """The status callbacks."""
@@ -127,6 +149,7 @@ class BaileysBench:
     """Baileys, and a pretend bridge."""
 
     has_templates = False
+    quotes = True
 
     def __init__(self, queue: Queue, bridge: PretendBridge, whatsapp: PretendWhatsApp) -> None:
         self.provider: Provider = queue.provider
@@ -148,6 +171,15 @@ class BaileysBench:
     async def phone(self) -> Sequence[str]:
         """The texts handed over, of several with one id one."""
         return self._whatsapp.on_phone()
+
+    async def files(self) -> Sequence[str]:
+        """The types of the files handed over."""
+        contents = [send.content for send in self._whatsapp.handed]
+        return [one.file.mimetype for one in contents if isinstance(one, SendMedia)]
+
+    async def quoted(self) -> Sequence[str]:
+        """The ids that the messages handed over quote."""
+        return [send.reply_to.id for send in self._whatsapp.handed if send.reply_to]
 
     async def reports(self, provider_message_id: str) -> Sequence[StatusReport]:
         """The acknowledgement, and receipts."""
