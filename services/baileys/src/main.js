@@ -4,6 +4,7 @@
 import './silence.js'
 
 import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 
 import { AuthStore } from './auth-state.js'
@@ -12,7 +13,7 @@ import { LockedError, lockFolder } from './lock.js'
 import { makeLog } from './log.js'
 import { Media } from './media.js'
 import { Outbox } from './outbox.js'
-import { createFolder } from './queue/files.js'
+import { createFolder, inWords, tryRoom } from './queue/files.js'
 import { Received } from './received.js'
 import { Receiver } from './receiver.js'
 import { Record } from './record.js'
@@ -27,6 +28,8 @@ const EXIT_CONFIGURATION = 78
 const EXIT_LOCKED = 75
 
 const CHECK_MS = 5_000
+/** So much must fit on the disk again before WhatsApp may send. */
+const ROOM_BYTES = 256 * 1024
 const HOUR_MS = 60 * 60 * 1000
 
 /** @param {import('./settings.js').Settings} settings @param {import('./log.js').Log} log */
@@ -57,6 +60,7 @@ async function run(settings, log) {
 			queues: { ...queues, undecryptable: receiver.undecryptable },
 			versions,
 		}),
+		(error) => session.block(`state.json can't be written: ${inWords(error)}`),
 		log,
 	)
 	/** @type {Session} */
@@ -83,7 +87,7 @@ async function run(settings, log) {
 	for (const part of [inbox, outbox, media, record, received, restriction]) await part.open()
 	await sender.recover()
 	session.on('open', () => {
-		receiver.recover().catch((error) => session.block(`what was received can't be read: ${error}`))
+		receiver.recover().catch((error) => session.block(`what was received can't be read: ${inWords(error)}`))
 	})
 	state.start()
 
@@ -117,13 +121,17 @@ async function run(settings, log) {
 				queues.inbox = await inbox.waiting()
 				if (inbox.isFull(queues.inbox, session.isBlocked))
 					session.block(`${queues.inbox} files wait in inbox/new: messaging does not take them`)
-				else if (session.isBlocked) session.unblock()
+				else if (session.isBlocked) {
+					for (const folder of [join(settings.queueDir, 'inbox'), settings.stateDir])
+						await tryRoom(join(folder, 'tmp'), ROOM_BYTES)
+					session.unblock()
+				}
 				if (Date.now() - pruned > HOUR_MS) {
 					await record.prune(Date.now())
 					pruned = Date.now()
 				}
 			} catch (error) {
-				session.block(`the queue can't be used: ${error}`)
+				session.block(`the queue can't be used: ${inWords(error)}`)
 			}
 			await pause(CHECK_MS, undefined, { signal: stopping.signal }).catch(() => undefined)
 		}

@@ -18,6 +18,20 @@ const TOTAL_MS = 120_000
 const REUPLOAD_MS = 10_000
 
 class TooLargeError extends Error {}
+/** Ours, and no fault of the file's: it is fetched again when the disk can be written. */
+class DiskError extends Error {
+	/** @param {NodeJS.ErrnoException} error */
+	constructor(error) {
+		super('the file could not be stored')
+		this.code = error.code
+	}
+}
+
+/** @template T @param {Promise<T>} work @returns {Promise<T>} */
+const onDisk = (work) =>
+	work.catch((error) => {
+		throw new DiskError(error)
+	})
 
 export class Media {
 	#folder
@@ -75,7 +89,7 @@ export class Media {
 				return { file: { sha256, size, mimetype: (media.mimetype ?? '').slice(0, 255) } }
 			} catch (error) {
 				if (error instanceof TooLargeError) return { problem: 'too_large' }
-				if (isDiskError(error)) throw error
+				if (error instanceof DiskError) throw error
 				problem = problemOf(error)
 				const connected = socket()
 				if (problem === 'gone' && (asked || !connected)) return { problem }
@@ -99,10 +113,10 @@ export class Media {
 			stream = await within(milliseconds, starting)
 			const { sha256, size } = await within(until - Date.now(), this.#store(stream, unfinished))
 			const path = join(this.#folder, sha256)
-			await rename(unfinished, path)
+			await onDisk(rename(unfinished, path))
 			const now = new Date()
-			await utimes(path, now, now)
-			await syncFolder(this.#folder)
+			await onDisk(utimes(path, now, now))
+			await onDisk(syncFolder(this.#folder))
 			return { sha256, size }
 		} catch (error) {
 			starting.then((late) => late.destroy()).catch(() => undefined)
@@ -115,15 +129,15 @@ export class Media {
 	async #store(stream, path) {
 		const hash = createHash('sha256')
 		let size = 0
-		const handle = await open(path, 'wx', 0o600)
+		const handle = await onDisk(open(path, 'wx', 0o600))
 		try {
 			for await (const chunk of stream) {
 				size += chunk.length
 				if (size > this.#maxBytes) throw new TooLargeError()
 				hash.update(chunk)
-				await handle.write(chunk)
+				await onDisk(handle.writeFile(chunk))
 			}
-			await handle.sync()
+			await onDisk(handle.sync())
 		} finally {
 			await handle.close()
 		}
@@ -158,8 +172,3 @@ function problemOf(error) {
 	if (error instanceof Error && (error.name === 'TimeoutError' || error.name === 'AbortError')) return 'timeout'
 	return 'unreadable'
 }
-
-/** @param {unknown} error */
-const isDiskError = (error) =>
-	['ENOSPC', 'EDQUOT', 'EACCES', 'EROFS', 'EIO', 'ENOENT'].includes(/** @type {any} */ (error)?.code) &&
-	/** @type {any} */ (error)?.path !== undefined

@@ -109,8 +109,8 @@ export class Outbox {
 	async #putAside(name, problem, explanation) {
 		let target = join(this.#bad, name)
 		for (let number = 1; await exists(target); number++) target = join(this.#bad, `${name}.${number}`)
-		await move(join(this.#current, name), target)
 		const reason = `${problem}: ${explanation}`.replaceAll(/\s+/g, ' ')
 		await writeDurably(`${target}.reason`, `${reason}\n`, this.#temporary)
+		await move(join(this.#current, name), target)
 	}
 }

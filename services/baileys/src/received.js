@@ -49,9 +49,11 @@ export class Received {
 	 * The library's Signal repository, which keeps what it decrypts before the session's keys move
 	 * on: after a crash in between WhatsApp's redelivery can be decrypted again.
 	 *
-	 * @type {import('baileys').SocketConfig['makeSignalRepository']}
+	 * @param {(error: unknown) => void} unwritten told when something can't be kept, before WhatsApp
+	 *   can be told that it was not understood
+	 * @returns {import('baileys').SocketConfig['makeSignalRepository']}
 	 */
-	makeSignalRepository = (auth, logger, toLid) => {
+	repositoryMaker = (unwritten) => (auth, logger, toLid) => {
 		const repository = DEFAULT_CONNECTION_CONFIG.makeSignalRepository(auth, logger, toLid)
 		const { decryptMessage } = repository
 		const keys = /** @type {import('baileys').SignalKeyStoreWithTransaction} */ (auth.keys)
@@ -59,7 +61,12 @@ export class Received {
 			keys.transaction(async () => {
 				const plaintext = await decryptMessage(options)
 				const stanza = this.#stanzas.get(options.ciphertext)
-				if (stanza) await this.#keep(stanza, plaintext)
+				try {
+					if (stanza) await this.#keep(stanza, plaintext)
+				} catch (error) {
+					unwritten(error)
+					throw error
+				}
 				return plaintext
 			}, options.jid)
 		return repository

@@ -3,6 +3,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 
 import { BadDocumentError } from './queue/documents.js'
+import { inWords } from './queue/files.js'
 import { chatOf, phoneOf, timeOf, translate } from './translate.js'
 
 /** @typedef {import('baileys').BinaryNode} BinaryNode */
@@ -120,7 +121,7 @@ export class Receiver {
 					this.#log.error('a message could not be put into words', { problem: error.message })
 					return
 				}
-				this.#session.block(`the inbox can't be written: ${error}`)
+				this.#session.block(`the inbox can't be written: ${inWords(error)}`)
 				await pause(RETRY_MS, undefined, { signal: this.#stopping.signal }).catch(() => undefined)
 			}
 		}

@@ -5,6 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { proto } from 'baileys'
 
 import { compose } from './compose.js'
+import { inWords } from './queue/files.js'
 import { expired, notSent, refused, settled, unknown } from './results.js'
 import { timeOf } from './translate.js'
 
@@ -65,7 +66,7 @@ export class Sender {
 		return since.length ? new Date(Math.min(...since)) : undefined
 	}
 
-	/** Put in order what an earlier run left half done. */
+	/** Put in order what an earlier run, or an error, left half done. */
 	async recover() {
 		for (const send of await this.#outbox.left()) {
 			const entry = await this.#record.get(send.document.id)
@@ -77,12 +78,16 @@ export class Sender {
 
 	/** Send what waits, for ever, at the account's pace. */
 	async run() {
+		let leftSome = false
 		while (!this.#stopping.signal.aborted) {
 			try {
+				if (leftSome) await this.recover()
+				leftSome = false
 				if (this.#session.isOpen && (await this.#next())) await this.#pace()
 				else await this.#pause(200)
 			} catch (error) {
-				this.#session.block(`the queue can't be used: ${error}`)
+				leftSome = true
+				this.#session.block(`the queue can't be used: ${inWords(error)}`)
 				await this.#pause(5_000)
 			}
 		}
@@ -105,7 +110,7 @@ export class Sender {
 			return
 		}
 		// The answer `unknown` has gone out already; the truth follows.
-		this.#late(id, ack).catch((error) => this.#session.block(`the queue can't be written: ${error}`))
+		this.#late(id, ack).catch((error) => this.#session.block(`the queue can't be written: ${inWords(error)}`))
 	}
 
 	/** @returns {Promise<boolean>} whether a message was handed to WhatsApp */

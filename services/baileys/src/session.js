@@ -8,6 +8,7 @@ import { jidNormalizedUser, makeWASocket, proto } from 'baileys'
 import { CorruptCredentialsError } from './auth-state.js'
 import { afterEnd, backoff } from './ends.js'
 import { forLibrary } from './log.js'
+import { inWords } from './queue/files.js'
 import { chatOf, phoneOf } from './translate.js'
 
 /** @typedef {import('baileys').WASocket} Socket */
@@ -122,6 +123,19 @@ export class Session extends EventEmitter {
 		this.#hangUp?.()
 	}
 
+	/** @param {unknown} error */
+	#keysUnwritten = (error) => this.block(`the session's keys can't be written: ${inWords(error)}`)
+
+	/** Nothing more may come before what came can be kept. @param {Promise<void> | void} writing */
+	async #keeping(writing) {
+		try {
+			await writing
+		} catch (error) {
+			this.#keysUnwritten(error)
+			throw error
+		}
+	}
+
 	/** Take nothing more from WhatsApp, which keeps it meanwhile. @param {string} reason */
 	block(reason) {
 		if (this.#blocked === undefined) this.#log.error('the bridge is blocked', { reason })
@@ -141,7 +155,7 @@ export class Session extends EventEmitter {
 	/** WhatsApp limits the account: send nothing for a while. @param {Date | undefined} until */
 	restrict(until) {
 		const end = until ?? new Date(Date.now() + RESTRICTED_MS)
-		this.#restriction.put(end).catch((error) => this.block(`the session's folder can't be written: ${error}`))
+		this.#restriction.put(end).catch((error) => this.block(`the session's folder can't be written: ${inWords(error)}`))
 		this.#showRestriction(end)
 	}
 
@@ -169,8 +183,12 @@ export class Session extends EventEmitter {
 		// paired.
 		if (!auth.creds.account) delete auth.creds.me
 		this.me = auth.creds.me
+		const { get, set } = auth.keys
+		const keys = { get, set: async (/** @type {import('baileys').SignalDataSet} */ data) => this.#keeping(set(data)) }
 		const socket = makeWASocket({
-			auth,
+			auth: { creds: auth.creds, keys },
+			// One that comes late would replace what the next connection has learned.
+			transactionOpts: { maxCommitRetries: 1, delayBetweenTriesMs: 0 },
 			logger: forLibrary(this.#log),
 			waWebSocketUrl: this.#settings.url,
 			browser: ['Switchboard', 'Chrome', '1.0'],
@@ -181,7 +199,7 @@ export class Session extends EventEmitter {
 			...(this.#settings.genuine ? {} : { shouldSyncHistoryMessage: () => false }),
 			emitOwnEvents: false,
 			shouldIgnoreJid: (jid) => /@(g\.us|broadcast|newsletter)$/.test(jid),
-			makeSignalRepository: this.#received.makeSignalRepository,
+			makeSignalRepository: this.#received.repositoryMaker(this.#keysUnwritten),
 			getMessage: async (key) => {
 				const content = key.id && (await this.#record.content(key.id, Date.now()))
 				return content ? proto.Message.decode(content) : undefined
@@ -219,7 +237,7 @@ export class Session extends EventEmitter {
 			try {
 				await this.#handlers.receipt(node)
 			} catch (error) {
-				this.block(`what WhatsApp says can't be written: ${error}`)
+				this.block(`what WhatsApp says can't be written: ${inWords(error)}`)
 				return
 			}
 			for (const listener of listeners) listener(node)
@@ -230,7 +248,7 @@ export class Session extends EventEmitter {
 			Object.assign(auth.creds, update)
 			this.#auth
 				.saveCredentials(auth.creds)
-				.catch((error) => this.block(`the session's keys can't be written: ${error}`))
+				.catch(this.#keysUnwritten)
 		})
 		socket.ev.on('messages.upsert', ({ messages, type }) => this.#handlers.messages(messages, type))
 		socket.ev.on('lid-mapping.update', (mapping) => this.#handlers.lid(mapping))

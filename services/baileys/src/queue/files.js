@@ -119,6 +119,34 @@ export async function exists(path) {
 	)
 }
 
+const WORDS = new Map([
+	['ENOSPC', 'no space is left on the disk'],
+	['EDQUOT', 'the disk quota is used up'],
+	['EFBIG', 'files may not become so large here'],
+	['EACCES', 'it may not be written to'],
+	['EPERM', 'it may not be written to'],
+	['EROFS', 'the disk is read-only'],
+	['EIO', 'the disk fails'],
+	['ENOENT', 'a folder is gone'],
+])
+
+/** Why a file could not be written, for people; an error's own words hold names with numbers in them. @param {unknown} error */
+export function inWords(error) {
+	if (!(error instanceof Error)) return 'an unknown error'
+	const { code = error.name } = /** @type {NodeJS.ErrnoException} */ (error)
+	return WORDS.get(code) ?? code
+}
+
+/** Whether a folder takes a file of some size; nothing of it is left. @param {string} folder @param {number} size bytes */
+export async function tryRoom(folder, size) {
+	const path = join(folder, `room-${randomBytes(4).toString('hex')}`)
+	try {
+		await writeDurably(path, Buffer.alloc(size, 1), folder)
+	} finally {
+		await remove(path)
+	}
+}
+
 /** @param {unknown} error */
 export const isMissing = (error) => hasCode(error, 'ENOENT')
 
