@@ -232,6 +232,28 @@ async def test_waiting_for_the_database_is_no_fault_of_an_event(
         assert await dead(client) == []
 
 
+async def test_what_waited_for_the_database_is_stored_once_it_is_back(
+    nats_server: NatsServer, database_url: str
+) -> None:
+    """Its delay doesn't grow with the times it was offered in vain, as that of a bad event does.
+
+    Found by restarting the database under load: events waited for up to a minute afterwards.
+    """
+    tries = 0
+
+    def away(messages: Sequence[InboundMessage], reports: Sequence[StatusReport]) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise UnavailableError("the database doesn't answer")
+
+    async with journal(nats_server) as client, open_database(database_url) as database:
+        await publish(client, message_event(1))
+        async with consuming(client, Gate(real(database), away), first_delay=60):
+            await until(settled(client))
+        assert len(await rows(database, "messages")) == 1
+
+
 async def test_a_crash_between_commit_and_acknowledgement_loses_and_doubles_nothing(
     nats_server: NatsServer, database_url: str
 ) -> None:

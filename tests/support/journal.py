@@ -46,6 +46,7 @@ async def consuming(
     batch_size: int = 256,
     ack_wait: float = 30,
     max_attempts: int = 10,
+    first_delay: float = 0.05,
     translators: Mapping[str, Translator] | None = None,
     join: Callable[[Sequence[SamePerson]], Awaitable[object]] | None = None,
 ) -> AsyncIterator[None]:
@@ -62,7 +63,7 @@ async def consuming(
             fetch_seconds=0.2,
             ack_wait_seconds=ack_wait,
             max_attempts=max_attempts,
-            first_delay_seconds=0.05,
+            first_delay_seconds=first_delay,
         ),
     )
     task = asyncio.create_task(consumer.run())

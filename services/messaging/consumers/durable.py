@@ -31,7 +31,9 @@ from services.messaging.usecases.background import drained
 log = structlog.get_logger(__name__)
 
 _MAX_DELAY_SECONDS = 60.0
-_MAX_PAUSE_SECONDS = 10.0
+_MAX_PAUSE_SECONDS = 2.0
+"""Between looks for a database or a broker that is away: customers wait for what has come in."""
+
 _CHECK_SECONDS = 30.0
 _MORE_SECONDS = 0.05
 _TOGETHER_AT_MOST = 2
@@ -59,13 +61,14 @@ class ConsumerOptions:
     Attributes:
         fetch_seconds: How long one request waits for events; also the longest a stop takes
             when there is nothing to do.
-        ack_wait_seconds: Lease of a delivered event; extended while it is worked on.
+        ack_wait_seconds: Lease of a delivered event; extended while it is worked on. What a
+            process had that was killed waits for so long.
         max_attempts: Deliveries after which an event that fails alone goes to `DEAD`.
     """
 
     batch_size: int = 256
     fetch_seconds: float = 1.0
-    ack_wait_seconds: float = 30.0
+    ack_wait_seconds: float = 10.0
     max_attempts: int = 10
     first_delay_seconds: float = 1.0
     monotonic: Callable[[], float] = time.monotonic
@@ -145,7 +148,8 @@ class JournalConsumer(Generic[T]):
             except UnavailableError as error:
                 waiting = [event for event in events if not event.is_acked]
                 log.warning("events wait", reason=str(error), events=len(waiting))
-                await self._give_back(waiting)
+                # However long it is away: once it is back, nothing should wait for its turn.
+                await self._give_back(waiting, delay=_spread(_MAX_PAUSE_SECONDS / 2))
                 return False
 
     async def _fetch(self) -> Sequence[Msg]:
@@ -257,7 +261,7 @@ class JournalConsumer(Generic[T]):
     def _delay(self, delivery: Msg) -> float:
         doublings = min(delivery.metadata.num_delivered - 1, 10)
         seconds = min(self._options.first_delay_seconds * (1 << doublings), _MAX_DELAY_SECONDS)
-        return seconds * random.uniform(0.75, 1.25)  # noqa: S311 - Spreading load needs no secrecy.
+        return _spread(seconds)
 
     @contextlib.asynccontextmanager
     async def _leases(self, deliveries: Sequence[Msg]) -> AsyncIterator[None]:
@@ -292,6 +296,10 @@ class JournalConsumer(Generic[T]):
                 await subscription.unsubscribe()
                 # So that the acknowledgements are out before the process goes.
                 await self._client.flush(timeout=2)
+
+
+def _spread(seconds: float) -> float:
+    return seconds * random.uniform(0.75, 1.25)  # noqa: S311 - Spreading load needs no secrecy.
 
 
 def _kind(error: Exception) -> str:
