@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import random
 import secrets
 import shutil
 import sys
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.chaos.faults import FAULTS, Fault
-from tests.chaos.report import memory, table, write_json
+from tests.chaos.report import memory, table, totals, write_json
 from tests.chaos.runner import Round, rounds
 from tests.chaos.stack import DatabaseKind
 
@@ -37,12 +38,15 @@ def main() -> int:
         console.print(f"{name}: {first} MiB after the first round, {most} at most, {last} at last")
     if options.json:
         write_json(options.json, done, seed=options.seed)
-    broken = [one for one in done if one.broken]
-    for one in broken:
-        for what in one.broken:
-            console.print(f"{one.fault} {one.database} {one.number}: {what}", markup=False)
-    console.print(f"{len(done)} rounds, {len(broken)} with a broken promise")
-    return 1 if broken else 0
+    came_to = totals(done)
+    console.print(
+        f"{came_to['rounds']} rounds with {came_to['faults']} faults: {came_to['events']} events"
+        f" acknowledged, {came_to['sends']} sends, settled within {came_to['settled_worst']:.0f} s"
+    )
+    for one in done:
+        for what in one.violations:
+            console.print(f"{one}: {what}", markup=False, style="red")
+    return 1 if came_to["broken"] else 0
 
 
 async def _run(options: argparse.Namespace, console: Console, done: list[Round]) -> None:
@@ -51,9 +55,10 @@ async def _run(options: argparse.Namespace, console: Console, done: list[Round])
     )  # fmt: skip
     for database in options.databases:
         wanted = [fault for fault in options.faults if fault.possible(database)]
+        plan = _plan(wanted, options)
         with tempfile.TemporaryDirectory(prefix="chaos") as folder:
             with Progress(*columns, console=console) as progress:
-                bar = progress.add_task(f"Starting, {database}", total=len(wanted) * options.rounds)
+                bar = progress.add_task(f"Starting, {database}", total=len(plan))
                 async with rounds(
                     Path(folder),
                     database=database,
@@ -61,19 +66,38 @@ async def _run(options: argparse.Namespace, console: Console, done: list[Round])
                     size="short" if options.short else "long",
                     rate=options.rate,
                 ) as runner:
-                    for number in range(1, options.rounds + 1):
-                        for fault in wanted:
-                            progress.update(bar, description=f"{database} {fault.name} {number}")
-                            one = await runner.run(fault, number)
-                            done.append(one)
-                            progress.advance(bar)
-                            progress.console.print(str(one), markup=False, highlight=False)
-                            for what in one.broken:
-                                progress.console.print(f"  {what}", markup=False, style="red")
+                    for number, faults in plan:
+                        names = ", ".join(fault.name for fault in faults)
+                        progress.update(bar, description=f"{database} {names}")
+                        one = await runner.run(faults, number)
+                        done.append(one)
+                        progress.advance(bar)
+                        for line in (*one.strikes, one):
+                            progress.console.print(str(line), markup=False, highlight=False)
+                        for what in one.violations:
+                            progress.console.print(f"  {what}", markup=False, style="red")
             if options.keep:
                 kept = options.keep / f"{database}-{int(time.time())}"
                 shutil.copytree(Path(folder) / "data" / "logs", kept)
                 console.print(f"Logs: {kept}")
+
+
+def _plan(
+    wanted: Sequence[Fault], options: argparse.Namespace
+) -> list[tuple[int, Sequence[Fault]]]:
+    """Which faults make up each round."""
+    chance = random.Random(options.seed)
+    alone = [fault for fault in wanted if fault.loses or options.together == 1]
+    plan: list[tuple[int, Sequence[Fault]]] = []
+    for number in range(1, options.rounds + 1):
+        others = [fault for fault in wanted if fault not in alone]
+        chance.shuffle(others)
+        for start in range(0, len(others), options.together):
+            # What must spare requests comes first: a fault before it may still have consequences.
+            some = others[start : start + options.together]
+            plan.append((number, sorted(some, key=lambda one: not one.spares_requests)))
+        plan += [(number, [fault]) for fault in alone]
+    return plan
 
 
 def _options() -> argparse.Namespace:
@@ -81,6 +105,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--faults", type=_faults, default=list(FAULTS.values()),
                         help=f"which, separated by commas; of {', '.join(FAULTS)}")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=1, help="how often each")
+    parser.add_argument("--together", type=int, default=1,
+                        help="so many faults one after the other in a round")  # fmt: skip
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     parser.add_argument("--databases", type=_databases, default=list(get_args(DatabaseKind)))
     parser.add_argument("--rate", type=float, default=20, help="requests a second")

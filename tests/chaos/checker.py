@@ -184,22 +184,22 @@ class Checker:
     def _sends(self, ledger: Ledger, twilio: Sequence[dict[str, Any]], stored: Stored) -> list[str]:
         at_twilio = Counter(one["body"] for one in twilio if one["body"].startswith("Send "))
         by_id = {row.public_id: row for row in stored.messages}
+        rows = Counter(row.body for row in stored.messages if row.body.startswith("Send "))
         known = {row.provider_message_id for row in stored.messages}
         unkept, twice, unseen, astray = [], [], [], []
         for send in ledger.sends.values():
             if send.refusal:
                 unkept.append(f"{send.body} was refused: {send.refusal}")
                 continue
+            count = at_twilio[send.body]
+            if count > 1:
+                twice.append(send.body)
             if send.id is None:
-                unkept.append(f"{send.body} was never answered")
                 continue
             row = by_id.get(send.id)
             if row is None or row.body != send.body:
                 unkept.append(f"{send.body} isn't in the database")
                 continue
-            count = at_twilio[send.body]
-            if count > 1:
-                twice.append(send.body)
             settled = MessageStatus(row.status).rank >= MessageStatus.SENT.rank
             refused = row.status == "failed" and row.provider_message_id is None
             if settled and not refused and not count:
@@ -211,6 +211,7 @@ class Checker:
                 unkept.append(f"{send.body} is still {row.status}")
         return [
             *_listed("not kept", unkept),
+            *_listed("stored under one key twice", [body for body, n in rows.items() if n > 1]),
             *_listed("sent twice", twice),
             *_listed("sent again after it was settled", self._bodies & set(at_twilio)),
             *_listed("settled without being sent", unseen),

@@ -126,7 +126,7 @@ class Load:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Go on until `stop` is set; then wait for what is under way."""
-        while not stop.is_set():
+        while not stop.is_set() and not self._twilio.closed:
             self._spawn()
             await asyncio.sleep(self._chance.expovariate(self._rate))
         while self._tasks:
@@ -212,11 +212,11 @@ class Load:
         for _ in range(2):
             try:
                 async with self._twilio.post(
-                    url, data=urlencode(parameters), headers=headers
+                    url, data=urlencode(parameters), headers=headers, allow_redirects=False
                 ) as answer:
-                    # The status alone is the promise; who calls also needs the words.
                     await answer.read()
-                    if answer.ok:
+                    # Callers are sent elsewhere when their event can't be stored.
+                    if 200 <= answer.status < 300:
                         event.acknowledged = True
                         return
                     failure = f"{path} {answer.status}"
@@ -243,7 +243,7 @@ class Load:
                     json={"to": to, "body": body},
                     headers={"Idempotency-Key": send.key},
                 ) as answer:
-                    if answer.ok:
+                    if 200 <= answer.status < 300:
                         send.id = (await answer.json())["id"]
                         return send
                     failure = f"/api/whatsapp/send {answer.status}"

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,43 +20,67 @@ from tests.chaos.watcher import Watcher
 from tests.chaos.world import Size, World
 
 RECOVERY_SECONDS = 10.0
-BUSY_MACHINE = 2.0
-"""What machines that do other things too may take longer by."""
-
 _SETTLE_SECONDS = 120.0
 
 
 @dataclass
-class Round:
-    """What one round came to.
+class Strike:
+    """One fault.
 
     Attributes:
+        events: Acknowledged while it lasted, until recovery.
+        failures: Requests that weren't answered with a 2xx meanwhile; how, in `failed_how`.
         recovery_seconds: From the fault's end until a new message had come in, was stored, and
             an answer had gone out to Twilio.
-        settle_seconds: From the load's end until nothing was on its way any more.
-        broken: Promises that were broken.
-        shown: What was lost where that was to be shown.
+        load: Processes that wanted a core, for each core; at least 1.
+        broken: Promises that were broken by then.
     """
 
     fault: str
-    number: int
-    database: DatabaseKind
     events: int = 0
-    sends: int = 0
-    requests: int = 0
     failures: int = 0
     failed_how: list[str] = field(default_factory=list)
     recovery_seconds: float = 0
+    load: float = 0
+    broken: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.fault}: {self.events} events acknowledged, {self.failures} requests"
+            f" unanswered, recovered in {self.recovery_seconds:.1f} s"
+        )
+
+
+@dataclass
+class Round:
+    """Faults one after the other, and what they came to.
+
+    Attributes:
+        settle_seconds: From the load's end until nothing was on its way any more.
+        broken: Promises that were broken at the end.
+        shown: What was lost where that was to be shown.
+    """
+
+    number: int
+    database: DatabaseKind
+    strikes: list[Strike] = field(default_factory=list)
+    events: int = 0
+    sends: int = 0
+    requests: int = 0
     settle_seconds: float = 0
     memory_mib: dict[str, float] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     shown: list[str] = field(default_factory=list)
 
+    @property
+    def violations(self) -> list[str]:
+        """All promises that were broken."""
+        return [*(w for one in self.strikes for w in one.broken), *self.broken]
+
     def __str__(self) -> str:
         return (
-            f"{self.fault} {self.number}, {self.database}: {self.events} events acknowledged,"
-            f" {self.sends} sends, {self.failures} requests unanswered, recovered in"
-            f" {self.recovery_seconds:.1f} s, settled in {self.settle_seconds:.1f} s"
+            f"round {self.number}, {self.database}: {self.events} events acknowledged,"
+            f" {self.sends} sends, settled in {self.settle_seconds:.1f} s"
         )
 
 
@@ -80,44 +105,55 @@ class Rounds:
         self._rate = rate
         self._probes = 0
 
-    async def run(self, fault: Fault, number: int) -> Round:
-        """One round of a fault."""
+    async def run(self, faults: Sequence[Fault], number: int) -> Round:
+        """Faults one after the other under load, and the checks once all has settled."""
         # Of its own, so that one round can be run again alone.
-        chance = random.Random(f"{self._seed}:{fault.name}:{number}")
-        done = Round(fault.name, number, self._database)
+        chance = random.Random(f"{self._seed}:{','.join(one.name for one in faults)}:{number}")
+        done = Round(number, self._database)
         await self._reset_twilio()
         async with Load(self._stack.api, chance, rate=self._rate) as load:
             stop = asyncio.Event()
             running = asyncio.create_task(load.run(stop))
-            lead, tail = (1.0, 1.0) if self._size == "short" else (3.0, 3.0)
-            await asyncio.sleep(chance.uniform(lead / 2, lead))
-            try:
-                await fault.strike(World(self._stack, chance, self._size))
-                done.recovery_seconds = await self._recover(load)
-            except (RuntimeError, TimeoutError) as error:
-                done.broken.append(str(error) or "no recovery within a minute")
-            await asyncio.sleep(tail)
+            for fault in faults:
+                await asyncio.sleep(chance.uniform(0.5, 1 if self._size == "short" else 3))
+                done.strikes.append(await self._strike(fault, load, chance))
+            await asyncio.sleep(1)
             stop.set()
             await running
-            done.settle_seconds, left = await self._checker.settle(_SETTLE_SECONDS)
+            done.settle_seconds, left = await self._checker.settle(_SETTLE_SECONDS * _load())
             if left:
                 done.broken.append(f"not settled: {left}")
             ledger = load.ledger
             done.broken += await self._checker.violations(ledger)
-        if fault.loses:
-            lost = [what for what in done.broken if what.startswith(LOST)]
-            done.shown = lost
-            done.broken = [what for what in done.broken if what not in lost]
-            if not lost:
+        if any(fault.loses for fault in faults):
+            done.shown = [what for what in done.broken if what.startswith(LOST)]
+            done.broken = [what for what in done.broken if what not in done.shown]
+            if not done.shown:
                 done.broken.append("nothing was lost, where something should have been")
-        if fault.spares_requests and ledger.failures:
-            done.broken.append(f"requests failed: {ledger.failures[:3]}")
-        if done.recovery_seconds > BUSY_MACHINE * RECOVERY_SECONDS:
-            done.broken.append(f"recovery took {done.recovery_seconds:.0f} s")
         done.events, done.sends = len(ledger.acknowledged), len(ledger.sends)
-        done.requests, done.failures = ledger.requests, len(ledger.failures)
-        done.failed_how = sorted(set(ledger.failures))
+        done.requests = ledger.requests
         done.memory_mib = self._stack.memory_mib()
+        return done
+
+    async def _strike(self, fault: Fault, load: Load, chance: random.Random) -> Strike:
+        done = Strike(fault.name)
+        ledger = load.ledger
+        events, failures = len(ledger.acknowledged), len(ledger.failures)
+        try:
+            await fault.strike(World(self._stack, chance, self._size))
+            done.recovery_seconds = await self._recover(load)
+        except TimeoutError:
+            done.broken.append(f"{fault.name}: no recovery")
+        except Exception as error:  # noqa: BLE001 - Whatever it is, the others have their turn.
+            done.broken.append(f"{fault.name}: {error!r}")
+        done.events = len(ledger.acknowledged) - events
+        failed = ledger.failures[failures:]
+        done.failures, done.failed_how = len(failed), sorted(set(failed))
+        if fault.spares_requests and failed:
+            done.broken.append(f"{fault.name}: requests failed: {', '.join(done.failed_how)}")
+        done.load = _load()
+        if done.recovery_seconds > RECOVERY_SECONDS * done.load:
+            done.broken.append(f"{fault.name}: recovery took {done.recovery_seconds:.0f} s")
         return done
 
     async def _recover(self, load: Load) -> float:
@@ -125,7 +161,7 @@ class Rounds:
         self._probes += 1
         probe = f"whatsapp:+9725099{self._probes:05d}"
         began = time.monotonic()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(60 * _load()):
             event = await load.message(probe, "Are you there?")
             while not event.acknowledged:
                 await asyncio.sleep(0.1)
@@ -142,6 +178,11 @@ class Rounds:
             client.post(f"{self._stack.sandbox}/sandbox/reset") as answer,
         ):
             answer.raise_for_status()
+
+
+def _load() -> float:
+    """By how much everything takes longer where others use the machine, too; at least 1."""
+    return max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
