@@ -10,11 +10,11 @@ COMPILE := $(UV) pip compile -q --generate-hashes --universal --python-version 3
 # Many tests wait for timers and for other processes: two workers more than there are cores.
 WORKERS = $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 2) + 2)")
 
-.PHONY: help run say call test lint bench protos metrics dashboards locks clean
+.PHONY: help run say call test compose-test lint bench protos metrics dashboards locks sbom clean
 .DELETE_ON_ERROR:
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/run.stamp ## start everything on this machine; Ctrl-C stops it
 	@exec $(BIN)/switchboard run
@@ -32,6 +32,9 @@ call: .venv/run.stamp ## TEXT="..." or WAV=file: call, speak (turns separated by
 test: .venv/dev.stamp ## run every test, side by side
 	@tools/bridge install
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+
+compose-test: .venv/dev.stamp ## the stack of containers, where a Docker engine answers
+	@$(BIN)/python -m tests.compose
 
 lint: .venv/dev.stamp ## check style, types, import rules and contracts
 	$(BIN)/ruff check
@@ -63,10 +66,22 @@ locks: .venv/dev.stamp ## resolve requirements/*.lock anew from pyproject.toml
 	$(COMPILE) --all-extras --group build --group dev pyproject.toml -o requirements/dev.lock
 	$(COMPILE) --all-extras --group build -c requirements/dev.lock pyproject.toml -o requirements/run.lock
 	$(COMPILE) --group build -c requirements/dev.lock -o requirements/build.lock
+	$(COMPILE) --group sbom -o requirements/sbom.lock
 	$(COMPILE) --extra webhook --extra tracing -c requirements/dev.lock pyproject.toml -o requirements/webhook.lock
 	$(COMPILE) --extra messaging --extra tracing --extra cli -c requirements/dev.lock pyproject.toml -o requirements/messaging.lock
 	$(COMPILE) --extra health --extra tracing -c requirements/dev.lock pyproject.toml -o requirements/health.lock
 	$(COMPILE) --extra sandbox --extra messaging --extra cli -c requirements/dev.lock pyproject.toml -o requirements/sandbox.lock
+
+sbom: $(UV) ## write what each image is made of into sbom/, as CycloneDX
+	@$(UV) venv --quiet --allow-existing .venv/sbom
+	@$(UV) pip install --quiet --python .venv/sbom/bin/python --require-hashes -r requirements/sbom.lock
+	@mkdir -p sbom
+	@for name in webhook messaging health; do \
+		.venv/sbom/bin/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+			--of JSON -o sbom/$$name.cdx.json requirements/$$name.lock; done
+	@cd services/baileys && npm sbom --package-lock-only --omit=dev --sbom-format=cyclonedx \
+		> ../../sbom/baileys.cdx.json
+	@ls sbom
 
 clean: ## remove the environment and caches, keep the data
 	rm -rf .venv tools/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
