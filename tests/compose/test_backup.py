@@ -33,7 +33,7 @@ def _give(stack: ComposeStack, command: str) -> None:
 def test_what_came_after_the_backup_is_replayed(
     stack: ComposeStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dumped, added to, dropped and restored, the database has all of it; nothing goes out twice."""
+    """Dumped, dropped and restored, the database has all of it; nothing goes out twice."""
     monkeypatch.chdir(tmp_path)
     backup, restore = _commands("Backup and restore")
     stack.run_in("sandbox", "switchboard", "say", "--from=+972501110003", "Before the backup")
