@@ -1,7 +1,11 @@
 """How each component is asked."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC
+import asyncio
+import contextlib
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import grpc.aio
@@ -15,6 +19,7 @@ from services.common import configuration
 from services.common.errors import UnavailableError
 from services.common.journal.condition import JetStreamCondition, jetstream_condition
 from services.common.monitor import Finding, Findings, Status
+from services.health.heard import Heard
 
 if TYPE_CHECKING:
     from switchboard.health.v1.health_service_pb2_grpc import HealthServiceAsyncStub
@@ -39,27 +44,87 @@ def configuration_of(service: str) -> str:
     return f"{configuration.COMPONENT}_{service}"
 
 
-def webhook_probe(client: httpx.AsyncClient, origin: str) -> Ask:
-    """Asks the edge on its internal port; it knows whether it can store events."""
+async def addresses_of(origin: str) -> Sequence[str]:
+    """An origin for each address that its host's name stands for, or itself alone.
+
+    Of one family: a name may stand for the same machine in both.
+    """
+    url = httpx.URL(origin)
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    except OSError:
+        return [origin]
+    old = {str(address[0]) for family, *_, address in found if family == socket.AF_INET}
+    hosts = old or {str(address[0]) for _, *_, address in found}
+    return [str(url.copy_with(host=host)) for host in sorted(hosts)] if len(hosts) > 1 else [origin]
+
+
+def webhook_probe(
+    client: httpx.AsyncClient,
+    origin: str,
+    heard: Heard,
+    *,
+    addresses: Callable[[str], Awaitable[Sequence[str]]] = addresses_of,
+) -> Ask:
+    """Asks the edge on its internal port; it knows whether it can store events.
+
+    Args:
+        addresses: Finds the replicas that `origin` stands for; each is asked.
+    """
 
     async def ask() -> Findings:
-        try:
-            response = await client.get(f"{origin}/internal/health")
-            answer = response.json()
-        except (httpx.HTTPError, ValueError) as error:
-            return {WEBHOOK: Finding("down", f"no answer: {type(error).__name__}")}
-        if not isinstance(answer, dict):
-            return {WEBHOOK: Finding("down", "its answer makes no sense")}
-        details = {
-            name: answer.get(name)
-            for name in ("version", "journal_connected", "spill_events", "spill_bytes")
-        }
-        findings = {WEBHOOK: _edge_finding(response.status_code, answer, details)}
-        if variables := answer.get("variables"):
+        replicas = await addresses(origin)
+        answers = await asyncio.gather(*(_ask_edge(client, replica, heard) for replica in replicas))
+        findings = {WEBHOOK: _together([finding for finding, _ in answers])}
+        if variables := next((variables for _, variables in answers if variables), None):
             findings[configuration_of(WEBHOOK)] = Finding("ok", details={"variables": variables})
         return findings
 
     return ask
+
+
+async def _ask_edge(client: httpx.AsyncClient, origin: str, heard: Heard) -> tuple[Finding, object]:
+    """How one replica is, and what it says of its variables."""
+    try:
+        response = await client.get(f"{origin.rstrip('/')}/internal/health")
+        answer = response.json()
+    except (httpx.HTTPError, ValueError) as error:
+        return Finding("down", f"no answer: {type(error).__name__}"), None
+    if not isinstance(answer, dict):
+        return Finding("down", "its answer makes no sense"), None
+    heard.journal(str(answer.get("journal_trouble") or ""))
+    with contextlib.suppress(ValueError):
+        heard.clock(WEBHOOK, datetime.fromisoformat(str(answer.get("time"))))
+    details = {
+        name: answer.get(name)
+        for name in ("version", "journal_connected", "spill_events", "spill_bytes")
+    }
+    return _edge_finding(response.status_code, answer, details), answer.get("variables")
+
+
+def _together(found: Sequence[Finding]) -> Finding:
+    """Several replicas as one: down when all of them are, for each takes every request."""
+    if len(found) == 1:
+        return found[0]
+    reasons = Counter(finding.reason for finding in found if finding.reason)
+    details = [finding.details for finding in found if finding.details]
+    down = sum(finding.status == "down" for finding in found)
+    status: Status = "down" if down == len(found) else "degraded" if reasons else "ok"
+    return Finding(
+        status,
+        "; ".join(f"{count} of {len(found)}: {reason}" for reason, count in reasons.items()),
+        {
+            "replicas": len(found),
+            "replicas_down": down,
+            "version": ", ".join(sorted({str(one["version"]) for one in details})),
+            "journal_connected": all(bool(one["journal_connected"]) for one in details),
+            **{
+                name: sum(one[name] for one in details if isinstance(one[name], int))
+                for name in ("spill_events", "spill_bytes")
+            },
+        },
+    )
 
 
 def _edge_finding(
@@ -82,7 +147,7 @@ def _edge_finding(
     return Finding("degraded" if reasons else "ok", "; ".join(reasons), details)
 
 
-def messaging_probe(channel: grpc.aio.Channel, timeout_seconds: float) -> Ask:
+def messaging_probe(channel: grpc.aio.Channel, timeout_seconds: float, heard: Heard) -> Ask:
     """Asks messaging, which tells also of the database, its providers and vendors.
 
     Args:
@@ -97,6 +162,8 @@ def messaging_probe(channel: grpc.aio.Channel, timeout_seconds: float) -> Ask:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 return {MESSAGING: Finding("down", "it refuses our GRPC_TOKEN")}
             return {MESSAGING: Finding("down", f"no answer: {error.code().name}")}
+        if answer.HasField("time"):
+            heard.clock(MESSAGING, answer.time.ToDatetime(tzinfo=UTC))
         return {
             MESSAGING: Finding("ok", details={"version": answer.version}),
             **{_name(component.name): _relayed(component) for component in answer.components},
@@ -120,14 +187,16 @@ def _relayed(component: pb.Component) -> Finding:
     )
 
 
-def nats_probe(client: Client) -> Ask:
-    """Asks the API of JetStream."""
+def nats_probe(client: Client, heard: Heard) -> Ask:
+    """Asks the API of JetStream, and believes the edge where that can't store anything."""
 
     async def ask() -> Findings:
         try:
             condition = await jetstream_condition(client)
         except UnavailableError as error:
             return {NATS: Finding("down", str(error))}
+        if trouble := heard.journal_trouble:
+            return {NATS: Finding("down", trouble, _details(condition))}
         full = [
             f"{name} is {used / most:.0%} full"
             for name, used, most in (
