@@ -39,8 +39,8 @@ class HealthSettings(CommonSettings):
     health_port: Port = Field(8081, description="port of health", examples=["8081"])
     webhook_internal_url: HttpOrigin = Field(
         "http://127.0.0.1:9100",
-        description="origin of the webhook service's internal port, its METRICS_PORT; a name of several"
-        " replicas has each of them asked",
+        description="origin of the webhook service's internal port, its METRICS_PORT; a name of"
+        " several replicas has each of them asked",
         examples=["http://webhook:9100"],
     )
     messaging_grpc_address: str = Field(

@@ -8,6 +8,7 @@ import pytest
 
 from services.common.http_server import serving_http
 from services.common.monitor import Finding
+from services.health.heard import Heard
 from services.health.probes import WEBHOOK, addresses_of, webhook_probe
 from tests.support.health import FakeEdge
 from tests.support.nats import free_port
@@ -27,7 +28,7 @@ class Edges:
             return self.origins if wanted is None else wanted
 
         async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
-            probe = webhook_probe(client, "http://webhook:9100", addresses=addresses)
+            probe = webhook_probe(client, "http://webhook:9100", Heard(), addresses=addresses)
             return (await probe())[WEBHOOK]
 
 
