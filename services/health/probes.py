@@ -120,11 +120,15 @@ def _together(found: Sequence[Finding]) -> Finding:
             "version": ", ".join(sorted({str(one["version"]) for one in details})),
             "journal_connected": all(bool(one["journal_connected"]) for one in details),
             **{
-                name: sum(one[name] for one in details if isinstance(one[name], int))
+                name: sum(_number(one[name]) for one in details)
                 for name in ("spill_events", "spill_bytes")
             },
         },
     )
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _edge_finding(
