@@ -16,6 +16,7 @@ from services.common.metrics import process_registry, serving_metrics, watch_eve
 from services.common.monitor import Monitor, Probe
 from services.health.access import Access
 from services.health.app import build_app
+from services.health.heard import CLOCKS, Heard
 from services.health.metrics import ProbeMetrics
 from services.health.probes import (
     MESSAGING,
@@ -47,13 +48,18 @@ async def serve(settings: HealthSettings, stop: asyncio.Event) -> None:
         http = await closing.enter_async_context(
             httpx.AsyncClient(trust_env=False, timeout=timeout)
         )
+        heard = Heard()
         monitor = Monitor(
             [
                 Probe(
-                    WEBHOOK, webhook_probe(http, settings.webhook_internal_url), interval, timeout
+                    WEBHOOK,
+                    webhook_probe(http, settings.webhook_internal_url, heard),
+                    interval,
+                    timeout,
                 ),
-                Probe(MESSAGING, messaging_probe(channel, timeout), interval, timeout),
-                Probe(NATS, nats_probe(client), interval, timeout),
+                Probe(MESSAGING, messaging_probe(channel, timeout, heard), interval, timeout),
+                Probe(NATS, nats_probe(client, heard), interval, timeout),
+                Probe(CLOCKS, heard.clocks, interval, timeout),
             ],
             on_probe=metrics.probed,
         )

@@ -27,6 +27,8 @@ def facts_about(component: str, details: Mapping[str, Any], now: datetime) -> li
             found = _processing(details)
         case "sending":
             found = _sending(details)
+        case "clocks":
+            found = _clocks(details)
         case "configuration":
             found = _configuration(details)
         case _:
@@ -109,6 +111,11 @@ def _sending(details: Mapping[str, Any]) -> Iterator[Fact]:
         yield Fact("Under way", f"{details['under_way']:,}")
         yield Fact("Being looked up", f"{details['unknown']:,}")
         yield Fact("Waiting for the assistant", f"{details['replies_waiting']:,}")
+
+
+def _clocks(details: Mapping[str, Any]) -> Iterator[Fact]:
+    for name, ahead in sorted(details.get("seconds_ahead", {}).items()):
+        yield Fact(name.capitalize(), f"{ahead:+,.1f} s")
 
 
 def _configuration(details: Mapping[str, Any]) -> Iterator[Fact]:

@@ -28,6 +28,7 @@ _TITLES: Final = {
     "nats": "NATS JetStream",
     "processing": "Processing events",
     "sending": "Sending messages",
+    "clocks": "Clocks",
     "assistant": "Assistant, messages",
     "call_assistant": "Assistant, calls",
     "transcription": "Transcription",
@@ -45,7 +46,7 @@ _GROUPS: Final[Sequence[tuple[str, str]]] = (
     ("Speech and assistant", "As their last calls went; nothing is asked of them to find out."),
     ("Configuration", "What the services were told. No values are shown."),
 )
-_WORK: Final = frozenset({"processing", "sending"})
+_WORK: Final = frozenset({"processing", "sending", "clocks"})
 _HIDDEN: Final = frozenset({"activity"})
 
 

@@ -104,6 +104,7 @@ async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing
             ready=streams_ready,
         ),
         spill.forward(journal),
+        spill.watch(),
         watch_event_loop(registry),
     ]
     if bypass:

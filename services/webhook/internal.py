@@ -1,5 +1,7 @@
 """What the edge tells on its internal port: how it is, and its metrics."""
 
+from datetime import UTC, datetime
+
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -44,6 +46,8 @@ def build_internal(
                 "status": status,
                 "version": version(),
                 "journal_connected": journal.connected,
+                "journal_trouble": journal.trouble,
+                "time": datetime.now(UTC).isoformat(),
                 "spill_accepting": spill.accepting,
                 "spill_events": spill.events,
                 "spill_bytes": spill.bytes,

@@ -126,6 +126,21 @@ class Spill:
             self._writer = loop.create_task(self._write_waiting(), context=detached())
         await put.future
 
+    async def watch(self, *, seconds: float = 3.0) -> None:
+        """Find out for ever whether the disk takes anything, before it is needed."""
+        while True:
+            await asyncio.sleep(seconds)
+            if self._writer is not None:
+                continue
+            try:
+                await self._in_thread(self._touch)
+            except SpillUnavailableError as error:
+                if not self._failed:
+                    log.warning("the spill can't be written", error=str(error))
+                self._failed = True
+            else:
+                self._failed = False
+
     async def forward(self, journal: JournalPublisher, *, retry_seconds: float = 1.0) -> None:
         """Move events into the journal in order, for ever; each is deleted once confirmed."""
         while True:
@@ -238,6 +253,11 @@ class Spill:
                 if cursor.rowcount:
                     added.append(put.bytes)
         return added
+
+    def _touch(self) -> None:
+        """Write something, if only what stands there already."""
+        with _transaction(self._database):
+            self._database.execute("PRAGMA user_version = 1")
 
     def _oldest(self, limit: int = 128) -> list[tuple[int, JournalEvent]]:
         # A kind that only a newer release knows stays for that release.

@@ -1,6 +1,7 @@
 """Bad times for the whole system: what turns red, why, and that it turns green again."""
 
 import contextlib
+import resource
 import shutil
 import signal
 import subprocess
@@ -57,6 +58,34 @@ def until(
         time.sleep(0.1)
 
 
+def until_degraded(stack: RunningStack, component: str, reason: str) -> None:
+    """One component is degraded, and none is red.
+
+    Raises:
+        AssertionError: It wasn't in time, or another one was red.
+    """
+    deadline = time.monotonic() + RED_WITHIN_SECONDS + SLACK_SECONDS
+    while True:
+        found = components(stack)
+        assert not [name for name, one in found.items() if one["status"] == "down"]
+        if found[component]["status"] == "degraded" and reason in found[component]["reason"]:
+            return
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def full_disk(stack: RunningStack, name: str) -> Iterator[None]:
+    """A part that can write nothing more into any file: `EFBIG`, as `ENOSPC` on a full disk."""
+    pid = stack.process(name).pid
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+
 @contextlib.contextmanager
 def frozen(stack: RunningStack, name: str) -> Iterator[None]:
     """A part whose process stands still behind open connections."""
@@ -97,6 +126,39 @@ def test_a_part_that_is_frozen(stack: RunningStack, part: str, component: str, r
     """An open socket is not health."""
     with frozen(stack, part):
         until(stack, {component: reason})
+    until(stack, {})
+
+
+def writes(stack: RunningStack, body: str = "Hello") -> httpx.Response:
+    """A contact writes."""
+    return stack.sandbox.post("/sandbox/contacts/+972502220099/messages", json={"body": body})
+
+
+def test_a_full_disk_of_the_database(stack: RunningStack) -> None:
+    """It answers every question and stores nothing: red, while events wait in the journal."""
+    with full_disk(stack, "messaging"):
+        until(stack, {"database": "can't write"})
+        assert writes(stack).json()["webhook_status"] == 200
+    until(stack, {})
+
+
+def test_a_full_disk_of_the_journal(stack: RunningStack) -> None:
+    """NATS goes on answering and stores nothing, also afterwards: it has to be started again."""
+    with full_disk(stack, "NATS"):
+        assert writes(stack).json()["webhook_status"] == 200
+        found = until(stack, {"nats": "it doesn't confirm that events are stored"})
+        assert "events that wait on disk" in found["webhook"]["reason"]
+    with stack.away("NATS"):
+        pass
+    until(stack, {})
+
+
+def test_a_full_disk_of_the_edge(stack: RunningStack) -> None:
+    """While the journal takes events it is only a warning; without it nothing can be kept."""
+    with full_disk(stack, "webhook"):
+        until_degraded(stack, "webhook", "the spill takes no events")
+        with stack.away("NATS"):
+            until(stack, {"webhook": "neither in the journal nor on disk", "nats": "connection"})
     until(stack, {})
 
 

@@ -136,6 +136,29 @@ async def test_nats_that_does_not_answer_is_down_until_it_does(
         await statuses(client, nats="ok", status="ok")
 
 
+async def test_a_journal_that_stores_nothing_is_what_is_down(around: Around) -> None:
+    """NATS answers, and the edge knows better."""
+    around.edge.says |= {"journal_trouble": "it refuses events: maximum bytes exceeded"}
+    async with messaging(around.messaging_port), health(**around.addresses()) as client:
+        report = await statuses(client, nats="down", messaging="ok", webhook="ok")
+        reason = report["components"]["nats"]["reason"]
+        assert reason == "it refuses events: maximum bytes exceeded"
+        around.edge.says |= {"journal_trouble": ""}
+        await statuses(client, nats="ok")
+
+
+@pytest.mark.parametrize(("seconds", "how"), [(3600, "3600 s ahead"), (-3600, "3600 s behind")])
+async def test_a_clock_that_is_wrong_is_named(around: Around, seconds: float, how: str) -> None:
+    """Of clocks that differ the one is named that stands alone, and nothing else is wrong."""
+    async with messaging(around.messaging_port), health(**around.addresses()) as client:
+        await statuses(client, clocks="ok", messaging="ok", status="ok")
+        around.edge.ahead_seconds = seconds
+        report = await statuses(client, clocks="down", webhook="ok", status="degraded")
+        assert report["components"]["clocks"]["reason"] == f"that of webhook is {how}"
+        around.edge.ahead_seconds = 0
+        await statuses(client, clocks="ok", status="ok")
+
+
 async def test_a_wrong_token_is_named(around: Around) -> None:
     """The report says which variable to look at."""
     async with (

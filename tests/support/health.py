@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from services.common.http_server import serving_http
 from services.common.monitor import ComponentReport, Monitor, Probe
 from services.health.access import Access
 from services.health.app import build_app
+from services.health.heard import CLOCKS, Heard
 from services.health.metrics import ProbeMetrics
 from services.health.probes import messaging_probe, nats_probe, webhook_probe
 from services.health.report import Report
@@ -45,13 +47,15 @@ class FakeEdge:
     def __init__(self) -> None:
         self.says = dict(WELL)
         self.status_code = 200
+        self.ahead_seconds = 0.0
         self.asked = 0
         self.app = FastAPI()
         self.app.add_api_route("/internal/health", self._answer, response_model=None)
 
     async def _answer(self) -> JSONResponse:
         self.asked += 1
-        return JSONResponse(self.says, status_code=self.status_code)
+        time = datetime.now(UTC) + timedelta(seconds=self.ahead_seconds)
+        return JSONResponse({"time": time.isoformat(), **self.says}, self.status_code)
 
 
 @contextlib.asynccontextmanager
@@ -108,10 +112,12 @@ async def health(
         channel = open_channel(messaging_address, token)
         closing.push_async_callback(channel.close)
         asking = await closing.enter_async_context(httpx.AsyncClient())
+        heard = Heard()
         probes = {
-            "webhook": webhook_probe(asking, edge),
-            "messaging": messaging_probe(channel, timeout_seconds),
-            "nats": nats_probe(broker),
+            "webhook": webhook_probe(asking, edge, heard),
+            "messaging": messaging_probe(channel, timeout_seconds, heard),
+            "nats": nats_probe(broker, heard),
+            CLOCKS: heard.clocks,
         }
         monitor = Monitor(
             [Probe(name, ask, interval_seconds, timeout_seconds) for name, ask in probes.items()],

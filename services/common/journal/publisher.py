@@ -87,6 +87,7 @@ class JournalPublisher:
         self._by_key: dict[str, _Waiting] = {}
         self._commits: set[asyncio.Task[None]] = set()
         self._scheduled = False
+        self._trouble = ""
         self._stalled: asyncio.Task[None] | None = None
         self._batch_prefix = uuid.uuid4().hex
         self._batch_numbers = itertools.count()
@@ -104,6 +105,14 @@ class JournalPublisher:
             and self._stalled is None
             and (ready is None or ready.is_set())
         )
+
+    @property
+    def trouble(self) -> str:
+        """Why the last publishing failed though the journal is there; "" when it didn't.
+
+        A broker whose disk is full, or was, may answer every question and store nothing.
+        """
+        return self._trouble
 
     async def publish(self, event: JournalEvent) -> None:
         """Put `event` into the journal; returns once JetStream has confirmed it.
@@ -187,6 +196,8 @@ class JournalPublisher:
 
     def _settle(self, waiting: _Waiting, error: JournalUnavailableError | None = None) -> None:
         """Tell everyone who waits; whoever comes with the same key from now on starts anew."""
+        if error is None:
+            self._trouble = ""
         if self._by_key.get(waiting.event.key) is waiting:
             del self._by_key[waiting.event.key]
         futures, waiting.futures = waiting.futures, []
@@ -206,6 +217,7 @@ class JournalPublisher:
             return
         if refusal:
             log.warning("the journal refused an event", reason=refusal)
+            self._trouble = f"it refuses events: {refusal}"
             self._settle(waiting, JournalUnavailableError(f"the journal refused: {refusal}"))
         else:
             self._settle(waiting)
@@ -262,9 +274,12 @@ class JournalPublisher:
         return _refusal(reply)
 
     def _has_stalled(self, stream: str) -> None:
+        self._trouble = "it doesn't confirm that events are stored"
         if self._stalled is None:
             log.warning("the journal doesn't answer")
-            self._stalled = asyncio.create_task(self._until_it_answers(stream))
+            self._stalled = asyncio.get_running_loop().create_task(
+                self._until_it_answers(stream), context=detached()
+            )
 
     async def _until_it_answers(self, stream: str) -> None:
         # In a cluster each stream has a leader of its own: another part may answer long before.

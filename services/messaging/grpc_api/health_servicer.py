@@ -1,7 +1,7 @@
 """`switchboard.health.v1.HealthService`."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import grpc.aio
@@ -38,7 +38,9 @@ class HealthServicer(rpc.HealthServiceServicer):
         self, request: pb.GetHealthRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetHealthResponse:
         components = [_component(name, found) for name, found in self._report().items()]
-        return pb.GetHealthResponse(version=version(), components=components)
+        return pb.GetHealthResponse(
+            version=version(), components=components, time=_timestamp(datetime.now(UTC))
+        )
 
 
 def _component(name: str, found: ComponentReport) -> pb.Component:

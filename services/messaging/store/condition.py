@@ -13,6 +13,7 @@ from services.messaging.store.migrate import known_revisions, newest
 
 COMPONENT: Final = "database"
 _FIX: Final = "run `python -m services.messaging.migrate`"
+_TRY_SECONDS: Final = 4.0
 _REVISION: Final = text("SELECT version_num FROM alembic_version")
 
 
@@ -23,6 +24,18 @@ class DatabaseCondition:
         self._database = database
         self._newest = newest()
         self._known = known_revisions()
+        self._try_at = 0.0
+
+    async def _writes(self) -> bool:
+        """Whether it can write, by what others have tried just now, and a try now and then."""
+        now = time.monotonic()
+        if not self._database.refusing and now >= self._try_at:
+            try:
+                await self._database.check_writing()
+            except UnavailableError:
+                return False
+            self._try_at = now + _TRY_SECONDS
+        return not self._database.refusing
 
     async def look(self) -> Findings:
         """What is found now."""
@@ -45,4 +58,7 @@ class DatabaseCondition:
         }
         if revision is None or (revision in self._known and revision != self._newest):
             return {COMPONENT: Finding("down", f"the database needs migrating: {_FIX}", details)}
+        if not await self._writes():
+            reason = "the database can't write: is its disk full?"
+            return {COMPONENT: Finding("down", reason, details)}
         return {COMPONENT: Finding("ok", details=details)}

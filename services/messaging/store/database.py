@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Engine, event
+from sqlalchemy import text as sql
 from sqlalchemy.engine import URL, Connection, ExecutionContext, make_url
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import (
@@ -33,6 +34,15 @@ _SQLITE_PRAGMAS: Mapping[str, str] = {
     "foreign_keys": "ON",
 }
 _EVENTS_ADDED = "events_added"
+_TOUCH = {
+    "sqlite": "UPDATE alembic_version SET version_num = version_num",
+    "postgresql": "UPDATE alembic_version SET version_num = version_num WHERE version_num IN"
+    " (SELECT version_num FROM alembic_version FOR UPDATE SKIP LOCKED)",
+}
+# The disk is full, broken or read-only. https://sqlite.org/rescode.html and
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_CANT_WRITE = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "53100", "58030", "25006")
+_REFUSING_SECONDS = 10.0
 
 
 def database_url(text: str, *, asynchronous: bool) -> URL:
@@ -92,6 +102,7 @@ class Database:
             **options,
         )
         self._sqlite_writer = asyncio.Lock()
+        self._refused_at: float | None = None
         self._on_events = on_events
         _note_events(self._engine.sync_engine)
         _log_slow_queries(self._engine.sync_engine, slow_query_seconds)
@@ -118,13 +129,36 @@ class Database:
                 written, or, when the connection broke during the commit, it is not known.
             ValueError: A value doesn't fit the column.
         """
-        with _translated_errors():
-            async with self._writing() as connection:
-                connection.info.pop(_EVENTS_ADDED, None)
-                yield connection
-                added = connection.info.pop(_EVENTS_ADDED, False)
+        try:
+            with _translated_errors():
+                async with self._writing() as connection:
+                    connection.info.pop(_EVENTS_ADDED, None)
+                    yield connection
+                    added = connection.info.pop(_EVENTS_ADDED, False)
+        except CantWriteError:
+            self._refused_at = time.monotonic()
+            raise
         if added:
             self._on_events()
+
+    @property
+    def refusing(self) -> bool:
+        """Whether a write has failed just now because nothing more can be written."""
+        at = self._refused_at
+        return at is not None and time.monotonic() - at < _REFUSING_SECONDS
+
+    async def check_writing(self) -> None:
+        """Write what stands there already: a full disk answers every question.
+
+        While others write or migrate nothing is done: how that ends shows as much.
+
+        Raises:
+            UnavailableError: The database can't be reached, or can't write.
+        """
+        if self._sqlite_writer.locked():
+            return
+        async with self.write() as connection:
+            await connection.execute(sql(_TOUCH[self.dialect]))
 
     @contextlib.asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:
@@ -142,17 +176,31 @@ class Database:
         await self._engine.dispose()
 
 
+class CantWriteError(UnavailableError):
+    """The database answers, and nothing can be written there."""
+
+
+def _cant_write(error: Exception) -> bool:
+    driver = error.orig if isinstance(error, DBAPIError) else None
+    code = getattr(driver, "sqlite_errorname", None) or getattr(driver, "sqlstate", None)
+    return isinstance(code, str) and code.startswith(_CANT_WRITE)
+
+
 @contextlib.contextmanager
 def _translated_errors() -> Any:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        if _cant_write(error):
+            raise CantWriteError("the database can't write, try again later") from error
         raise UnavailableError("the database doesn't answer, try again shortly") from error
     except DataError as error:
         raise ValueError("a value doesn't fit its column") from error
     except IntegrityError:
         raise
     except DBAPIError as error:
+        if _cant_write(error):
+            raise CantWriteError("the database can't write, try again later") from error
         if error.connection_invalidated:
             raise UnavailableError("the database connection broke, try again") from error
         raise

@@ -26,21 +26,21 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*switchboard/health/v1/health_service.proto\x12\x15switchboard.health.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetHealthRequest\"Z\n\x11GetHealthResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x34\n\ncomponents\x18\x02 \x03(\x0b\x32 .switchboard.health.v1.Component\"\xad\x01\n\tComponent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x06status\x18\x02 \x01(\x0e\x32\x1d.switchboard.health.v1.Status\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x07\x64\x65tails\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct*i\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\r\n\tSTATUS_OK\x10\x01\x12\x13\n\x0fSTATUS_DEGRADED\x10\x02\x12\x0f\n\x0bSTATUS_DOWN\x10\x03\x12\x12\n\x0eSTATUS_UNKNOWN\x10\x04\x32o\n\rHealthService\x12^\n\tGetHealth\x12\'.switchboard.health.v1.GetHealthRequest\x1a(.switchboard.health.v1.GetHealthResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*switchboard/health/v1/health_service.proto\x12\x15switchboard.health.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetHealthRequest\"\x84\x01\n\x11GetHealthResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x34\n\ncomponents\x18\x02 \x03(\x0b\x32 .switchboard.health.v1.Component\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xad\x01\n\tComponent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x06status\x18\x02 \x01(\x0e\x32\x1d.switchboard.health.v1.Status\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x07\x64\x65tails\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct*i\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\r\n\tSTATUS_OK\x10\x01\x12\x13\n\x0fSTATUS_DEGRADED\x10\x02\x12\x0f\n\x0bSTATUS_DOWN\x10\x03\x12\x12\n\x0eSTATUS_UNKNOWN\x10\x04\x32o\n\rHealthService\x12^\n\tGetHealth\x12\'.switchboard.health.v1.GetHealthRequest\x1a(.switchboard.health.v1.GetHealthResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'switchboard.health.v1.health_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STATUS']._serialized_start=420
-  _globals['_STATUS']._serialized_end=525
+  _globals['_STATUS']._serialized_start=463
+  _globals['_STATUS']._serialized_end=568
   _globals['_GETHEALTHREQUEST']._serialized_start=132
   _globals['_GETHEALTHREQUEST']._serialized_end=150
-  _globals['_GETHEALTHRESPONSE']._serialized_start=152
-  _globals['_GETHEALTHRESPONSE']._serialized_end=242
-  _globals['_COMPONENT']._serialized_start=245
-  _globals['_COMPONENT']._serialized_end=418
-  _globals['_HEALTHSERVICE']._serialized_start=527
-  _globals['_HEALTHSERVICE']._serialized_end=638
+  _globals['_GETHEALTHRESPONSE']._serialized_start=153
+  _globals['_GETHEALTHRESPONSE']._serialized_end=285
+  _globals['_COMPONENT']._serialized_start=288
+  _globals['_COMPONENT']._serialized_end=461
+  _globals['_HEALTHSERVICE']._serialized_start=570
+  _globals['_HEALTHSERVICE']._serialized_end=681
 # @@protoc_insertion_point(module_scope)

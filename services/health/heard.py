@@ -1,0 +1,82 @@
+"""What components say that concerns others, kept from when they are asked about themselves."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from services.common.monitor import Finding, Findings
+
+CLOCKS: Final = "clocks"
+APART: Final = 5.0
+"""Seconds by which clocks may differ; an answer may have been under way for some of them."""
+
+_OWN: Final = "health"
+_KEPT_SECONDS: Final = 15.0
+
+
+class Heard:
+    """Remembers for a while.
+
+    Args:
+        now: Health's own clock; aware, UTC.
+        monotonic: Seconds that never jump.
+    """
+
+    def __init__(
+        self,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._now = now
+        self._monotonic = monotonic
+        self._clocks: dict[str, tuple[float, float]] = {}
+        self._journal = "", float("-inf")
+
+    def clock(self, whose: str, shows: datetime) -> None:
+        """Take note of what a clock shows now."""
+        ahead = (shows - self._now()).total_seconds()
+        self._clocks[whose] = ahead, self._monotonic()
+
+    def journal(self, trouble: str) -> None:
+        """Take note of what the edge has met in the journal; "" for nothing."""
+        self._journal = trouble, self._monotonic()
+
+    @property
+    def journal_trouble(self) -> str:
+        """What the edge has met in the journal of late; "" for nothing."""
+        trouble, at = self._journal
+        return trouble if self._monotonic() - at < _KEPT_SECONDS else ""
+
+    async def clocks(self) -> Findings:
+        """Whether clocks agree. The one that differs from most is named.
+
+        Deadlines and leases that one process sets and another one reads depend on it.
+        """
+        now = self._monotonic()
+        ahead = {
+            name: seconds
+            for name, (seconds, at) in self._clocks.items()
+            if now - at < _KEPT_SECONDS
+        } | {_OWN: 0.0}
+        return {CLOCKS: _finding(ahead)}
+
+
+def _finding(ahead: Mapping[str, float]) -> Finding:
+    middle = statistics.median(ahead.values())
+    details = {"seconds_ahead": {name: round(one - middle, 1) for name, one in ahead.items()}}
+    wrong = {name: one - middle for name, one in ahead.items() if abs(one - middle) > APART}
+    if not wrong:
+        return Finding("ok", details=details)
+    if len(ahead) == 2:
+        # Which of the two is right can't be told.
+        one, other = ahead
+        apart = abs(ahead[one] - ahead[other])
+        return Finding("down", f"those of {one} and {other} are {apart:.0f} s apart", details)
+    reasons = [
+        f"that of {name} is {abs(one):.0f} s {'ahead' if one > 0 else 'behind'}"
+        for name, one in wrong.items()
+    ]
+    return Finding("down", "; ".join(reasons), details)
