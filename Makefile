@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile -q --generate-hashes --universal --python-version 3
 # Many tests wait for timers and for other processes: two workers more than there are cores.
 WORKERS = $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 2) + 2)")
 
-.PHONY: help run say call test compose-test lint bench protos metrics dashboards locks sbom clean
+.PHONY: help run say call test compose-test replicas-test lint bench protos metrics dashboards locks sbom clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -32,6 +32,9 @@ call: .venv/run.stamp ## TEXT="..." or WAV=file: call, speak (turns separated by
 test: .venv/dev.stamp ## run every test, side by side
 	@tools/bridge install
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+
+replicas-test: .venv/dev.stamp ## two of each service on three NATS servers, killed under load
+	@REPLICAS_TEST=1 $(BIN)/pytest --numprocesses 0 tests/e2e/test_replicas.py $(ARGS)
 
 compose-test: .venv/dev.stamp ## the stack of containers, where a Docker engine answers
 	@$(BIN)/python -m tests.compose

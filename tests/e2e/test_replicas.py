@@ -1,6 +1,10 @@
-"""Several of each service on a cluster of NATS servers: who works, and what a death costs."""
+"""Several of each service on a cluster of NATS servers: who works, and what a death costs.
+
+`make replicas-test` runs it: eleven processes take too long for every run of all tests.
+"""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +15,11 @@ import pytest_asyncio
 from services.common.journal.streams import INGEST_STREAM
 from tests.support.replicas import Replicas, running_replicas
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif("REPLICAS_TEST" not in os.environ, reason="`make replicas-test` runs it"),
+]
 
 DONE = {
     "webhook": ("switchboard_webhook_requests_total", {"outcome": "journaled"}),

@@ -23,7 +23,7 @@ from tests.support.kustomize import (
     renderer,
 )
 
-VERSIONS = ("1.30", "1.37")
+OLDEST, NEWEST = "1.30", "1.37"
 OVERLAYS = ("one-node", "three-nodes", "one-node with baileys")
 IMAGES = {f"switchboard-{name}": name for name in (*SERVICES, "baileys")}
 # What the README has people put into the Secret.
@@ -76,18 +76,16 @@ def _files() -> Sequence[Path]:
 
 @pytest.mark.parametrize("path", _files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_kubernetes_takes_every_file(path: Path) -> None:
-    """No field is unknown or of a wrong type, in the oldest Kubernetes and the newest."""
+    """No field is unknown or of a wrong type, in the oldest Kubernetes that is supported."""
     for manifest in yaml.safe_load_all(path.read_text()):
-        for version in VERSIONS:
-            assert problems(manifest, version) == []
+        assert problems(manifest, OLDEST) == []
 
 
 @needs_renderer
 def test_kubernetes_takes_what_is_rendered(manifests: list[Manifest]) -> None:
-    """Patched and merged it is still right, and every name is there once."""
+    """Patched and merged it is right in the newest Kubernetes too, and every name is there once."""
     for manifest in manifests:
-        for version in VERSIONS:
-            assert problems(manifest, version) == []
+        assert problems(manifest, NEWEST) == []
     names = [(one["kind"], one["metadata"]["name"]) for one in manifests]
     assert len(set(names)) == len(names)
 
