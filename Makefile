@@ -10,7 +10,7 @@ COMPILE := $(UV) pip compile -q --generate-hashes --universal --python-version 3
 # Many tests wait for timers and for other processes: two workers more than there are cores.
 WORKERS = $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 2) + 2)")
 
-.PHONY: help run say call test compose-test replicas-test lint bench protos metrics dashboards locks sbom clean
+.PHONY: help run say call test compose-test replicas-test lint bench chaos protos metrics dashboards locks sbom clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -54,6 +54,9 @@ bench: .venv/dev.stamp ## measure, as ratios within one run
 	@$(BIN)/python -m benchmarks.reading
 	@$(BIN)/python -m benchmarks.health
 	@$(BIN)/python -m benchmarks.voice
+
+chaos: .venv/dev.stamp ## break things under load; ARGS="--faults kill-nats --rounds 10 --seed 7"
+	@$(BIN)/python -m tests.chaos $(or $(ARGS),--short --together 4 --rounds 1)
 
 protos: .venv/dev.stamp ## compile protos/ into protos/gen
 	$(BIN)/python tools/compile_protos.py protos/gen
