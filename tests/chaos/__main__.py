@@ -6,6 +6,7 @@ import contextlib
 import random
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -29,7 +30,7 @@ def main() -> int:
     console.print(f"Seed {options.seed}: the same choices again with --seed {options.seed}")
     done: list[Round] = []
     # What was found is shown also when somebody has seen enough.
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_run(options, console, done))
     if not done:
         return 1
@@ -50,6 +51,9 @@ def main() -> int:
 
 
 async def _run(options: argparse.Namespace, console: Console, done: list[Round]) -> None:
+    running = asyncio.current_task()
+    assert running is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
     )  # fmt: skip
@@ -69,11 +73,10 @@ async def _run(options: argparse.Namespace, console: Console, done: list[Round])
                     for number, faults in plan:
                         names = ", ".join(fault.name for fault in faults)
                         progress.update(bar, description=f"{database} {names}")
-                        one = await runner.run(faults, number)
+                        one = await runner.run(faults, number, progress.console.print)
                         done.append(one)
                         progress.advance(bar)
-                        for line in (*one.strikes, one):
-                            progress.console.print(str(line), markup=False, highlight=False)
+                        progress.console.print(str(one), markup=False, highlight=False)
                         for what in one.violations:
                             progress.console.print(f"  {what}", markup=False, style="red")
             if options.keep:

@@ -21,6 +21,7 @@ from tests.chaos.world import Size, World
 
 RECOVERY_SECONDS = 10.0
 _SETTLE_SECONDS = 120.0
+_LOAD_AT_MOST = 5
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Strike:
         failures: Requests that weren't answered with a 2xx meanwhile; how, in `failed_how`.
         recovery_seconds: From the fault's end until a new message had come in, was stored, and
             an answer had gone out to Twilio.
-        load: Processes that wanted a core, for each core; at least 1.
+        load: Processes that wanted a core, for each core, from 1 to 5.
         broken: Promises that were broken by then.
     """
 
@@ -105,8 +106,14 @@ class Rounds:
         self._rate = rate
         self._probes = 0
 
-    async def run(self, faults: Sequence[Fault], number: int) -> Round:
-        """Faults one after the other under load, and the checks once all has settled."""
+    async def run(
+        self, faults: Sequence[Fault], number: int, say: Callable[[str], object] = str
+    ) -> Round:
+        """Faults one after the other under load, and the checks once all has settled.
+
+        Args:
+            say: Told what each fault came to.
+        """
         # Of its own, so that one round can be run again alone.
         chance = random.Random(f"{self._seed}:{','.join(one.name for one in faults)}:{number}")
         done = Round(number, self._database)
@@ -117,6 +124,7 @@ class Rounds:
             for fault in faults:
                 await asyncio.sleep(chance.uniform(0.5, 1 if self._size == "short" else 3))
                 done.strikes.append(await self._strike(fault, load, chance))
+                say(str(done.strikes[-1]))
             await asyncio.sleep(1)
             stop.set()
             await running
@@ -161,7 +169,7 @@ class Rounds:
         self._probes += 1
         probe = f"whatsapp:+9725099{self._probes:05d}"
         began = time.monotonic()
-        async with asyncio.timeout(60 * _load()):
+        async with asyncio.timeout(30 * _load()):
             event = await load.message(probe, "Are you there?")
             while not event.acknowledged:
                 await asyncio.sleep(0.1)
@@ -181,8 +189,8 @@ class Rounds:
 
 
 def _load() -> float:
-    """By how much everything takes longer where others use the machine, too; at least 1."""
-    return max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
+    """By how much everything takes longer where others use the machine, too."""
+    return min(max(1, os.getloadavg()[0] / (os.cpu_count() or 1)), _LOAD_AT_MOST)
 
 
 async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
