@@ -62,6 +62,8 @@ async def test_each_service_can_do_its_work(deployed: DeployedNats) -> None:
         ]
         await ensure_streams(webhook.jetstream(), replicas=1, max_bytes=10 * 1024**3, owner=False)
         await ensure_streams(messaging.jetstream(), replicas=1, max_bytes=10 * 1024**3)
+        # One that was told otherwise takes the journal as it is.
+        await ensure_streams(webhook.jetstream(), replicas=1, max_bytes=1024**3, owner=False)
         publisher = JournalPublisher(webhook)
         await asyncio.gather(*(publisher.publish(event(f"SM{n}")) for n in range(40)))
         await publisher.publish(event("SM40"))
