@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+_LAST_ACCEPT_SECONDS = 0.1
 _LAST_REQUEST_SECONDS = 0.5
 
 
@@ -20,6 +21,18 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take in who stands before the door, then leave.
+
+        Connections that the system has made and that nobody has accepted yet would be reset with
+        the listening socket. With its queue shut, whoever comes now tries again, and is refused
+        then.
+        """
+        for listener in sockets or []:
+            listener.listen(0)
+        await asyncio.sleep(_LAST_ACCEPT_SECONDS)
+        await super().shutdown(sockets)
 
 
 class _JoiningTransport:
