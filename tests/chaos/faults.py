@@ -25,6 +25,7 @@ class Fault:
         says: What it is, for the table.
         database: Where it can only be brought about.
         spares_requests: It is an ordinary event of operation: no request may fail.
+        needs_replicas: That holds only where messaging has another replica.
         loses: It shows what is lost without what normally prevents it.
         traces: It needs `strace`.
     """
@@ -34,6 +35,7 @@ class Fault:
     strike: Callable[[World], Awaitable[None]]
     database: DatabaseKind | None = None
     spares_requests: bool = False
+    needs_replicas: bool = False
     loses: bool = False
     traces: bool = False
 
@@ -227,6 +229,7 @@ FAULTS = {
             "SIGTERM of one messaging after the other",
             _terminated(lambda stack: stack.messagings),
             spares_requests=True,
+            needs_replicas=True,
         ),
         Fault("net-slow", "a network slow by up to 0.3 s a piece",
               _network(*_WAYS, delay_seconds=0.3)),

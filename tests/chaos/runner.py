@@ -48,7 +48,8 @@ class Strike:
     def __str__(self) -> str:
         return (
             f"{self.fault}: {self.events} events acknowledged, {self.failures} requests"
-            f" unanswered, recovered in {self.recovery_seconds:.1f} s"
+            f" unanswered ({', '.join(self.failed_how) or 'none'}), recovered in"
+            f" {self.recovery_seconds:.1f} s"
         )
 
 
@@ -157,7 +158,8 @@ class Rounds:
         done.events = len(ledger.acknowledged) - events
         failed = ledger.failures[failures:]
         done.failures, done.failed_how = len(failed), sorted(set(failed))
-        if fault.spares_requests and failed:
+        alone = len(self._stack.messagings) == 1
+        if fault.spares_requests and failed and not (fault.needs_replicas and alone):
             done.broken.append(f"{fault.name}: requests failed: {', '.join(done.failed_how)}")
         done.load = _load()
         if done.recovery_seconds > RECOVERY_SECONDS * done.load:
