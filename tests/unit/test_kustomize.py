@@ -1,6 +1,8 @@
 """`deploy/kustomize`: Kubernetes takes it, the services understand it, nothing points nowhere."""
 
+import os
 import re
+import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -235,6 +237,27 @@ def test_a_database_has_one_owner_and_every_policy_is_needed(manifests: list[Man
     allowed = [pod for pod in pods if _matches(pod, policy["spec"]["podSelector"])]
     names = {pod["metadata"]["labels"]["app.kubernetes.io/name"] for pod in allowed}
     assert names == {"messaging", "migrate"}
+
+
+@needs_renderer
+def test_the_overlay_in_the_readme(tmp_path: Path) -> None:
+    """Whoever copies it gets their own addresses and images."""
+    [example] = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    place = os.path.relpath(ROOT, tmp_path.resolve())
+    text = textwrap.dedent(example).replace("switchboard/deploy/kustomize", place)
+    (tmp_path / "kustomization.yaml").write_text(text)
+    manifests = rendered(tmp_path)
+    images = {container["image"].partition(":")[0] for _, container in containers(manifests)}
+    assert images == {"nats", *(f"your.registry/switchboard-{name}" for name in SERVICES)}
+    [ingress] = [one for one in manifests if one["kind"] == "Ingress"]
+    assert ingress["spec"]["rules"][0]["host"] == "desk.example.com"
+    [settings] = [
+        one["data"]
+        for one in manifests
+        if one["kind"] == "ConfigMap" and "PUBLIC_HOST" in one["data"]
+    ]
+    assert settings["PUBLIC_HOST"] == "https://desk.example.com"
+    assert settings["JETSTREAM_REPLICAS"] == "3"
 
 
 def test_the_secret_in_the_readme_is_complete() -> None:
