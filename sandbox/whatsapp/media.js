@@ -21,7 +21,7 @@ function keysOf(mediaKey, kind) {
 }
 
 export class Media {
-	/** Host and port for uploads, which are always https, and address for downloads. */
+	/** Host and port for uploads, and address for downloads. */
 	uploads = ''
 	downloads = ''
 	/** The HTTP status of downloads instead of the file, or no answer at all. @type {number | 'silent' | null} */

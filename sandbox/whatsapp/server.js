@@ -1,7 +1,6 @@
 /** The server as a whole: its state, its phones, and the one program that may be logged in. */
 
 import { createServer } from 'node:http'
-import { createServer as createTlsServer } from 'node:https'
 
 import { WebSocketServer, jidDecode } from './library.js'
 import { Connection } from './connection.js'
@@ -9,7 +8,6 @@ import { Media } from './media.js'
 import { Messages } from './messages.js'
 import { node } from './nodes.js'
 import { Party } from './party.js'
-import { TLS } from './trust.js'
 
 /** @typedef {import('./store.js').Contact} Contact */
 /** @typedef {import('./store.js').Data['account']} Account */
@@ -78,10 +76,9 @@ export class Server {
 		const http = createServer((request, response) => this.media.handle(request, response))
 		const sockets = new WebSocketServer({ server: http, path: '/ws/chat' })
 		sockets.on('connection', (/** @type {unknown} */ socket) => this.#connections.add(new Connection(socket, this)))
-		const https = createTlsServer({ cert: TLS, key: TLS }, (request, response) => this.media.handle(request, response))
 		const bound = await listening(http, port)
 		this.media.downloads = `http://127.0.0.1:${bound}`
-		this.media.uploads = `127.0.0.1:${await listening(https, 0)}`
+		this.media.uploads = `127.0.0.1:${bound}`
 		this.messages.start()
 		return bound
 	}
