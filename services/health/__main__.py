@@ -71,6 +71,7 @@ async def serve(settings: HealthSettings, stop: asyncio.Event) -> None:
             report,
             access=Access(settings.open_networks(), settings.keys()),
             registry=registry,
+            to_pair=lambda: heard.to_pair,
             trusted_proxies=settings.trusted_proxies,
         )
         async with serving_http(app, host=settings.health_host, port=settings.health_port) as port:

@@ -29,8 +29,12 @@ class Access:
 
     def allows(self, request: HTTPConnection) -> bool:
         """Whether the sender may see everything."""
-        if request.client and self._is_open(request.client.host):
-            return True
+        return bool(request.client and self._is_open(request.client.host)) or self.shows_key(
+            request
+        )
+
+    def shows_key(self, request: HTTPConnection) -> bool:
+        """Whether the sender has a key, wherever they are."""
         shown = request.headers.get("x-api-key") or _password(
             request.headers.get("authorization", "")
         )

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.common.http_server import behind_proxies
 from services.health.access import Access
+from services.health.heard import Pairing
 from services.health.page import StatusPage
 from services.health.report import Report
 
@@ -29,11 +30,13 @@ def build_app(
     *,
     access: Access,
     registry: CollectorRegistry,
+    to_pair: Callable[[], Mapping[str, Pairing]] = dict,
     trusted_proxies: str = "127.0.0.1",
 ) -> ASGIApp:
     """The application.
 
     Args:
+        to_pair: What phones are to be paired with, by component.
         trusted_proxies: Comma-separated addresses whose `X-Forwarded-For` names the sender.
     """
     app = FastAPI(title="Switchboard health", docs_url=None, redoc_url=None, openapi_url=None)
@@ -41,6 +44,7 @@ def build_app(
     inside = [Depends(_only(access))]
     as_json = _Kept(lambda: json.dumps(report.detailed()).encode())
     as_page = _Kept(lambda: page.render(report.detailed()).encode())
+    as_pairing_page = _Kept(lambda: page.render(report.detailed(), to_pair()).encode())
 
     @app.get("/api/health")
     async def health() -> JSONResponse:
@@ -75,13 +79,22 @@ def build_app(
         """For people."""
         return HTMLResponse(as_page(), headers={"content-security-policy": page.policy})
 
+    @app.get("/pairing", dependencies=[Depends(_only(access, access.shows_key))])
+    async def pairing() -> HTMLResponse:
+        """The same, with what a phone is paired with: only for those who show a key."""
+        return HTMLResponse(as_pairing_page(), headers={"content-security-policy": page.policy})
+
     return behind_proxies(_Headers(app), trusted_proxies)
 
 
-def _only(access: Access) -> Callable[[Request], Awaitable[None]]:
+def _only(
+    access: Access, allows: Callable[[Request], bool] | None = None
+) -> Callable[[Request], Awaitable[None]]:
+    allowed = allows or access.allows
+
     # Not a plain function: FastAPI would run it in a thread, which takes longer than all the rest.
     async def check(request: Request) -> None:
-        if access.allows(request):
+        if allowed(request):
             return
         if access.has_keys:
             raise HTTPException(
@@ -89,9 +102,7 @@ def _only(access: Access) -> Callable[[Request], Awaitable[None]]:
                 "Send a key of HEALTH_KEYS as X-API-Key.",
                 headers={"www-authenticate": 'Basic realm="Switchboard health"'},
             )
-        raise HTTPException(
-            403, "Only HEALTH_OPEN_NETWORKS may see this, and HEALTH_KEYS has no key."
-        )
+        raise HTTPException(403, "HEALTH_KEYS has no key with which this could be seen from here.")
 
     return check
 

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -14,6 +15,19 @@ APART: Final = 5.0
 
 _OWN: Final = "health"
 _KEPT_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """How a phone is paired with a provider. Whoever sees it can take the session over.
+
+    Attributes:
+        qr: What the code to be scanned holds; "" when there is none.
+        code: What is to be typed; "" when there is none.
+    """
+
+    qr: str
+    code: str
 
 
 class Heard:
@@ -34,6 +48,8 @@ class Heard:
         self._monotonic = monotonic
         self._clocks: dict[str, tuple[float, float]] = {}
         self._journal = "", float("-inf")
+        self._pairings: Mapping[str, Pairing] = {}
+        self._paired_at = float("-inf")
 
     def clock(self, whose: str, shows: datetime) -> None:
         """Take note of what a clock shows now."""
@@ -43,6 +59,15 @@ class Heard:
     def journal(self, trouble: str) -> None:
         """Take note of what the edge has met in the journal; "" for nothing."""
         self._journal = trouble, self._monotonic()
+
+    def pairings(self, found: Mapping[str, Pairing]) -> None:
+        """Take note of what phones are to be paired with, by component."""
+        self._pairings, self._paired_at = found, self._monotonic()
+
+    @property
+    def to_pair(self) -> Mapping[str, Pairing]:
+        """What phones are to be paired with, by component: for holders of a key alone."""
+        return self._pairings if self._monotonic() - self._paired_at < _KEPT_SECONDS else {}
 
     @property
     def journal_trouble(self) -> str:
@@ -66,7 +91,13 @@ class Heard:
 
 def _finding(ahead: Mapping[str, float]) -> Finding:
     middle = statistics.median(ahead.values())
-    details = {"seconds_ahead": {name: round(one - middle, 1) for name, one in ahead.items()}}
+    details = {
+        "seconds_ahead": {
+            # Nothing is also not behind.
+            name: round(one - middle, 1) + 0.0
+            for name, one in ahead.items()
+        }
+    }
     wrong = {name: one - middle for name, one in ahead.items() if abs(one - middle) > APART}
     if not wrong:
         return Finding("ok", details=details)

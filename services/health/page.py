@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import segno
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from services.health.facts import Fact, age, facts_about, span
+from services.health.heard import Pairing
 
 _FILES: Final = Path(__file__).parent / "static"
 
@@ -76,8 +78,14 @@ class StatusPage:
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
 
-    def render(self, report: Mapping[str, Any]) -> str:
-        """The page for a report (`Report.detailed`)."""
+    def render(
+        self, report: Mapping[str, Any], to_pair: Mapping[str, Pairing] | None = None
+    ) -> str:
+        """The page for a report (`Report.detailed`).
+
+        Args:
+            to_pair: What phones are to be paired with, by component; None for who may not see it.
+        """
         components = report["components"]
         activity = components.get("activity", {}).get("details", {})
         now = datetime.fromisoformat(report["time"])
@@ -92,7 +100,7 @@ class StatusPage:
             uptime=span(report["uptime_seconds"]),
             time=now.strftime("%H:%M:%S"),
             time_full=report["time"],
-            groups=_grouped(components, now),
+            groups=_grouped(components, now, to_pair),
             periods=[
                 {**period, "name": _period(period["seconds"])}
                 for period in activity.get("periods", ())
@@ -122,11 +130,16 @@ def _group(name: str, critical: bool) -> int:
     return 4 if name == "configuration" else 3
 
 
-def _grouped(components: Mapping[str, Any], now: datetime) -> list[dict[str, Any]]:
+def _grouped(
+    components: Mapping[str, Any], now: datetime, to_pair: Mapping[str, Pairing] | None
+) -> list[dict[str, Any]]:
     rows: list[list[dict[str, Any]]] = [[] for _ in _GROUPS]
     for name, found in components.items():
         if name not in _HIDDEN:
-            rows[_group(name, found["critical"])].append(_row(name, found, now))
+            row = _row(name, found, now)
+            if found["details"].get("needs_pairing"):
+                row["pairing"] = "with a key" if to_pair is None else _pairing(to_pair.get(name))
+            rows[_group(name, found["critical"])].append(row)
     return [
         {"title": title, "explanation": explanation, "rows": found}
         for (title, explanation), found in zip(_GROUPS, rows, strict=True)
@@ -144,8 +157,20 @@ def _row(name: str, found: Mapping[str, Any], now: datetime) -> dict[str, Any]:
         "facts": facts_about(name, found["details"], now),
         "since": age(since, now) if since else "",
         "since_full": since.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if since else "",
+        "pairing": "",
         "age": "" if found["age_seconds"] is None else span(found["age_seconds"]),
     }
+
+
+def _pairing(pairing: Pairing | None) -> dict[str, Any] | None:
+    """What a phone needs; None while the bridge has nothing yet."""
+    if pairing is None:
+        return None
+    drawn = pairing.qr and segno.make(pairing.qr, micro=False).svg_inline(
+        border=4, dark="#000", light="#fff", omitsize=True, svgclass=None, lineclass=None
+    )
+    # Drawn here: of what the bridge said nothing but squares is left.
+    return {"qr": Markup(drawn), "code": pairing.code}  # noqa: S704
 
 
 def _sentence(text: str) -> str:

@@ -14,15 +14,18 @@ from google.protobuf import json_format
 from nats.aio.client import Client
 from switchboard.health.v1 import health_service_pb2 as pb
 from switchboard.health.v1 import health_service_pb2_grpc as rpc
+from switchboard.messaging.v1.messaging_service_pb2 import GetStatusRequest, GetStatusResponse
+from switchboard.messaging.v1.messaging_service_pb2_grpc import MessagingServiceStub
 
 from services.common import configuration
 from services.common.errors import UnavailableError
 from services.common.journal.condition import JetStreamCondition, jetstream_condition
 from services.common.monitor import Finding, Findings, Status
-from services.health.heard import Heard
+from services.health.heard import Heard, Pairing
 
 if TYPE_CHECKING:
     from switchboard.health.v1.health_service_pb2_grpc import HealthServiceAsyncStub
+    from switchboard.messaging.v1.messaging_service_pb2_grpc import MessagingServiceAsyncStub
 
 WEBHOOK: Final = "webhook"
 MESSAGING: Final = "messaging"
@@ -158,6 +161,7 @@ def messaging_probe(channel: grpc.aio.Channel, timeout_seconds: float, heard: He
         timeout_seconds: Deadline of one call.
     """
     stub: HealthServiceAsyncStub = rpc.HealthServiceStub(channel)
+    status: MessagingServiceAsyncStub = MessagingServiceStub(channel)
 
     async def ask() -> Findings:
         try:
@@ -166,6 +170,14 @@ def messaging_probe(channel: grpc.aio.Channel, timeout_seconds: float, heard: He
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 return {MESSAGING: Finding("down", "it refuses our GRPC_TOKEN")}
             return {MESSAGING: Finding("down", f"no answer: {error.code().name}")}
+        pairings = {}
+        if any(one.details.fields["needs_pairing"].bool_value for one in answer.components):
+            # Never a part of what is found out, which others see too.
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                pairings = _pairings(
+                    await status.GetStatus(GetStatusRequest(), timeout=timeout_seconds)
+                )
+        heard.pairings(pairings)
         if answer.HasField("time"):
             heard.clock(MESSAGING, answer.time.ToDatetime(tzinfo=UTC))
         return {
@@ -174,6 +186,14 @@ def messaging_probe(channel: grpc.aio.Channel, timeout_seconds: float, heard: He
         }
 
     return ask
+
+
+def _pairings(answer: GetStatusResponse) -> dict[str, Pairing]:
+    return {
+        f"whatsapp_{one.name}": Pairing(one.pairing.qr, one.pairing.code)
+        for one in (answer.provider, answer.fallback)
+        if one.HasField("pairing")
+    }
 
 
 def _name(name: str) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
+import segno
+from switchboard.messaging.v1 import provider_pb2
 
 from services.common.http_server import serving_http
 from services.common.monitor import ComponentReport
@@ -233,6 +235,37 @@ async def test_the_page_shows_the_report_and_nothing_is_markup(around: Around) -
             assert text in page.text
         assert "http:" not in page.text
         assert "https:" not in page.text
+
+
+QR = "https://wa.me/settings/linked_devices#a-secret-that-pairs"
+TO_PAIR = {
+    "database": FINE,
+    "whatsapp_baileys": ComponentReport(
+        "down", "a phone has to be paired", {"state": "unavailable", "needs_pairing": True}
+    ),
+}
+
+
+async def test_only_who_shows_a_key_can_pair_a_phone(around: Around) -> None:
+    """Being in an open network is not enough: whoever sees the code can take the session over."""
+    drawn = segno.make(QR, micro=False).svg_inline(omitsize=True).partition(' d="')[2][:500]
+    async with (
+        messaging(around.messaging_port, TO_PAIR, pairing=provider_pb2.Pairing(qr=QR)),
+        health(**around.addresses()) as client,
+    ):
+        page = await until(client, "/", lambda r: "has to be paired" in r.text)
+        assert 'href="/pairing"' in page.text
+        assert "QR code" not in page.text
+        refused = await client.get("/pairing")
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"].startswith("Basic")
+        key = httpx.BasicAuth("anyone", KEY)
+        shown = await client.get("/pairing", auth=key)
+        assert drawn in shown.text
+        # Nothing of it is anywhere else, and no code is text.
+        assert drawn not in (await client.get("/", auth=key)).text
+        report = await client.get("/api/health/detailed", auth=key)
+        assert QR not in report.text + shown.text + (await client.get("/metrics")).text
 
 
 async def test_no_answer_may_be_kept_or_sniffed(around: Around) -> None:

@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import grpc.aio
 import httpx
 import nats
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry
 from switchboard.health.v1 import health_service_pb2_grpc as rpc
+from switchboard.messaging.v1 import messaging_service_pb2_grpc as messaging_rpc
+from switchboard.messaging.v1 import provider_pb2
+from switchboard.messaging.v1.messaging_service_pb2 import GetStatusRequest, GetStatusResponse
 
 from services.common.configuration import configuration_finding
 from services.common.grpc_client import open_channel
@@ -58,22 +62,44 @@ class FakeEdge:
         return JSONResponse({"time": time.isoformat(), **self.says}, self.status_code)
 
 
+class _Paired(messaging_rpc.MessagingServiceServicer):
+    def __init__(self, pairing: provider_pb2.Pairing | None) -> None:
+        self._pairing = pairing
+
+    async def GetStatus(  # noqa: N802 - The name is the contract's.
+        self, request: GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> GetStatusResponse:
+        return GetStatusResponse(
+            provider=provider_pb2.ProviderStatus(name="baileys", pairing=self._pairing)
+        )
+
+
 @contextlib.asynccontextmanager
 async def messaging(
-    port: int, components: Mapping[str, ComponentReport] | None = None
+    port: int,
+    components: Mapping[str, ComponentReport] | None = None,
+    *,
+    pairing: provider_pb2.Pairing | None = None,
 ) -> AsyncIterator[None]:
     """Messaging's gRPC, as far as it concerns health.
 
     Args:
         components: What it tells, and may come to tell.
+        pairing: What a phone is to be paired with.
     """
     told = {"database": FINE} if components is None else components
     servicer = HealthServicer(lambda: told)
+
+    def add_services(server: grpc.aio.Server) -> None:
+        rpc.add_HealthServiceServicer_to_server(servicer, server)
+        paired = _Paired(pairing)  # type: ignore[abstract]  # The rest is asked by nobody.
+        messaging_rpc.add_MessagingServiceServicer_to_server(paired, server)
+
     server = GrpcServer(
         address=f"127.0.0.1:{port}",
         tokens=[TOKEN],
         service_names=[],
-        add_services=lambda server: rpc.add_HealthServiceServicer_to_server(servicer, server),
+        add_services=add_services,
     )
     await server.start()
     try:
@@ -129,7 +155,11 @@ async def health(
         try:
             async with (
                 serving_http(
-                    build_app(report, access=access, registry=registry), host="127.0.0.1", port=0
+                    build_app(
+                        report, access=access, registry=registry, to_pair=lambda: heard.to_pair
+                    ),
+                    host="127.0.0.1",
+                    port=0,
                 ) as port,
                 httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client,
             ):

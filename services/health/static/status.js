@@ -3,7 +3,7 @@
   const announcement = document.getElementById("announcement");
   const renew = async () => {
     try {
-      const response = await fetch("/", { cache: "no-store", signal: AbortSignal.timeout(4000) });
+      const response = await fetch(location.pathname, { cache: "no-store", signal: AbortSignal.timeout(4000) });
       if (!response.ok) throw new Error(response.status);
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       const fresh = page.getElementById("live");
