@@ -55,7 +55,7 @@ class NatsServer:
         self._folder.mkdir(parents=True, exist_ok=True)
         config = self._config or self._plain_config()
         command = [
-            _binary(), "--config", str(config), "--addr", "127.0.0.1", "--port", str(self.port),
+            nats_binary(), "--config", str(config), "--addr", "127.0.0.1", "--port", str(self.port),
             *self._arguments,
         ]  # fmt: skip
         with (self._folder / "log").open("ab") as log:
@@ -121,7 +121,8 @@ class NatsServer:
         self._process = None
 
 
-def _binary() -> str:
+def nats_binary() -> str:
+    """The program `nats-server`."""
     beside = Path(sys.executable).with_name("nats-server")
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     if found is None:

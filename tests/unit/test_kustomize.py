@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,9 @@ from tests.support.kustomize import (
     rendered,
     renderer,
 )
+from tests.support.nats import nats_binary
 
+DEPLOYED_NATS = ROOT.parent / "nats"
 OLDEST, NEWEST = "1.30", "1.37"
 OVERLAYS = ("one-node", "three-nodes", "one-node with baileys")
 IMAGES = {f"switchboard-{name}": name for name in (*SERVICES, "baileys")}
@@ -138,6 +141,27 @@ def _addresses_are_there(settings: Settings, manifests: Sequence[Manifest]) -> N
         address = urlsplit(text if "://" in text else f"//{text}")
         assert address.hostname is not None
         assert address.port in services[address.hostname]
+
+
+@needs_renderer
+def test_nats_understands_its_variables(manifests: list[Manifest]) -> None:
+    """It takes its file with the variables of its container, routes to the others included."""
+    [container] = [one for _, one in containers(manifests) if one["name"] == "nats"]
+    [config] = [Path(one) for one in container["args"] if one.endswith(".conf")]
+    done = subprocess.run(
+        [nats_binary(), "-t", "--config", str(DEPLOYED_NATS / config.name)],
+        env=environment(container, manifests, SECRET),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    [data] = [
+        one["data"]
+        for one in manifests
+        if one["kind"] == "ConfigMap" and config.name in one["data"]
+    ]
+    assert data[config.name] == (DEPLOYED_NATS / config.name).read_text()
 
 
 @needs_renderer
