@@ -27,11 +27,16 @@ pytestmark = pytest.mark.timeout(180)
 
 
 class Machine:
-    """A folder and ports of its own, in which commands are given."""
+    """A folder and ports of its own, in which commands are given.
+
+    Attributes:
+        within: A command that starts `switchboard run`, in a namespace for example.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.data = folder / ".data"
+        self.within: list[str] = []
         ours = {name.upper() for part in EVERYTHING.values() for name in part.model_fields}
         self.environ = {name: value for name, value in os.environ.items() if name not in ours}
         self.environ |= {f"SWITCHBOARD_{name}_PORT": str(free_port()) for name in PORTS}
@@ -83,7 +88,7 @@ class Run:
     def __init__(self, machine: Machine) -> None:
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [*COMMAND, "run"],
+            [*machine.within, *COMMAND, "run"],
             cwd=machine.folder,
             env=machine.environ,
             stdout=subprocess.PIPE,

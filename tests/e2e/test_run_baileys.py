@@ -1,15 +1,22 @@
 """`switchboard run` and `switchboard say` with Baileys: the bridge and a WhatsApp of our own."""
 
+import contextlib
+import json
 import shutil
 import signal
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from cli.whatsapp import missing_program
 from tests.e2e.test_run import Machine
 from tests.support.nats import free_port
+from tests.support.stack import API_KEY
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -45,6 +52,112 @@ def test_the_same_conversation_by_baileys(machine: Machine) -> None:
     assert '"state":"open"' in log
     assert '"state":"pairing"' not in log
     assert len(machine.bodies()) == 4
+
+
+_SMALL = ["unshare", "--user", "--map-root-user", "--mount"]
+_MOUNT = 'mount -t tmpfs -o size=4m tmpfs "$0" && exec "$@"'
+
+
+class SmallDisk:
+    """A small file system with the queue's folder and the bridge's own, for one run."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._folder = machine.folder / "small"
+        self._folder.mkdir()
+        machine.within = [*_SMALL, "sh", "-c", _MOUNT, str(self._folder)]
+        for name in ("queue", "state"):
+            folder = self._folder / name
+            machine.environ[f"BAILEYS_{name.upper()}_DIR"] = str(folder)
+
+    def seen_by(self, process: int) -> None:
+        """Look at it as a process does: others see the empty folder below it."""
+        self._folder = Path(f"/proc/{process}/root{self._folder}")
+
+    def fill(self) -> None:
+        """Leave not a byte."""
+        with (self._folder / "ballast").open("wb", buffering=0) as file:
+            for size in (65536, 1):
+                with contextlib.suppress(OSError):
+                    while file.write(b"x" * size):
+                        pass
+
+    def make_room(self) -> None:
+        """As if somebody had tidied up."""
+        (self._folder / "ballast").unlink()
+
+    def state(self) -> dict[str, Any]:
+        """What the bridge says of itself."""
+        found: dict[str, Any] = json.loads((self._folder / "queue" / "state.json").read_text())
+        return found
+
+    def bad(self) -> list[Path]:
+        """Files that either side could not read."""
+        return [*self._folder.glob("queue/*/bad/*")]
+
+
+def until(condition: Callable[[], object], seconds: float = 40) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.skipif(
+    subprocess.run([*_SMALL, "true"], capture_output=True, check=False).returncode != 0
+    if shutil.which("unshare")
+    else True,
+    reason="needs unshare, and leave to mount a small file system in a namespace",
+)
+def test_a_full_disk(machine: Machine) -> None:
+    """While the queue's disk is full the bridge, the REST API and health say so; nothing is lost
+    or torn, and all goes on by itself when there is room."""
+    disk = SmallDisk(machine)
+    api = f"http://127.0.0.1:{machine.environ['SWITCHBOARD_HTTP_PORT']}"
+    health = f"http://127.0.0.1:{machine.environ['SWITCHBOARD_HEALTH_PORT']}"
+    whatsapp = f"http://127.0.0.1:{machine.environ['SWITCHBOARD_WHATSAPP_CONTROL_PORT']}"
+    contact = "972501234567"
+    http = httpx.Client(headers={"X-API-Key": API_KEY}, trust_env=False)
+
+    def provider() -> dict[str, Any]:
+        found: dict[str, Any] = http.get(f"{api}/api/whatsapp/status").json()["provider"]
+        return found
+
+    def component() -> dict[str, Any]:
+        report = http.get(f"{health}/api/health/detailed").json()
+        found: dict[str, Any] = report["components"]["whatsapp_baileys"]
+        return found
+
+    def shown() -> list[str]:
+        received = http.get(f"{whatsapp}/contacts/{contact}").json()["received"]
+        return [one["content"]["text"] for one in received]
+
+    with http, machine.running() as run:
+        disk.seen_by(run.process.pid)
+        assert machine.say("Is the flat in Haifa still free?").returncode == 0
+        disk.fill()
+        written = {"type": "text", "text": "And with a balcony?"}
+        http.post(f"{whatsapp}/contacts/{contact}/messages", json=written).raise_for_status()
+        sending = {"to": f"+{contact}", "body": "A colleague will call"}
+        sent = http.post(f"{api}/api/whatsapp/send", json=sending).raise_for_status().json()
+        until(lambda: disk.state()["state"] == "blocked")
+        assert "no space is left on the disk" in disk.state()["reason"]
+        until(lambda: provider()["state"] == "unavailable")
+        assert "no space is left on the disk" in provider()["reason"]
+        until(lambda: component()["status"] == "down")
+        assert "no space is left on the disk" in component()["reason"]
+        # It stays so, and doesn't try in between.
+        since = disk.state()["since"]
+        until(lambda: disk.state()["written_at"] > since)
+        disk.make_room()
+        until(lambda: disk.state()["state"] == "open")
+        until(lambda: sending["body"] in shown())
+        until(lambda: machine.bodies().count(written["text"]) == 1)
+        until(lambda: len(shown()) == 3)
+        until(lambda: provider()["state"] != "unavailable")
+        message = http.get(f"{api}/api/whatsapp/messages/{sent['id']}").json()
+        assert message["status"] in ("sent", "delivered", "read")
+        assert disk.bad() == []
+        until(lambda: component()["status"] == "ok")
 
 
 def test_without_node_it_says_what_to_install(machine: Machine, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tests.support.nats import free_port
 
 _START_SECONDS = 60
 _CALL_SECONDS = 180
-_PORTS = ("HTTP", "HEALTH", "GRPC", "SANDBOX", "NATS")
+_PORTS = ("HTTP", "HEALTH", "GRPC", "SANDBOX", "NATS", "WHATSAPP", "WHATSAPP_CONTROL")
 API_KEY = "sandbox-api-key"
 
 
@@ -35,6 +35,7 @@ class RunningStack:
         sandbox: Its control API.
         api: Switchboard's REST API.
         metrics_ports: The internal port of each service.
+        variables: What all parts are told.
     """
 
     def __init__(self, stack: Stack, data: DataFolder) -> None:
@@ -115,10 +116,11 @@ class RunningStack:
         text = (self._folder / f"{name}.log").read_text()
         return text if last is None else text[-last:]
 
-    def start_all(self) -> None:
-        """Start every part, each after those it needs."""
+    def start_all(self, without: Collection[str] = ()) -> None:
+        """Start every part but some, each after those it needs."""
         for name in self._parts:
-            self.start(name)
+            if name not in without:
+                self.start(name)
 
     def stop_all(self) -> None:
         """Stop every part, the last one first."""
@@ -188,11 +190,14 @@ class RunningStack:
 
 
 @contextmanager
-def running_stack(folder: Path, variables: Mapping[str, str]) -> Iterator[RunningStack]:
+def running_stack(
+    folder: Path, variables: Mapping[str, str], *, without: Collection[str] = ()
+) -> Iterator[RunningStack]:
     """Everything, in a folder and on ports of its own.
 
     Args:
         variables: Beside those of the sandbox's file, which they win over.
+        without: Parts that are not started.
     """
     ours = {name.upper() for part in EVERYTHING.values() for name in part.model_fields}
     environ = {name: value for name, value in os.environ.items() if name not in ours}
@@ -206,7 +211,7 @@ def running_stack(folder: Path, variables: Mapping[str, str]) -> Iterator[Runnin
             settings = RunSettings.load(environment.variables)
             running = RunningStack(Stack(environment, settings, data), data)
             try:
-                running.start_all()
+                running.start_all(without)
                 yield running
             finally:
                 running.stop_all()
