@@ -10,6 +10,8 @@ import pytest
 from tests.support.databases import PostgresServer, migrated
 from tests.support.nats import NatsServer
 
+pytest_plugins = ["tests.support.attacks"]
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:

@@ -113,6 +113,7 @@ async def running_edge(
     hold_seconds: float = 8.0,
     audio_cache_bytes: int = 1_000_000,
     audio_misses_per_minute: int = 60,
+    shared_keys: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Edge]:
     """An edge that publishes through `client`; nothing drains its spill.
 
@@ -136,7 +137,7 @@ async def running_edge(
     await spill.open()
     ingress = WebhookIngress(
         routes=(*WHATSAPP_ROUTES, *voice_routes(voice)),
-        verifier=SignatureVerifier(PUBLIC_HOST, [TOKEN], {}),
+        verifier=SignatureVerifier(PUBLIC_HOST, [TOKEN], shared_keys or {}),
         journal=journal,
         spill=spill,
         registry=registry,

@@ -1,0 +1,119 @@
+"""HTTP byte by byte: requests as no client library would send them."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+
+from tests.support.edge import FORM, INCOMING, message, signature
+
+Header = tuple[bytes, bytes]
+
+END = b"GET /hostile/end HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+"""A request whose answer is the last one on a connection."""
+
+_STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3}) [^\r\n]*\r\n")
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A request of any bytes; its length is added."""
+
+    target: bytes
+    headers: list[Header] = field(default_factory=list)
+    body: bytes = b""
+    method: bytes = b"POST"
+
+    def encoded(self) -> bytes:
+        """The request as it is sent."""
+        return head(
+            self.method + b" " + self.target + b" HTTP/1.1",
+            (b"Host", b"x"),
+            *self.headers,
+            (b"Content-Length", b"%d" % len(self.body)),
+        ) + (self.body)
+
+
+def head(line: bytes, *headers: Header) -> bytes:
+    """The head of a request."""
+    return b"\r\n".join([line, *(name + b": " + value for name, value in headers), b"", b""])
+
+
+def signed(sid: str, **more: str) -> Raw:
+    """An inbound message as Twilio sends it."""
+    parameters = message(sid, **more)
+    return Raw(
+        INCOMING.encode(),
+        [
+            (b"Content-Type", FORM.encode()),
+            (b"X-Twilio-Signature", signature(INCOMING, parameters).encode()),
+        ],
+        urlencode(parameters).encode(),
+    )
+
+
+class Connection:
+    """A connection that is used for one request after the other."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def ask(self, request: bytes) -> int:
+        """The status of the answer; 0 when the connection ends without one."""
+        try:
+            self._writer.write(request)
+            await self._writer.drain()
+            answer = await self._reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)\r\ncontent-length: ([0-9]+)", answer)
+            await self._reader.readexactly(int(length[1]) if length else 0)
+        except (OSError, asyncio.IncompleteReadError):
+            return 0
+        return int(answer.split(b" ", 2)[1])
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Connection]:
+    """A connection while the context is open."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Connection(reader, writer)
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def exchange(port: int, *pieces: bytes) -> bytes:
+    """All that is answered to some bytes until the server ends the connection.
+
+    Raises:
+        TimeoutError: It doesn't.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    answer = b""
+    try:
+        async with asyncio.timeout(60):
+            with contextlib.suppress(OSError):
+                for piece in pieces:
+                    writer.write(piece)
+                    await writer.drain()
+            with contextlib.suppress(OSError):
+                while part := await reader.read(65536):
+                    answer += part
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    return answer
+
+
+def statuses(answer: bytes) -> list[int]:
+    """The statuses of all answers on a connection."""
+    return [int(status) for status in _STATUS.findall(answer)]
+
+
+def chunked(pieces: Iterable[bytes]) -> bytes:
+    """A body in chunks."""
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (*pieces, b""))
