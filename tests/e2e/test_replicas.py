@@ -16,7 +16,7 @@ from services.common.journal.streams import INGEST_STREAM
 from tests.support.replicas import Replicas, running_replicas
 
 pytestmark = [
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif("REPLICAS_TEST" not in os.environ, reason="`make replicas-test` runs it"),
 ]
