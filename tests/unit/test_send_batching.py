@@ -75,3 +75,30 @@ async def test_a_caller_that_leaves_harms_nobody() -> None:
     assert await staying == 8
     with pytest.raises(asyncio.CancelledError):
         await leaving
+
+
+async def test_who_has_waited_too_long_is_refused() -> None:
+    """A standstill leaves no queue behind that is served in vain.
+
+    Found by loading a starved machine: every caller had left by the time its turn came.
+    """
+    now = 0.0
+
+    async def stand_still(numbers: Sequence[int]) -> Sequence[int | Exception]:
+        nonlocal now
+        done.append(list(numbers))
+        await begun.wait()
+        now += 3
+        return numbers
+
+    done: list[list[int]] = []
+    begun = asyncio.Event()
+    together = Batching(stand_still, most=1, patience_seconds=4, monotonic=lambda: now)
+    callers = [asyncio.create_task(together(number)) for number in range(4)]
+    await asyncio.sleep(0)
+    begun.set()
+    first, second, *late = await asyncio.gather(*callers, return_exceptions=True)
+    assert (first, second) == (0, 1)
+    assert all(isinstance(one, UnavailableError) for one in late)
+    assert done == [[0], [1]]
+    assert await together(9) == 9

@@ -1,6 +1,8 @@
 """Doing in one transaction what many callers ask for at one moment."""
 
 import asyncio
+import bisect
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -20,21 +22,38 @@ class Batching(Generic[T, R]):
         do: Does a batch in one transaction; the result or the error of each, in order. When it
             raises nothing was done.
         most: So many make one batch at most.
+        patience_seconds: Whoever has waited for so long is refused. They will have left before
+            their turn comes, and ask again: serving them in vain, one after the other, would leave
+            everybody behind them waiting in vain, too.
+        monotonic: Clock in seconds.
     """
 
     def __init__(
-        self, do: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]], *, most: int
+        self,
+        do: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]],
+        *,
+        most: int,
+        patience_seconds: float = 4.0,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._do = do
         self._most = most
+        self._patience_seconds = patience_seconds
+        self._monotonic = monotonic
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._since: list[float] = []
         self._work: asyncio.Task[None] | None = None
 
     async def __call__(self, item: T) -> R:
-        """The result of one, once its batch is committed; raises its error."""
+        """The result of one, once its batch is committed; raises its error.
+
+        Raises:
+            UnavailableError: Its turn didn't come in time; nothing was done.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, future))
+        self._since.append(self._monotonic())
         if self._work is None:
             self._work = loop.create_task(self._work_off(), context=detached())
         return await future
@@ -42,11 +61,20 @@ class Batching(Generic[T, R]):
     async def _work_off(self) -> None:
         try:
             while self._waiting:
+                self._refuse_stale()
                 batch = self._waiting[: self._most]
-                del self._waiting[: self._most]
-                await self._do_batch(batch)
+                del self._waiting[: self._most], self._since[: self._most]
+                if batch:
+                    await self._do_batch(batch)
         finally:
             self._work = None
+
+    def _refuse_stale(self) -> None:
+        stale = bisect.bisect_left(self._since, self._monotonic() - self._patience_seconds)
+        for _, future in self._waiting[:stale]:
+            if not future.done():
+                future.set_exception(UnavailableError("too much is asked for, try again shortly"))
+        del self._waiting[:stale], self._since[:stale]
 
     async def _do_batch(self, batch: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
         results: Sequence[R | Exception]
