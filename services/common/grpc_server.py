@@ -28,6 +28,7 @@ from services.common.tracing import TRACEPARENT, NoTracing, Tracing, enter, sent
 log = structlog.get_logger(__name__)
 
 _CONNECTION_MILLISECONDS = 300_000
+_LIVENESS = "liveness"
 
 ERROR_DOMAIN = "switchboard"
 _REFUSAL = "the metadata 'authorization' has no valid token"
@@ -321,8 +322,13 @@ class GrpcServer:
         self.port = self._server.add_insecure_port(address)
 
     async def start(self) -> None:
-        """Accept calls. Health stays NOT_SERVING until `set_serving`."""
+        """Accept calls. Health stays NOT_SERVING until `set_serving`.
+
+        Under the name `liveness` it says SERVING all the time: whoever hears it knows that this
+        process answers, and should not be restarted for what is wrong elsewhere.
+        """
         await self.set_serving(False)
+        await self._health.set(_LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
 
     def open(self) -> None:
