@@ -10,7 +10,7 @@ import segno
 
 from cli.environment import load_environment
 from services.common.settings import ConfigurationError
-from services.messaging.providers.baileys.folder import VARIABLE
+from services.messaging.providers.baileys.disk import VARIABLE
 from services.messaging.providers.baileys.parsing import BadDocumentError
 from services.messaging.providers.baileys.session import STALE
 from services.messaging.providers.baileys.state import SessionState, State, parse_state

@@ -95,13 +95,14 @@ class SmallDisk:
         return [*self._folder.glob("queue/*/bad/*")]
 
 
-def until(condition: Callable[[], object], seconds: float = 40) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(
     subprocess.run([*_SMALL, "true"], capture_output=True, check=False).returncode != 0
     if shutil.which("unshare")

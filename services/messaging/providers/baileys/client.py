@@ -31,6 +31,7 @@ from services.messaging.ports.clock import Clock
 from services.messaging.ports.media import MediaUnobtainableError
 from services.messaging.ports.sending import ClaimedSend, OutcomeKind, ProviderMessage, SendOutcome
 from services.messaging.providers.baileys.addresses import PROVIDER, chat_of, reserved_id
+from services.messaging.providers.baileys.disk import QueueUnusableError
 from services.messaging.providers.baileys.documents import (
     DONE,
     Answer,
@@ -44,7 +45,7 @@ from services.messaging.providers.baileys.documents import (
     parse_document,
 )
 from services.messaging.providers.baileys.files import OutgoingFiles
-from services.messaging.providers.baileys.folder import QueueFolder, QueueUnusableError
+from services.messaging.providers.baileys.folder import QueueFolder
 from services.messaging.providers.baileys.parsing import BadDocumentError
 from services.messaging.providers.baileys.session import BridgeSession
 

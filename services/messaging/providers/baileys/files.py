@@ -10,8 +10,9 @@ from urllib.parse import unquote
 from yarl import URL
 
 from services.messaging.ports.media import File, MediaUnobtainableError
+from services.messaging.providers.baileys.disk import VARIABLE
 from services.messaging.providers.baileys.documents import QueueFile
-from services.messaging.providers.baileys.folder import VARIABLE, QueueFolder
+from services.messaging.providers.baileys.folder import QueueFolder
 from services.messaging.providers.baileys.parsing import BadDocumentError
 from services.messaging.providers.file_body import read_file
 from services.messaging.providers.guarded_http import GuardedHttp, parsed_url, redirected, within

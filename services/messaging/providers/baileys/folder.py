@@ -4,21 +4,22 @@ Everything here blocks: call it in a thread. Either side may be killed between a
 """
 
 import contextlib
-import errno
 import os
 import re
 import secrets
-import stat
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from services.common.errors import UnavailableError
+from services.messaging.providers.baileys.disk import (
+    QueueUnusableError,
+    read,
+    read_if_there,
+    usable,
+)
 from services.messaging.providers.baileys.parsing import MAX_BYTES, BadDocumentError, Problem
 
-VARIABLE: Final = "BAILEYS_QUEUE_DIR"
 OUTBOX_LIMIT: Final = 1000
 """So many sends may wait; what is more is tried later."""
 
@@ -33,21 +34,7 @@ _FOLDERS: Final = (
 )
 _NAME: Final = re.compile(r"[0-9]{16}-[A-Za-z0-9_-]{1,80}\.json", re.ASCII)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
-# Nobody's pipe must make us wait, and no link lead us elsewhere.
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-
-
-class QueueUnusableError(UnavailableError):
-    """The folder can't be used now; the text says why.
-
-    Attributes:
-        code: `queue_full`, `queue_missing`, `queue_not_writable` or `queue_failed`.
-    """
-
-    def __init__(self, code: str, explanation: str) -> None:
-        super().__init__(f"{VARIABLE} {explanation}")
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +62,7 @@ class QueueFolder:
         Raises:
             QueueUnusableError: The folder can't be written to.
         """
-        with _usable():
+        with usable():
             for name in _FOLDERS:
                 (self.root / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -86,7 +73,7 @@ class QueueFolder:
             QueueUnusableError: The folder can't be written to.
         """
         self.create()
-        with _usable():
+        with usable():
             for name in self._names("inbox/cur"):
                 with contextlib.suppress(FileNotFoundError):
                     self._move(f"inbox/cur/{name}", f"inbox/new/{name}")
@@ -98,7 +85,7 @@ class QueueFolder:
         Raises:
             QueueUnusableError: The folder can't be written to.
         """
-        with _usable():
+        with usable():
             self._forget("outbox/tmp", UNFINISHED_SECONDS)
             self._forget("outbox/done", ANSWER_SECONDS)
             self._forget("media", MEDIA_SECONDS)
@@ -110,7 +97,7 @@ class QueueFolder:
         Raises:
             QueueUnusableError: It was not handed over.
         """
-        with _usable():
+        with usable():
             if len(self._names("outbox/new")) >= OUTBOX_LIMIT:
                 raise QueueUnusableError("queue_full", f"has {OUTBOX_LIMIT} sends waiting")
             name = f"{self._next_time():016}-{unique}.json"
@@ -123,7 +110,7 @@ class QueueFolder:
         Raises:
             QueueUnusableError: It can't be told.
         """
-        with _usable():
+        with usable():
             try:
                 self._move(f"outbox/new/{name}", f"outbox/tmp/{name}")
             except FileNotFoundError:
@@ -140,7 +127,7 @@ class QueueFolder:
         """
         path = self.root / "outbox/done" / name
         try:
-            return _read_if_there(path, MAX_BYTES)
+            return read_if_there(path, MAX_BYTES)
         finally:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -152,7 +139,7 @@ class QueueFolder:
             QueueUnusableError: The folder can't be used.
         """
         taken: list[TakenFile] = []
-        with _usable():
+        with usable():
             for name in self._names("inbox/new")[:limit]:
                 if not _NAME.fullmatch(name):
                     reason = BadDocumentError(Problem.FOREIGN, "has a name that no event has")
@@ -160,7 +147,7 @@ class QueueFolder:
                     continue
                 try:
                     self._move(f"inbox/new/{name}", f"inbox/cur/{name}")
-                    taken.append(TakenFile(name, _read(self.root / "inbox/cur" / name)))
+                    taken.append(TakenFile(name, read(self.root / "inbox/cur" / name)))
                 except FileNotFoundError:
                     continue  # Another process of messaging was faster.
                 except BadDocumentError as error:
@@ -173,7 +160,7 @@ class QueueFolder:
         Raises:
             QueueUnusableError: It is still there.
         """
-        with _usable():
+        with usable():
             (self.root / "inbox/cur" / name).unlink(missing_ok=True)
 
     def set_event_aside(self, name: str, reason: BadDocumentError) -> None:
@@ -182,7 +169,7 @@ class QueueFolder:
         Raises:
             QueueUnusableError: It is still where it was.
         """
-        with _usable(), contextlib.suppress(FileNotFoundError):
+        with usable():
             self._set_aside("cur", name, reason)
 
     def read_state(self) -> bytes | None:
@@ -192,7 +179,7 @@ class QueueFolder:
             BadDocumentError: It is too large, or no file.
             QueueUnusableError: It can't be read.
         """
-        return _read_if_there(self.root / "state.json", MAX_BYTES)
+        return read_if_there(self.root / "state.json", MAX_BYTES)
 
     def count_bad(self) -> int:
         """How many files wait for a person in both `bad/` folders.
@@ -200,7 +187,7 @@ class QueueFolder:
         Raises:
             QueueUnusableError: The folder can't be read.
         """
-        with _usable():
+        with usable():
             names = [*self._names("outbox/bad"), *self._names("inbox/bad")]
         return sum(not name.endswith(".reason") for name in names)
 
@@ -213,7 +200,7 @@ class QueueFolder:
         """
         if not _SHA256.fullmatch(sha256):
             return None
-        return _read_if_there(self.root / "media" / sha256, max_bytes)
+        return read_if_there(self.root / "media" / sha256, max_bytes)
 
     def put_media(self, content: bytes, sha256: str) -> None:
         """Store a file for a message that goes out.
@@ -221,7 +208,7 @@ class QueueFolder:
         Raises:
             QueueUnusableError: It was not stored.
         """
-        with _usable():
+        with usable():
             self._write(content, f"media/tmp/{secrets.token_hex(16)}", f"media/{sha256}")
 
     def _next_time(self) -> int:
@@ -268,10 +255,14 @@ class QueueFolder:
         while os.path.lexists(self.root / "inbox/bad" / free):
             number += 1
             free = f"{name}.{number}"
-        self._move(f"inbox/{folder}/{name}", f"inbox/bad/{free}")
+        # First the reason: on a full disk the file waits where it is, and no reason is missing.
         target = f"inbox/bad/{free}.reason"
-        with contextlib.suppress(FileExistsError):
-            self._write(f"{reason}\n".encode(), f"outbox/tmp/{secrets.token_hex(16)}", target)
+        self._write(f"{reason}\n".encode(), f"outbox/tmp/{secrets.token_hex(16)}", target)
+        try:
+            self._move(f"inbox/{folder}/{name}", f"inbox/bad/{free}")
+        except FileNotFoundError:
+            # Another process of messaging was faster.
+            (self.root / target).unlink(missing_ok=True)
 
     def _forget(self, folder: str, seconds: float) -> None:
         before = time.time() - seconds
@@ -280,45 +271,3 @@ class QueueFolder:
             with contextlib.suppress(FileNotFoundError):
                 if path.lstat().st_mtime < before:
                     path.unlink()
-
-
-def _read(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    try:
-        file = os.open(path, _READ)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise BadDocumentError(Problem.NOT_A_FILE, "is a link or a device") from None
-        raise
-    with os.fdopen(file, "rb") as opened:
-        found = os.fstat(opened.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise BadDocumentError(Problem.NOT_A_FILE, "is no regular file")
-        if found.st_size > max_bytes:
-            raise BadDocumentError(Problem.TOO_LARGE, f"has more than {max_bytes} bytes")
-        return opened.read(max_bytes)
-
-
-def _read_if_there(path: Path, max_bytes: int) -> bytes | None:
-    with _usable():
-        try:
-            return _read(path, max_bytes)
-        except FileNotFoundError:
-            return None
-
-
-@contextlib.contextmanager
-def _usable() -> Iterator[None]:
-    """Says what keeps the folder from being used, in words that lead to the cause."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise QueueUnusableError("queue_missing", "or a folder in it is gone") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise QueueUnusableError("queue_full", "has no space left on its disk") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise QueueUnusableError("queue_not_writable", "may not be written to") from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            raise QueueUnusableError("queue_missing", "is no folder") from error
-        words = os.strerror(error.errno) if error.errno else type(error).__name__
-        raise QueueUnusableError("queue_failed", f"can't be used: {words}") from error

@@ -12,8 +12,9 @@ from services.common.errors import UnavailableError
 from services.common.journal.events import JournalEvent
 from services.common.journal.publisher import JournalPublisher
 from services.messaging.ports.clock import Clock
+from services.messaging.providers.baileys.disk import QueueUnusableError
 from services.messaging.providers.baileys.events import journal_event
-from services.messaging.providers.baileys.folder import QueueFolder, QueueUnusableError, TakenFile
+from services.messaging.providers.baileys.folder import QueueFolder, TakenFile
 from services.messaging.providers.baileys.parsing import BadDocumentError
 from services.messaging.usecases.background import drained
 

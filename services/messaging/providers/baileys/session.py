@@ -10,7 +10,8 @@ import structlog
 
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import Pairing, ProviderCondition
-from services.messaging.providers.baileys.folder import VARIABLE, QueueFolder, QueueUnusableError
+from services.messaging.providers.baileys.disk import VARIABLE, QueueUnusableError
+from services.messaging.providers.baileys.folder import QueueFolder
 from services.messaging.providers.baileys.parsing import BadDocumentError
 from services.messaging.providers.baileys.state import SessionState, State, parse_state
 
