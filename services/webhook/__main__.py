@@ -115,6 +115,10 @@ async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing
     await spill.open()
     try:
         async with contextlib.AsyncExitStack() as serving:
+            port = await serving.enter_async_context(
+                serving_http(app, host=settings.webhook_host, port=settings.webhook_port)
+            )
+            # The last to open and the first to close: it says that the other is there.
             if settings.metrics_port is not None:
                 await serving.enter_async_context(
                     serving_http(
@@ -124,9 +128,6 @@ async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing
                         drain_seconds=1,
                     )
                 )
-            port = await serving.enter_async_context(
-                serving_http(app, host=settings.webhook_host, port=settings.webhook_port)
-            )
             log.info("webhook is ready", port=port)
             # What is there by now stays, and what a request makes is freed without the
             # collector: it need not look often, nor at everything.
