@@ -7,10 +7,12 @@ UV := $(BIN)/uv
 INSTALL := $(UV) pip install --python $(BIN)/python
 COMPILE := $(UV) pip compile -q --generate-hashes --universal --python-version 3.11 --no-header --no-emit-index-url
 
+FUZZ_SECONDS ?= 60
+
 # Many tests wait for timers and for other processes: two workers more than there are cores.
 WORKERS = $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 2) + 2)")
 
-.PHONY: help run say call test compose-test replicas-test lint bench chaos protos metrics dashboards locks sbom clean
+.PHONY: help run say call test compose-test replicas-test fuzz lint bench chaos protos metrics dashboards locks sbom clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -38,6 +40,12 @@ replicas-test: .venv/dev.stamp ## two of each service on three NATS servers, kil
 
 compose-test: .venv/dev.stamp ## the stack of containers, where a Docker engine answers
 	@$(BIN)/python -m tests.compose
+
+fuzz: $(UV) ## FUZZ_SECONDS=60: look so long for input that a parser can't take, for each of them
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .fuzz/venv
+	@$(UV) pip install --quiet --python .fuzz/venv/bin/python --require-hashes -r requirements/fuzz.lock
+	@for parser in signature event queue; do \
+		PYTHONPATH=.:protos/gen .fuzz/venv/bin/python -m tests.fuzz $$parser $(FUZZ_SECONDS) || exit; done
 
 lint: .venv/dev.stamp ## check style, types, import rules and contracts
 	$(BIN)/ruff check
@@ -73,6 +81,7 @@ locks: .venv/dev.stamp ## resolve requirements/*.lock anew from pyproject.toml
 	$(COMPILE) --all-extras --group build -c requirements/dev.lock pyproject.toml -o requirements/run.lock
 	$(COMPILE) --group build -c requirements/dev.lock -o requirements/build.lock
 	$(COMPILE) --group sbom -o requirements/sbom.lock
+	$(COMPILE) --extra webhook --extra messaging --group fuzz -c requirements/dev.lock pyproject.toml -o requirements/fuzz.lock
 	$(COMPILE) --extra webhook --extra tracing -c requirements/dev.lock pyproject.toml -o requirements/webhook.lock
 	$(COMPILE) --extra messaging --extra tracing --extra cli -c requirements/dev.lock pyproject.toml -o requirements/messaging.lock
 	$(COMPILE) --extra health --extra tracing -c requirements/dev.lock pyproject.toml -o requirements/health.lock
@@ -90,7 +99,7 @@ sbom: $(UV) ## write what each image is made of into sbom/, as CycloneDX
 	@ls sbom
 
 clean: ## remove the environment and caches, keep the data
-	rm -rf .venv tools/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .fuzz tools/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is as new as the lock that its packages came from.
