@@ -1,6 +1,7 @@
 """Bad times for the whole system: what turns red, why, and that it turns green again."""
 
 import contextlib
+import os
 import resource
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from tests.support.stack import RunningStack, running_stack
 
+WRONG_CLOCK = Path(__file__).parents[1] / "support" / "wrong_clock"
 RED_WITHIN_SECONDS = 10
 # Machines that run tests are busy: being late by this much is theirs.
 SLACK_SECONDS = 10
@@ -22,8 +24,9 @@ SLACK_SECONDS = 10
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """The system, in its usual pace."""
-    with running_stack(tmp_path_factory.mktemp("bad"), {}) as stack:
+    """The system, in its usual pace, with clocks that can be set."""
+    clocks = {"PYTHONPATH": str(WRONG_CLOCK), "CLOCKS": str(tmp_path_factory.mktemp("clocks"))}
+    with running_stack(tmp_path_factory.mktemp("bad"), clocks) as stack:
         until(stack, {})
         yield stack
 
@@ -84,6 +87,17 @@ def full_disk(stack: RunningStack, name: str) -> Iterator[None]:
         yield
     finally:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+
+@contextlib.contextmanager
+def wrong_clock(service: str, seconds: int) -> Iterator[None]:
+    """Somebody sets the clock of a service."""
+    file = Path(os.environ["CLOCKS"], f"services.{service}")
+    file.write_text(str(seconds))
+    try:
+        yield
+    finally:
+        file.unlink()
 
 
 @contextlib.contextmanager
@@ -159,6 +173,19 @@ def test_a_full_disk_of_the_edge(stack: RunningStack) -> None:
         until_degraded(stack, "webhook", "the spill takes no events")
         with stack.away("NATS"):
             until(stack, {"webhook": "neither in the journal nor on disk", "nats": "connection"})
+    until(stack, {})
+
+
+@pytest.mark.parametrize(
+    ("service", "hour"),
+    [("webhook", 3600), ("messaging", 3600), ("messaging", -3600), ("health", -3600)],
+)
+def test_a_clock_that_jumps(stack: RunningStack, service: str, hour: int) -> None:
+    """The clocks are red and say whose it is, nothing else is, and no age jumps with it."""
+    with wrong_clock(service, hour):
+        way = "ahead" if hour > 0 else "behind"
+        found = until(stack, {"clocks": f"that of {service} is 3600 s {way}"})
+        assert all(one["age_seconds"] < 60 for one in found.values())
     until(stack, {})
 
 

@@ -401,7 +401,7 @@ async def test_our_own_failures_are_problems_too(api: Api, messaging: PretendMes
     messaging.statuses = [99]  # type: ignore[list-item]  # as a later release might answer
     with capture_logs() as logs:
         response = await api.http.post(SEND, json=TEXT)
-    document = problem(response, 500, "INTERNAL")
+    problem(response, 500, "INTERNAL")
     assert "99" not in response.text
     [failure] = [line for line in logs if line.get("exc_info")]
     assert failure["key"] == "crm"

@@ -215,6 +215,20 @@ async def test_a_database_that_is_away_is_down() -> None:
     assert (found.status, found.reason) == ("down", "the database doesn't answer")
 
 
+async def test_a_database_that_only_answers_is_down(database: Database) -> None:
+    """One that can be read and not written, as on a full disk, is no database to work with."""
+    read_only = {
+        "sqlite": "PRAGMA query_only = ON",
+        "postgresql": "SET default_transaction_read_only = on",
+    }[database.dialect]
+    assert (await DatabaseCondition(database).look())["database"].status == "ok"
+    async with database.read() as connection:
+        await connection.execute(text(read_only))
+        await connection.commit()
+    found = (await DatabaseCondition(database).look())["database"]
+    assert (found.status, found.reason) == ("down", "the database can't write: is its disk full?")
+
+
 async def test_activity_counts_what_came_and_went(database: Database) -> None:
     """Messages in and out and calls, each within its span and its hour."""
     clock = ManualClock()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from sandbox.faults import Fault, Faults
 from sandbox.server import RunningSandbox, running_sandbox
+from services.common.tracing import new_traceparent
 from services.messaging.assistant.openai_assistant import OpenAIAssistant
 from services.messaging.domain.contact import InboundMessage
 from services.messaging.domain.message import Author, Direction, Message
@@ -18,6 +20,7 @@ from services.messaging.ports.reading import MessageFilter
 from services.messaging.ports.sending import NewMessage
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
+from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
 from services.messaging.store.replies import SqlReplyStore
 from services.messaging.usecases.reply import Replies
@@ -95,6 +98,32 @@ async def test_a_burst_gets_one_answer(
     asked = await SqlMessageReader(database).message(sent.answers_message_id or "")
     assert asked is not None
     assert asked.body == "Is the flat free?"
+
+
+async def test_an_edge_whose_clock_is_ahead_keeps_nobody_waiting(
+    database: Database, store: SqlReplyStore, clock: ManualClock
+) -> None:
+    """What seems to come from the future is answered as if it had come now."""
+    await write(database, clock, inbound("SM1", seconds=3600))
+    clock.forward(10)
+    assert len(await due(store)) == 1
+
+
+async def test_an_answer_belongs_to_the_request_that_it_answers(
+    database: Database, store: SqlReplyStore, clock: ManualClock
+) -> None:
+    """From the newest message of a burst to the send, through the database."""
+    requests = [new_traceparent(), new_traceparent()]
+    for number, request in enumerate(requests):
+        message = replace(inbound(f"SM{number}", seconds=number), traceparent=request)
+        await write(database, clock, message)
+    clock.forward(10)
+    [task] = await due(store)
+    assert task.traceparent == requests[1]
+    await store.answer(task, replace(answer_to(task), traceparent=task.traceparent))
+    outbox = SqlOutboxStore(database, clock)
+    [claimed] = await outbox.claim(limit=10, lease=LEASE)
+    assert claimed.traceparent == requests[1]
 
 
 async def test_what_comes_while_writing_is_answered_too(

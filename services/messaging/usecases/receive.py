@@ -88,5 +88,7 @@ class Receive:
             return None
         if now - message.received_at > policy.max_age:
             return None
-        latest_at = message.received_at + max(policy.max_wait, policy.pause)
-        return ReplyRequest(due_at=message.received_at + policy.pause, latest_at=latest_at)
+        # An edge whose clock is ahead must not make its contacts wait.
+        received_at = min(message.received_at, now)
+        latest_at = received_at + max(policy.max_wait, policy.pause)
+        return ReplyRequest(due_at=received_at + policy.pause, latest_at=latest_at)
