@@ -1,5 +1,6 @@
 """`switchboard run` and `switchboard say` with Baileys: the bridge and a WhatsApp of our own."""
 
+import base64
 import contextlib
 import json
 import shutil
@@ -73,13 +74,14 @@ class SmallDisk:
         """Look at it as a process does: others see the empty folder below it."""
         self._folder = Path(f"/proc/{process}/root{self._folder}")
 
-    def fill(self) -> None:
-        """Leave not a byte."""
-        with (self._folder / "ballast").open("wb", buffering=0) as file:
+    def fill(self, leave: int = 0) -> None:
+        """Leave so many bytes."""
+        with (self._folder / "ballast").open("ab", buffering=0) as file:
             for size in (65536, 1):
                 with contextlib.suppress(OSError):
                     while file.write(b"x" * size):
                         pass
+            file.truncate(file.tell() - leave)
 
     def make_room(self) -> None:
         """As if somebody had tidied up."""
@@ -128,6 +130,10 @@ def test_a_full_disk(machine: Machine) -> None:
         found: dict[str, Any] = report["components"]["whatsapp_baileys"]
         return found
 
+    def files() -> list[dict[str, Any]]:
+        listed = http.get(f"{api}/api/whatsapp/messages", params={"contact": f"+{contact}"}).json()
+        return [file for message in listed["messages"] for file in message["media"]]
+
     def shown() -> list[str]:
         received = http.get(f"{whatsapp}/contacts/{contact}").json()["received"]
         return [one["content"]["text"] for one in received]
@@ -135,8 +141,10 @@ def test_a_full_disk(machine: Machine) -> None:
     with http, machine.running() as run:
         disk.seen_by(run.process.pid)
         assert machine.say("Is the flat in Haifa still free?").returncode == 0
-        disk.fill()
-        written = {"type": "text", "text": "And with a balcony?"}
+        disk.fill(leave=128 * 1024)
+        picture = base64.b64encode(b"x" * 512 * 1024).decode()
+        written = {"type": "media", "media": "image", "mimetype": "image/png", "data": picture}
+        written["caption"] = "Is this the balcony?"
         http.post(f"{whatsapp}/contacts/{contact}/messages", json=written).raise_for_status()
         sending = {"to": f"+{contact}", "body": "A colleague will call"}
         sent = http.post(f"{api}/api/whatsapp/send", json=sending).raise_for_status().json()
@@ -146,13 +154,16 @@ def test_a_full_disk(machine: Machine) -> None:
         assert "no space is left on the disk" in provider()["reason"]
         until(lambda: component()["status"] == "down")
         assert "no space is left on the disk" in component()["reason"]
-        # It stays so, and doesn't try in between.
-        since = disk.state()["since"]
-        until(lambda: disk.state()["written_at"] > since)
+        # Without a byte it still says so, and doesn't try in between.
+        disk.fill()
+        then = disk.state()
+        until(lambda: disk.state()["written_at"] > then["written_at"])
+        assert disk.state()["since"] == then["since"]
         disk.make_room()
         until(lambda: disk.state()["state"] == "open")
         until(lambda: sending["body"] in shown())
-        until(lambda: machine.bodies().count(written["text"]) == 1)
+        until(lambda: machine.bodies().count(written["caption"]) == 1)
+        until(lambda: [file["size_bytes"] for file in files()] == [512 * 1024])
         until(lambda: len(shown()) == 3)
         until(lambda: provider()["state"] != "unavailable")
         message = http.get(f"{api}/api/whatsapp/messages/{sent['id']}").json()
