@@ -124,8 +124,8 @@ class Proxy:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         self._turn += 1
-        for number in range(len(self._targets)):
-            target = self._targets[(self._turn + number) % len(self._targets)]
+        first = self._turn % len(self._targets)
+        for target in self._targets[first:] + self._targets[:first]:
             with contextlib.suppress(OSError):
                 if isinstance(target, Path):
                     return await asyncio.open_unix_connection(target)
