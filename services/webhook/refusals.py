@@ -1,10 +1,13 @@
 """How often a sender may be refused, and how often that is logged."""
 
 import ipaddress
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 
 from starlette.types import Scope
+
+_UNPLAIN = re.compile("[^!-~]")
 
 
 class FailureLimiter:
@@ -80,7 +83,8 @@ def sender_of(scope: Scope) -> str:
     try:
         address = ipaddress.ip_address(client[0])
     except ValueError:
-        return str(client[0])[:64]
+        # Whatever a proxy handed on; logs for people must not be steered by it.
+        return _UNPLAIN.sub("?", str(client[0])[:64])
     if address.version == 6:
         return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
     return str(address)
