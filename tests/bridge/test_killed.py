@@ -14,7 +14,7 @@ import secrets
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,7 +26,6 @@ from switchboard.messaging.v1.messaging_service_pb2_grpc import MessagingService
 
 from cli.whatsapp import missing_program
 from services.common.grpc_client import open_channel
-from tests.support.sending import until
 from tests.support.stack import RunningStack, running_stack
 from tests.support.whatsapp import WhatsApp, whatsapp_at
 
@@ -45,7 +44,7 @@ _CONTACTS: Final = tuple(f"97254000{number:04}" for number in range(40))
 _BETWEEN_MESSAGES_SECONDS: Final = 0.3
 _LOOK_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 120
-_MOST_WAITING: Final = 8
+_MOST_WAITING: Final = 8 if ROUNDS else 1
 # A send that messaging had claimed and not handed over is looked at again when its lease ends.
 _COMPLETE_SECONDS: Final = 240
 
@@ -159,8 +158,9 @@ _EVERY: Final = [
     for number, step in enumerate(STEPS)
 ]
 _FEW: Final = [
-    ("an event is taken in", "messaging"),
-    ("a send is being made", "bridge"),
+    # Not while it has a send that it hasn't handed over: that one waits until its lease ends.
+    ("a send is being made", "messaging"),
+    ("a message is decrypted", "bridge"),
     ("a message is on the phone", "whatsapp"),
 ]
 
@@ -200,7 +200,7 @@ class Traffic:
                 await asyncio.sleep(0.05)
             self.sent[body] = phone
             await asyncio.sleep(_BETWEEN_MESSAGES_SECONDS)
-            await until(self._few_wait, _COMPLETE_SECONDS)
+            await wait(self._few_wait, _COMPLETE_SECONDS)
 
     async def _few_wait(self) -> bool:
         """On a slow machine programs would send faster than the bridge can."""
@@ -234,6 +234,13 @@ async def stack(tmp_path: Path) -> AsyncIterator[RunningStack]:
         await asyncio.to_thread(started.__exit__, None, None, None)
 
 
+async def wait(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
+    """Until it holds; rarely looked at, as each look reads the database."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 - Nobody sets an event for it.
+            await asyncio.sleep(0.2)
+
+
 def see(queue: Queue, step: str) -> bool:
     """Wait for a step; False when it didn't come in time, or went by too fast."""
     ends = time.monotonic() + _LOOK_SECONDS
@@ -241,6 +248,7 @@ def see(queue: Queue, step: str) -> bool:
         with contextlib.suppress(OSError, sqlite3.Error):
             if STEPS[step](queue):
                 return True
+        time.sleep(0.0005)
     return False
 
 
@@ -263,6 +271,8 @@ async def test_killed(stack: RunningStack, tmp_path: Path) -> None:
                 await asyncio.to_thread(stack.start, victim)
                 tally[victim] += 1
                 tally["as wanted" if seen else f"not seen: {step}"] += 1
+                if not ROUNDS:
+                    continue
                 later = len(traffic.sent)
 
                 async def goes_on(later: int = later) -> bool:
@@ -270,7 +280,7 @@ async def test_killed(stack: RunningStack, tmp_path: Path) -> None:
                     outbound = queue.outbound()
                     return any(outbound[body] == "read" for body in new)
 
-                await until(goes_on, _AGAIN_SECONDS)
+                await wait(goes_on, _AGAIN_SECONDS)
             traffic.stop()
 
         async def complete() -> bool:
@@ -282,8 +292,8 @@ async def test_killed(stack: RunningStack, tmp_path: Path) -> None:
 
         began = time.monotonic()
         with contextlib.suppress(TimeoutError):
-            await until(complete, _COMPLETE_SECONDS)
-            await until(all_in, _COMPLETE_SECONDS)
+            await wait(complete, _COMPLETE_SECONDS)
+            await wait(all_in, _COMPLETE_SECONDS)
         statuses = collections.Counter(queue.outbound().values())
         assert statuses == {"read": len(traffic.sent)}, stack.log("messaging")
         assert sorted(queue.inbound()) == sorted(traffic.written)
