@@ -64,17 +64,19 @@ async def code(
 ) -> grpc.StatusCode:
     """How a call of any bytes ends; a stream by its first response."""
     path = method if method.startswith("/") else f"/{SERVICE.full_name}/{method}"
-    call: Any
+    open_: Any = channel.unary_unary
+    if method == REFLECTION:
+        open_ = channel.stream_stream
+    elif METHODS.get(method):
+        open_ = channel.unary_stream
     try:
-        if method == REFLECTION:
-            call = channel.stream_stream(path)(iter([data]), timeout=20, metadata=metadata)
-            await call.read()
-        elif METHODS.get(method):
-            call = channel.unary_stream(path)(data, timeout=20, metadata=metadata)
-            await call.read()
-        else:
-            call = channel.unary_unary(path)(data, timeout=20, metadata=metadata)
+        call = open_(path)(
+            iter([data]) if method == REFLECTION else data, timeout=20, metadata=metadata
+        )
+        if open_ == channel.unary_unary:
             await call
+        else:
+            await call.read()
         if call.done():
             return await call.code()  # type: ignore[no-any-return] # grpc's stubs say Any.
         call.cancel()
