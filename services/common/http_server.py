@@ -13,6 +13,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 _LAST_ACCEPT_SECONDS = 0.1
 _LAST_REQUEST_SECONDS = 0.5
+# As long as a connection is kept between requests.
+_HEAD_SECONDS = 30.0
+_MAX_HEAD_BYTES = 64 * 1024
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
 
 
 class _Server(uvicorn.Server):
@@ -74,12 +81,53 @@ class _JoiningTransport:
 
 
 class _Protocol(HttpToolsProtocol):
+    """uvicorn's, which by itself takes a head of any size and waits for it for ever."""
+
     _leaving = False
+    _timer: asyncio.TimerHandle | None = None
+    # Since when the next head is waited for; None while a request is answered.
+    _waits_since: float | None = None
+    # Since a head was whole, or a piece of a body came: a head, chunk extensions or trailers.
+    _head_bytes = 0
 
     def connection_made(  # type: ignore[override]  # as uvicorn has it
         self, transport: asyncio.Transport
     ) -> None:
         super().connection_made(cast(asyncio.Transport, _JoiningTransport(transport)))
+        self._waits_since = self.loop.time()
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        # One timer for a connection costs less than one for each request.
+        since = self._waits_since
+        if since is not None and self.loop.time() - since >= _HEAD_SECONDS:
+            self.transport.close()
+        else:
+            self._timer = self.loop.call_later(_HEAD_SECONDS / 2, self._look)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_bytes > _MAX_HEAD_BYTES:
+            if self._idle:
+                self.transport.write(_TOO_LARGE)
+            self.transport.close()
+            return
+        self._head_bytes += len(data)
+        super().data_received(data)
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        # The newest request, if several were sent at once.
+        if self.cycle.response_complete:
+            self._waits_since = self.loop.time()
+        super().on_response_complete()
 
     def shutdown(self) -> None:
         """Answer whoever has just connected, or is sending the next request, before leaving.
@@ -94,6 +142,8 @@ class _Protocol(HttpToolsProtocol):
             super().shutdown()
 
     def on_headers_complete(self) -> None:
+        self._head_bytes = 0
+        self._waits_since = None
         super().on_headers_complete()
         if self._leaving:
             self.cycle.keep_alive = False

@@ -1,6 +1,7 @@
 """Reading files of the queue: bytes, JSON, and a document of a known shape."""
 
 import json
+import math
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 MAX_BYTES: Final = 262_144
+_MAX_DEPTH: Final = 50
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -60,7 +62,7 @@ def read_object(content: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise BadDocumentError(Problem.NOT_UTF8, f"at byte {error.start}") from None
     try:
-        document = json.loads(text, parse_constant=_no_constant)
+        document = _clean(json.loads(text, parse_constant=_no_constant, parse_float=_finite_number))
     except (ValueError, RecursionError):
         raise BadDocumentError(Problem.NOT_JSON, "is no whole JSON document") from None
     if not isinstance(document, dict):
@@ -68,22 +70,36 @@ def read_object(content: bytes) -> dict[str, Any]:
     version = document.get("v")
     if version != 1 or isinstance(version, bool):
         raise BadDocumentError(Problem.VERSION, "v is not 1")
-    cleaned: dict[str, Any] = _clean(document)
-    return cleaned
+    found: dict[str, Any] = document
+    return found
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def _clean(value: Any) -> Any:
-    """Without NUL and halves of surrogate pairs."""
+def _finite_number(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        # PostgreSQL could not store what Python would write for it.
+        raise ValueError("the number is too large")
+    return number
+
+
+def _clean(value: Any, depth: int = 0) -> Any:
+    """Without NUL and halves of surrogate pairs.
+
+    Raises:
+        ValueError: It is nested deeper than any document of ours.
+    """
+    if depth > _MAX_DEPTH:
+        raise ValueError("nested too deep")
     if isinstance(value, str):
         return value.replace("\0", "").encode("utf-8", "replace").decode()
     if isinstance(value, list):
-        return [_clean(one) for one in value]
+        return [_clean(one, depth + 1) for one in value]
     if isinstance(value, dict):
-        return {_clean(name): _clean(one) for name, one in value.items()}
+        return {_clean(name): _clean(one, depth + 1) for name, one in value.items()}
     return value
 
 
