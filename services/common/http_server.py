@@ -16,6 +16,8 @@ _LAST_REQUEST_SECONDS = 0.5
 # As long as a connection is kept between requests.
 _HEAD_SECONDS = 30.0
 _MAX_HEAD_BYTES = 64 * 1024
+# Who takes nothing of an answer for so long gets no more of it.
+_UNREAD_SECONDS = 30.0
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
@@ -81,7 +83,9 @@ class _JoiningTransport:
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's, which by itself takes a head of any size and waits for it for ever."""
+    """uvicorn's, which by itself takes a head of any size, and waits for it, and for who doesn't
+    read an answer, for ever.
+    """
 
     _leaving = False
     _timer: asyncio.TimerHandle | None = None
@@ -89,6 +93,7 @@ class _Protocol(HttpToolsProtocol):
     _waits_since: float | None = None
     # Since a head was whole, or a piece of a body came: a head, chunk extensions or trailers.
     _head_bytes = 0
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(  # type: ignore[override]  # as uvicorn has it
         self, transport: asyncio.Transport
@@ -98,9 +103,23 @@ class _Protocol(HttpToolsProtocol):
         self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._unread):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # Closing would wait for what isn't read.
+        self._unread = self.loop.call_later(_UNREAD_SECONDS, self._abort)
+
+    def resume_writing(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+        super().resume_writing()
+
+    def _abort(self) -> None:
+        self.transport.abort()
 
     def _look(self) -> None:
         # One timer for a connection costs less than one for each request.

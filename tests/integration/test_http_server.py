@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 
+import pytest
 from starlette.types import Receive, Scope, Send
 
+from services.common import http_server
 from services.common.http_server import serving_http
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -103,3 +105,26 @@ async def test_requests_on_open_connections_are_answered_while_leaving() -> None
             assert b"connection: close" in answer
             writer.close()
         await leaving
+
+
+async def test_an_answer_that_nobody_reads_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever takes nothing of an answer loses the connection; its sender is told and ends."""
+    monkeypatch.setattr(http_server, "_UNREAD_SECONDS", 0.3)
+    ended = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await receive()
+            left = asyncio.create_task(receive())
+            while not left.done():
+                await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+                await asyncio.sleep(0)
+            assert left.result()["type"] == "http.disconnect"
+            ended.set()
+
+    async with serving_http(app, host="127.0.0.1", port=0) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(REQUEST)
+        await asyncio.wait_for(ended.wait(), timeout=30)
+        writer.transport.abort()
