@@ -116,7 +116,7 @@ async def test_an_answer_that_nobody_reads_is_ended(monkeypatch: pytest.MonkeyPa
         if scope["type"] == "http":
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await receive()
-            left = asyncio.create_task(receive())
+            left = asyncio.ensure_future(receive())
             while not left.done():
                 await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
                 await asyncio.sleep(0)
