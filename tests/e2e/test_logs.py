@@ -76,6 +76,10 @@ def test_one_id_from_a_webhook_to_the_provider(stack: RunningStack) -> None:
 
 def test_an_id_outlives_messaging(stack: RunningStack) -> None:
     """What the API gave an id is sent under it, also by a process that came after."""
+    # Only who has written may be written to; and the fault is not for the assistant's answer.
+    writes(stack, CONTACT, TEXT)
+    stored = lines(stack, "webhook", event="webhook stored", route="whatsapp_incoming")[-1]
+    lines(stack, "messaging", event="a message was sent", request_id=stored["request_id"])
     stack.faults(rate_limited={"times": 1, "retry_after": 3})
     sent = stack.api.post("/api/whatsapp/send", json={"to": CONTACT, "body": ANSWER})
     own_id = sent.raise_for_status().headers["x-request-id"]

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from switchboard.messaging.v1 import message_pb2, provider_pb2
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
 from switchboard.messaging.v1.messaging_service_pb2_grpc import MessagingServiceStub
@@ -44,7 +45,16 @@ async def messaging(database_url: str, nats: NatsServer, queue: Path) -> AsyncIt
     stop = asyncio.Event()
     process = asyncio.create_task(serve(settings, stop))
     channel = open_channel(address, "test-token")
+    health: Any = health_pb2_grpc.HealthStub(channel)  # Its type has no methods.
+
+    async def serves() -> bool:
+        answer = await health.Check(
+            health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True
+        )
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
     try:
+        await until(serves)
         yield MessagingServiceStub(channel)
     finally:
         stop.set()

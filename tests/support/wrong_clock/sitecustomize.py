@@ -36,7 +36,8 @@ class _Meta(type):
 class _Datetime(_RealDatetime, metaclass=_Meta):
     @classmethod
     def now(cls, tz: datetime.tzinfo | None = None) -> Any:
-        return _RealDatetime.now(tz) + datetime.timedelta(seconds=_ahead())
+        # Of this class, by which drivers and type maps know what a time is.
+        return super().now(tz) + datetime.timedelta(seconds=_ahead())
 
 
 datetime.datetime = _Datetime  # type: ignore[misc]  # That is the point.
