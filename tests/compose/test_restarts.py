@@ -101,7 +101,7 @@ def test_every_container_may_go(stack: ComposeStack) -> None:
 
     until(lambda: unsettled() == "0", "answers are still under way", 300)
     seen = [
-        message["contact"]
+        message["recipient"]
         for message in stack.ask("sandbox", "http://127.0.0.1:8090/sandbox/messages")
         if message["direction"].startswith("outbound")
     ]
