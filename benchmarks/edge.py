@@ -28,7 +28,8 @@ import uvloop
 
 from benchmarks import load
 from services.common.journal.streams import INGEST_STREAM, ensure_streams
-from tests.support.nats import NatsServer, free_port
+from tests.support.nats import NatsServer
+from tests.support.ports import free_port
 
 _PATH = "/webhook/whatsapp/incoming"
 _ORIGIN = "https://switchboard.example.com"

@@ -24,7 +24,7 @@ from cli.stack import Stack
 from cli.supervisor import Part
 from tests.chaos.postgres import Postgres
 from tests.chaos.proxy import Proxy, Target
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 
 DatabaseKind = Literal["postgresql", "sqlite"]
 

@@ -16,7 +16,7 @@ import pytest
 
 from cli.catalogue import EVERYTHING
 from cli.environment import sandbox_file
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 from tests.support.processes import is_running
 
 COMMAND = [sys.executable, "-m", "cli"]

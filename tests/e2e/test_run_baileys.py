@@ -16,7 +16,7 @@ import pytest
 
 from cli.whatsapp import missing_program
 from tests.e2e.test_run import Machine
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 from tests.support.stack import API_KEY
 
 pytestmark = [

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from cli.catalogue import EVERYTHING
 from tests.support.api import running_api
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 
 KEY = {"X-API-Key": "sandbox-api-key"}
 DOCUMENT = "/api/openapi.json"

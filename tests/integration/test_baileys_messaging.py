@@ -16,7 +16,8 @@ from services.common.grpc_client import open_channel
 from services.messaging.__main__ import serve
 from services.messaging.settings import MessagingSettings
 from tests.support.bridge import ACCOUNT, PretendBridge, PretendWhatsApp, inbound, text
-from tests.support.nats import NatsServer, free_port
+from tests.support.nats import NatsServer
+from tests.support.ports import free_port
 from tests.support.sending import running, until
 
 if TYPE_CHECKING:

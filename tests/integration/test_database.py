@@ -13,7 +13,7 @@ from services.common.errors import UnavailableError
 from services.messaging.store.database import Database
 from services.messaging.store.database import database_url as parsed_url
 from services.messaging.store.models import ContactRow, IdentityRow
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 
 
 def open_database(url: str, *, slow_query_seconds: float = 10, pool_size: int = 2) -> Database:

@@ -14,7 +14,8 @@ import pytest
 from services.common.journal.events import JournalEvent
 from services.common.lifecycle import EXIT_CONFIGURATION
 from tests.support.edge import FORM, INCOMING, PUBLIC_HOST, TOKEN, message, signature, stored, until
-from tests.support.nats import NatsServer, free_port
+from tests.support.nats import NatsServer
+from tests.support.ports import free_port
 
 
 class EdgeProcess:

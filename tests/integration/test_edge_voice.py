@@ -18,7 +18,8 @@ from services.common.errors import InvalidInputError, UnavailableError
 from services.common.journal.events import EventKind, JournalEvent
 from tests.support.api import PretendMessaging, served
 from tests.support.edge import FORM, PUBLIC_HOST, Edge, journal_client, running_edge, stored, until
-from tests.support.nats import NatsServer, free_port
+from tests.support.nats import NatsServer
+from tests.support.ports import free_port
 from tests.support.voice import (
     CALL_SID,
     CALLED,

@@ -18,7 +18,8 @@ from switchboard.messaging.v1 import provider_pb2
 from services.common.http_server import serving_http
 from services.common.monitor import ComponentReport
 from tests.support.health import FINE, KEY, FakeEdge, health, messaging, statuses, until
-from tests.support.nats import NatsServer, free_port
+from tests.support.nats import NatsServer
+from tests.support.ports import free_port
 
 
 @dataclass

@@ -11,7 +11,7 @@ from services.common.monitor import Finding
 from services.health.heard import Heard
 from services.health.probes import WEBHOOK, addresses_of, webhook_probe
 from tests.support.health import FakeEdge
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 
 
 class Edges:

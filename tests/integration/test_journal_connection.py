@@ -6,7 +6,8 @@ import pytest
 from nats.aio.client import Client
 
 from services.common.journal.streams import keep_connected
-from tests.support.nats import NatsServer, free_port
+from tests.support.nats import NatsServer
+from tests.support.ports import free_port
 
 
 # The client leaves its socket to the process's end when it is cut short.

@@ -15,16 +15,15 @@ from pydantic import ValidationError
 
 import sandbox
 from sandbox.settings import SandboxSettings
+from tests.support.ports import free_port
 from tests.support.sandbox import sandbox_settings
 
 SANDBOX_ENV = Path(sandbox.__path__[0]) / "sandbox.env"
 
 
 @pytest.fixture
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+def port() -> int:
+    return free_port()
 
 
 def environment(monkeypatch: pytest.MonkeyPatch, port: int) -> dict[str, str]:
@@ -35,28 +34,28 @@ def environment(monkeypatch: pytest.MonkeyPatch, port: int) -> dict[str, str]:
     return os.environ | {name: value for name, value in values.items() if value is not None}
 
 
-def test_sandbox_env(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+def test_sandbox_env(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     """The committed settings are complete, follow the ports, and are plainly not real."""
-    for name, value in environment(monkeypatch, free_port).items():
+    for name, value in environment(monkeypatch, port).items():
         monkeypatch.setenv(name, value)
 
     settings = SandboxSettings()
     assert settings.account_sid == "AC" + "0" * 32
     assert settings.webhook_url == settings.signed_origin == "http://127.0.0.1:18080"
-    assert settings.port == free_port
-    assert os.environ["TWILIO_API_BASE_URL"] == f"http://127.0.0.1:{free_port}"
-    assert os.environ["OPENAI_BASE_URL"] == f"http://127.0.0.1:{free_port}/openai/v1"
+    assert settings.port == port
+    assert os.environ["TWILIO_API_BASE_URL"] == f"http://127.0.0.1:{port}"
+    assert os.environ["OPENAI_BASE_URL"] == f"http://127.0.0.1:{port}/openai/v1"
     assert os.environ["APP_ENV"] == "development"
 
 
-def test_runs_and_stops(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+def test_runs_and_stops(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     """It answers on its port and ends cleanly with Ctrl-C."""
-    env = environment(monkeypatch, free_port)
+    env = environment(monkeypatch, port)
     with subprocess.Popen(
         [sys.executable, "-m", "sandbox"], env=env, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            assert _health(free_port) == {"status": "ok", "messages": 0}
+            assert _health(port) == {"status": "ok", "messages": 0}
         finally:
             process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
@@ -83,9 +82,9 @@ def test_port_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "SWITCHBOARD_SANDBOX_PORT" in ended.stderr
 
 
-def test_settings_missing(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+def test_settings_missing(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     """Everything that is missing or wrong is named at once, and no secret is shown."""
-    env = environment(monkeypatch, free_port)
+    env = environment(monkeypatch, port)
     del env["TWILIO_ACCOUNT_SID"]
     ended = _run(env | {"SANDBOX_HOST": "0.0.0.0", "TWILIO_WHATSAPP_NUMBER": "0501234567"})
     assert ended.returncode == 1

@@ -21,7 +21,8 @@ from services.messaging.store.migrate import upgrade
 from tests.support.databases import PostgresServer
 from tests.support.forwarder import forwarding
 from tests.support.grpc_api import TOKEN
-from tests.support.nats import NatsServer, free_port
+from tests.support.nats import NatsServer
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from switchboard.health.v1.health_service_pb2_grpc import HealthServiceAsyncStub

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 
 _ROOT = Path(__file__).parents[2]
 API_KEY = "sandbox-api-key"

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, urlsplit
 
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 
 
 class Forwarder:

@@ -92,7 +92,8 @@ async def publish(client: Client, *events: JournalEvent, duplicates: int = 1) ->
         headers = event.headers()
         del headers["Nats-Msg-Id"]
         for _ in range(duplicates):
-            await js.publish(event.kind.subject, event.data, headers=headers)
+            # A disk that is shared with other tests may take its time.
+            await js.publish(event.kind.subject, event.data, headers=headers, timeout=60)
 
 
 def settled(client: Client) -> Callable[[], Awaitable[bool]]:

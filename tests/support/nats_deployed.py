@@ -11,7 +11,8 @@ from urllib.request import urlopen
 import nats.errors
 from nats.aio.client import Client
 
-from tests.support.nats import NatsServer, free_port
+from tests.support.nats import NatsServer
+from tests.support.ports import free_port
 
 FILES = Path(__file__).parents[2] / "deploy" / "nats"
 PASSWORDS = {

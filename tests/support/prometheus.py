@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 from tests.support.promql import PROMETHEUS
 
 

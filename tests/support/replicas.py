@@ -22,8 +22,8 @@ from tests.chaos.checker import Checker
 from tests.chaos.load import Ledger, Load
 from tests.chaos.stack import ChaosStack, running_chaos_stack
 from tests.chaos.watcher import Watcher
-from tests.support.nats import free_port
 from tests.support.nats_deployed import NatsCluster
+from tests.support.ports import free_port
 
 _SETTLE_SECONDS = 120
 _RATE = 15

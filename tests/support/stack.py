@@ -20,7 +20,7 @@ from cli.environment import load_environment
 from cli.run_settings import RunSettings
 from cli.stack import Stack
 from cli.supervisor import Part
-from tests.support.nats import free_port
+from tests.support.ports import free_port
 
 _START_SECONDS = 60
 _CALL_SECONDS = 180
