@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import grpc.aio
 import structlog
 from nats.aio.client import Client
-from pydantic import SecretStr
 from switchboard.health.v1 import health_service_pb2_grpc
 from switchboard.messaging.v1 import messaging_service_pb2_grpc
 from switchboard.voice.v1 import voice_service_pb2_grpc
@@ -21,8 +19,8 @@ from services.common.lifecycle import Loop, after, run_service, run_until_stoppe
 from services.common.metrics import process_registry, serving_metrics, watch_event_loop
 from services.common.settings import secret_list, split_list
 from services.common.tracing import tracing
-from services.messaging.assistant.openai_assistant import OpenAIAssistant
-from services.messaging.baileys_wiring import baileys_events, wire_baileys
+from services.messaging.assistant_wiring import reply_policy, wire_assistant
+from services.messaging.baileys_wiring import baileys_events
 from services.messaging.consumers import voice as voice_consumer
 from services.messaging.consumers.acts import ActPublisher
 from services.messaging.consumers.changes import ChangeSignal
@@ -35,16 +33,10 @@ from services.messaging.domain.phone import ContactAddresses
 from services.messaging.grpc_api import health_servicer, voice_servicer
 from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
 from services.messaging.health_wiring import wire_health
-from services.messaging.ports.media import MediaSource
-from services.messaging.ports.sending import Provider, ProviderCondition, ProviderStatus
 from services.messaging.providers.baileys.addresses import PROVIDER as BAILEYS
-from services.messaging.providers.guarded_http import is_on_this_machine
-from services.messaging.providers.media_inspector import HttpMediaInspector
 from services.messaging.providers.twilio import webhooks as twilio_webhooks
-from services.messaging.providers.twilio.client import TwilioProvider
-from services.messaging.providers.twilio.history import TwilioHistory
-from services.messaging.providers.twilio.media import TwilioMedia
-from services.messaging.providers.twilio.session import open_session
+from services.messaging.providers_wiring import wire_providers
+from services.messaging.sending_wiring import send_policy, wire_sending
 from services.messaging.settings import MessagingSettings
 from services.messaging.store.acts import SqlActLog
 from services.messaging.store.changes import SqlChangeReader
@@ -54,22 +46,11 @@ from services.messaging.store.files import ObjectMediaStore
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.known import SqlKnownMessages
 from services.messaging.store.media import SqlMediaQueue
-from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
-from services.messaging.store.replies import SqlReplyStore
-from services.messaging.usecases.breaker import Breaker
-from services.messaging.usecases.dispatch import Dispatcher
 from services.messaging.usecases.fetch_media import FetchMedia
 from services.messaging.usecases.find_lost import FindLostWebhooks
-from services.messaging.usecases.pace import RecipientPace, SenderPace
-from services.messaging.usecases.policy import SendPolicy
-from services.messaging.usecases.receive import Receive, ReplyPolicy
-from services.messaging.usecases.reconcile import Reconciler
-from services.messaging.usecases.reply import Replies
-from services.messaging.usecases.retrying import RetryPolicy
-from services.messaging.usecases.send import SendMessage
-from services.messaging.usecases.traced import TracedProvider
-from services.messaging.usecases.vendors import NotedAssistant, VendorRecord
+from services.messaging.usecases.receive import Receive
+from services.messaging.usecases.vendors import VendorRecord
 from services.messaging.usecases.watch import Watch
 from services.messaging.voice_wiring import wire_voice
 
@@ -92,23 +73,6 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
     async with contextlib.AsyncExitStack() as closing:
         traces = await closing.enter_async_context(tracing(settings, "messaging"))
         closing.push_async_callback(database.close)
-        session = None
-        found: dict[str, Provider] = {}
-        conditions: dict[str, Callable[[], ProviderCondition]] = {}
-        sources: dict[str, MediaSource] = {}
-        send_timeout = timedelta(seconds=settings.twilio_timeout_seconds + 5)
-        if twilio_webhooks.PROVIDER in settings.providers():
-            session = await closing.enter_async_context(
-                open_session(
-                    account_sid=settings.twilio_account_sid,
-                    auth_token=SecretStr(secret_list(settings.twilio_auth_token)[0]),
-                    base_url=settings.twilio_api_base_url,
-                    request_timeout=timedelta(seconds=settings.twilio_timeout_seconds),
-                )
-            )
-            twilio = TwilioProvider(session, public_host=settings.public_host)
-            found[twilio.name] = twilio
-            sources[twilio.name] = _twilio_media(settings)
         closing.push_async_callback(_disconnect, client)
         closing.enter_context(
             serving_metrics(settings.metrics_port, registry, host=settings.metrics_host)
@@ -116,65 +80,34 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
         publisher = JournalPublisher(client)
         closing.push_async_callback(publisher.close)
         streams_ready = asyncio.Event()
-        # Where Twilio is on this machine, as the sandbox is, it may fetch files here.
-        local_files = is_on_this_machine(settings.twilio_api_base_url)
-        baileys = wire_baileys(
+        providers = await wire_providers(
             settings,
             publisher=publisher,
             streams_ready=streams_ready,
-            local_files=local_files,
+            closing=closing,
             registry=registry,
             clock=_now,
+            tracing=traces,
         )
-        if baileys is not None:
-            found[baileys.provider.name] = baileys.provider
-            conditions[baileys.provider.name] = baileys.condition
-            sources[baileys.provider.name] = baileys.files
-            send_timeout = max(send_timeout, baileys.send_timeout)
-
-        # In this order one takes over for another.
-        providers: dict[str, Provider] = {
-            name: TracedProvider(found[name], traces) for name in settings.providers()
-        }
         ingest = SqlIngestStore(database)
-        policy = _send_policy(settings)
-        outbox = SqlOutboxStore(database, _now, policy)
-        breakers = {
-            name: Breaker(name, _now, condition=conditions[name])
-            if name in conditions
-            else Breaker(name, _now)
-            for name in providers
-        }
-        retry = RetryPolicy(max_age=policy.max_age)
-        dispatcher = Dispatcher(
-            outbox,
+        addresses = ContactAddresses(settings.default_region)
+        policy = send_policy(settings)
+        sending = wire_sending(
+            settings,
             providers,
-            clock=_now,
-            on_accepted=ingest.apply_parked,
-            concurrency=settings.send_concurrency,
-            send_timeout=send_timeout,
-            lease=2 * send_timeout + timedelta(seconds=10),
-            retry=retry,
-            breakers=breakers,
-            pace=SenderPace(settings.sender_messages_per_second),
+            database=database,
+            policy=policy,
+            ingest=ingest,
+            addresses=addresses,
             registry=registry,
-        )
-        reconciler = Reconciler(
-            outbox,
-            providers,
             clock=_now,
-            on_accepted=ingest.apply_parked,
-            on_due=dispatcher.wake,
-            grace=timedelta(seconds=settings.send_unknown_grace_seconds),
-            retry=retry,
-            registry=registry,
         )
         consumer = IngestConsumer(
             client,
             Receive(
                 ingest,
                 OptOutWords(split_list(settings.opt_out_words), split_list(settings.opt_in_words)),
-                replies=_reply_policy(settings),
+                replies=reply_policy(settings),
                 clock=_now,
                 on_stored=lambda: None,
             ),
@@ -183,40 +116,25 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             registry=registry,
             tracing=traces,
         )
-        addresses = ContactAddresses(settings.default_region)
-        send = SendMessage(
-            outbox,
-            own_address=settings.own_address(),
-            provider=settings.providers()[0],
-            on_queued=dispatcher.wake,
-            files=HttpMediaInspector(
-                local=local_files, timeout_seconds=settings.media_look_timeout_seconds
-            ),
-            local_files=local_files,
-            addresses=addresses,
-        )
         watch = Watch(SqlChangeReader(database))
         media = ObjectMediaStore(database, client, clock=_now, replicas=settings.jetstream_replicas)
         files = FetchMedia(
             SqlMediaQueue(database, _now),
-            sources,
+            providers.sources,
             media,
             clock=_now,
             registry=registry,
         )
         reader = SqlMessageReader(database)
 
-        def provider_statuses() -> list[ProviderStatus]:
-            return [breaker.status() for breaker in breakers.values()]
-
         servicer = MessagingServicer(
-            send,
+            sending.send,
             reader=reader,
             conversations=SqlConversationStore(database, _now),
             watch=watch,
             addresses=addresses,
             media=media,
-            providers=provider_statuses,
+            providers=sending.statuses,
         )
         voice = None
         # Calls need the account alone, whoever carries WhatsApp.
@@ -225,7 +143,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 settings,
                 client=client,
                 database=database,
-                send=send,
+                send=sending.send,
                 addresses=addresses,
                 streams_ready=streams_ready,
                 closing=closing,
@@ -242,7 +160,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             database=database,
             reader=reader,
             durables=[durable.name for durable in durables],
-            providers=provider_statuses,
+            providers=sending.statuses,
             vendors=lambda: [
                 *([assistant_record.status()] if settings.openai_api_key else []),
                 *(voice.vendors() if voice else []),
@@ -295,8 +213,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 clock=_now,
                 ready=streams_ready,
             ),
-            dispatcher.run,
-            reconciler.run,
+            *sending.loops,
             partial(
                 sweep_parked,
                 ingest,
@@ -307,12 +224,12 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             partial(changes.run, changed),
             watch.run,
             acts.run,
-            *(baileys.loops if baileys else ()),
+            *providers.loops,
             *(voice.loops if voice else ()),
         ]
-        if session is not None:
+        if providers.history is not None:
             lost = FindLostWebhooks(
-                TwilioHistory(session, own_address=settings.twilio_whatsapp_number),
+                providers.history,
                 SqlKnownMessages(database),
                 WebhookJournal(client, publisher, clock=_now),
                 clock=_now,
@@ -321,28 +238,16 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 look_back=timedelta(seconds=settings.lost_webhook_lookback_seconds),
             )
             work.append(after(streams_ready, lost.run))
-        if settings.openai_api_key is None:
-            log.info("no OPENAI_API_KEY: messages are stored and wait for a person")
-        else:
-            assistant = OpenAIAssistant(
-                api_key=settings.openai_api_key.get_secret_value(),
-                base_url=settings.openai_base_url,
-                model=settings.openai_model,
-                prompt=settings.assistant_prompt,
-                timeout_seconds=settings.openai_timeout_seconds,
-            )
-            closing.push_async_callback(assistant.close)
-            replies = Replies(
-                SqlReplyStore(database, _now, policy),
-                NotedAssistant(assistant, assistant_record),
-                provider=settings.providers()[0],
-                clock=_now,
-                on_queued=dispatcher.wake,
-                context_messages=settings.assistant_context_messages,
-                lease=timedelta(seconds=settings.openai_timeout_seconds + 30),
-                tracing=traces,
-            )
-            work.append(replies.run)
+        work += wire_assistant(
+            settings,
+            database=database,
+            policy=policy,
+            sending=sending,
+            record=assistant_record,
+            closing=closing,
+            clock=_now,
+            tracing=traces,
+        )
         await run_until_stopped(
             stop,
             keep_connected(
@@ -364,36 +269,6 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _twilio_media(settings: MessagingSettings) -> TwilioMedia:
-    return TwilioMedia(
-        account_sid=settings.twilio_account_sid,
-        auth_token=SecretStr(secret_list(settings.twilio_auth_token)[0]),
-        base_url=settings.twilio_api_base_url,
-    )
-
-
-def _send_policy(settings: MessagingSettings) -> SendPolicy:
-    return SendPolicy(
-        web_providers=frozenset({BAILEYS}),
-        pace=RecipientPace(
-            interval=timedelta(seconds=settings.recipient_seconds_between_messages),
-            burst=settings.recipient_burst_messages,
-        ),
-        max_waiting=settings.recipient_max_waiting,
-        max_age=timedelta(seconds=settings.send_max_age_seconds),
-    )
-
-
-def _reply_policy(settings: MessagingSettings) -> ReplyPolicy | None:
-    if settings.openai_api_key is None:
-        return None
-    return ReplyPolicy(
-        pause=timedelta(seconds=settings.assistant_pause_seconds),
-        max_wait=timedelta(seconds=settings.assistant_max_wait_seconds),
-        max_age=timedelta(seconds=settings.assistant_max_message_age_seconds),
-    )
 
 
 async def _say_ready(ready: asyncio.Event, port: int) -> None:
