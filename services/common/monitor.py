@@ -52,12 +52,15 @@ class Probe:
         component: What is down when nobody answers.
         ask: May raise anything and take any time; answers about `component` at least.
         interval_seconds: Pause between two rounds, while all is well.
+        silent: What the component is when no answer comes in time; "unknown" where it is another
+            component that doesn't answer.
     """
 
     component: str
     ask: Callable[[], Awaitable[Findings]]
     interval_seconds: float
     timeout_seconds: float
+    silent: Status = "down"
 
     @property
     def stale_seconds(self) -> float:
@@ -168,9 +171,8 @@ class Monitor:
         try:
             findings = await self._asked(probe)
         except TimeoutError:
-            findings = {
-                probe.component: Finding("down", f"no answer within {probe.timeout_seconds:g} s")
-            }
+            reason = f"no answer within {probe.timeout_seconds:g} s"
+            findings = {probe.component: Finding(probe.silent, reason)}
         except Exception as error:
             log.exception("a probe failed", component=probe.component)
             findings = {

@@ -120,6 +120,7 @@ def wire_health(
                 waiting(SENDING, SendingProbe(reader, clock=clock, registry=registry).look),
                 3.0,
                 2.0,
+                silent="unknown",
             ),
             Probe(
                 ACTIVITY,
@@ -129,6 +130,7 @@ def wire_health(
                 ),
                 15.0,
                 10.0,
+                silent="unknown",
             ),
             # Nobody is asked for these: they are what this process remembers.
             Probe(

@@ -87,6 +87,7 @@ def test_an_id_outlives_messaging(stack: RunningStack) -> None:
     lines(stack, "messaging", event="a message was not sent", request_id=own_id)
     with stack.away("messaging"):
         pass
+    stack.until_messaging_is_found()
     lines(stack, "messaging", event="a message was sent", request_id=own_id)
 
 

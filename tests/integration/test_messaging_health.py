@@ -337,7 +337,8 @@ async def test_a_database_that_goes_is_down_until_it_is_back(
                 await way.stop()
             async with asyncio.timeout(10):
                 assert (await watching.read()).status == response.NOT_SERVING
-            found = await it.components(database=pb.STATUS_DOWN)
+            # What can only be learnt from the database is looked at, too.
+            found = await it.components(database=pb.STATUS_DOWN, sending=pb.STATUS_UNKNOWN)
             assert found["database"].reason in (
                 "the database doesn't answer", "no answer within 1.5 s"
             )  # fmt: skip

@@ -101,6 +101,13 @@ class RunningStack:
         finally:
             self.start(name)
 
+    def until_messaging_is_found(self) -> None:
+        """Wait until the edge, which looks for messaging every 2 s at most, has found it again."""
+        deadline = time.monotonic() + _START_SECONDS
+        while self.api.get("/api/whatsapp/conversations").status_code == 503:
+            assert time.monotonic() < deadline, self.log("webhook")
+            time.sleep(0.1)
+
     def processor_seconds(self) -> dict[str, float]:
         """Processor time that each part has used so far (Linux)."""
         ticks = os.sysconf("SC_CLK_TCK")
