@@ -55,13 +55,8 @@ lint: .venv/dev.stamp ## check style, types, import rules and contracts
 	@tools/lint-protos
 	@tools/bridge check
 
-bench: .venv/dev.stamp ## measure, as ratios within one run
-	@$(BIN)/python -m benchmarks.edge
-	@$(BIN)/python -m benchmarks.consumer
-	@$(BIN)/python -m benchmarks.sending
-	@$(BIN)/python -m benchmarks.reading
-	@$(BIN)/python -m benchmarks.health
-	@$(BIN)/python -m benchmarks.voice
+bench: .venv/dev.stamp ## measure, as ratios within one run; ARGS="--quick --markdown bench.md"
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: .venv/dev.stamp ## break things under load; ARGS="--faults kill-nats --rounds 10 --seed 7"
 	@$(BIN)/python -m tests.chaos $(or $(ARGS),--short --together 4 --rounds 1)

@@ -22,6 +22,8 @@ from nats.js.errors import NotFoundError
 from prometheus_client import CollectorRegistry
 from sqlalchemy import func, insert, select
 
+from benchmarks import results
+from benchmarks.results import Result, say
 from services.common.journal.events import JournalEvent
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import INGEST_STREAM, connect, ensure_streams
@@ -135,13 +137,13 @@ async def _yardstick(database: Database, total: int) -> float:
     return total / (time.perf_counter() - started)
 
 
-async def _compare(nats_url: str, url: str, total: int, rounds: int) -> None:
+async def _compare(nats_url: str, url: str, total: int, rounds: int) -> Result:
     client = await connect(nats_url, name="benchmark", on_closed=_nothing)
     database = Database(
         migrated(url), pool_size=5, max_overflow=0, pool_timeout_seconds=30, slow_query_seconds=30
     )
     events = [message_event(number, contact=number % _CONTACTS) for number in range(total)]
-    ratios = []
+    ratios, consumed, inserted = [], [], []
     try:
         for number in range(rounds):
             await clear(database)
@@ -149,15 +151,22 @@ async def _compare(nats_url: str, url: str, total: int, rounds: int) -> None:
             await clear(database)
             consumer = await _consumer(client, database, events)
             ratios.append(consumer / yardstick)
-            print(
+            consumed.append(consumer)
+            inserted.append(yardstick)
+            say(
                 f"{database.dialect}, round {number + 1}: consumer {consumer:,.0f}/s, "
-                f"inserts alone {yardstick:,.0f}/s, ratio {ratios[-1]:.2f}",
-                flush=True,
+                f"inserts alone {yardstick:,.0f}/s, ratio {ratios[-1]:.2f}"
             )
     finally:
         await database.close()
         await client.close()
-    print(f"{database.dialect}: median ratio {statistics.median(ratios):.2f}", flush=True)
+    return Result(
+        f"events stored, {database.dialect}",
+        ratios,
+        against="one multi-row insert of the messages alone",
+        wanted="at least 0.5",
+        details=f"{statistics.median(consumed):,.0f}/s, {statistics.median(inserted):,.0f}/s",
+    )
 
 
 async def _nothing() -> None:
@@ -174,21 +183,27 @@ def _databases(folder: Path) -> Iterator[list[str]]:
         server.stop()
 
 
-def main() -> None:
-    """Run the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+def measure(options: argparse.Namespace) -> list[Result]:
+    """Compare on either database."""
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         server = NatsServer(Path(folder) / "nats")
         server.start()
         try:
             with _databases(Path(folder)) as urls:
-                for url in urls:
-                    uvloop.run(_compare(server.url, url, arguments.events, arguments.rounds))
+                return [
+                    uvloop.run(_compare(server.url, url, options.events, options.rounds))
+                    for url in urls
+                ]
         finally:
             server.stop()
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    results.run(parser, measure, quick={"events": 3_000, "rounds": 1})
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ a request takes the server is shown too: it depends less on what else the machin
 
 import argparse
 import asyncio
-import base64
 import contextlib
-import hmac
 import os
 import statistics
 import subprocess
@@ -20,22 +18,25 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlencode
 
 import httpx
 import nats
 import uvloop
 
-from benchmarks import load
+from benchmarks import load, results
+from benchmarks.processes import processor_seconds
+from benchmarks.results import Result, say
+from benchmarks.webhooks import Webhooks
 from services.common.journal.streams import INGEST_STREAM, ensure_streams
 from tests.support.nats import NatsServer
 from tests.support.ports import free_port
 
-_PATH = "/webhook/whatsapp/incoming"
 _ORIGIN = "https://switchboard.example.com"
 _TOKEN = "0123456789abcdef0123456789abcdef"
 _CORES = sorted(os.sched_getaffinity(0))
 _SERVERS = ("edge", "fastapi", "flask")
+_YARDSTICKS = {"fastapi": "a FastAPI no-op", "flask": "Flask with the SDK's validator"}
+_WANTED = {"fastapi": "at least 1.0, if possible 1.5", "flask": "at least 5"}
 
 
 @dataclass(frozen=True)
@@ -45,38 +46,6 @@ class Measurement:
     per_second: float
     processor_us: float
     """Microseconds of processor time a request, the system's share included."""
-
-
-def _signed_request(number: int) -> bytes:
-    sid = f"SM{number:032x}"
-    parameters = {
-        "SmsMessageSid": sid,
-        "NumMedia": "0",
-        "ProfileName": "Noa Levi",
-        "MessageType": "text",
-        "SmsSid": sid,
-        "WaId": "972501234567",
-        "SmsStatus": "received",
-        "Body": "Hello, is the flat in Haifa still free? I could come and see it tomorrow.",
-        "To": "whatsapp:+14155238886",
-        "NumSegments": "1",
-        "ReferralNumMedia": "0",
-        "MessageSid": sid,
-        "AccountSid": "AC00000000000000000000000000000000",
-        "ChannelMetadata": '{"type":"whatsapp","data":{"context":{"ProfileName":"Noa Levi"}}}',
-        "From": "whatsapp:+972501234567",
-        "ApiVersion": "2010-04-01",
-    }
-    text = _ORIGIN + _PATH + "".join(name + parameters[name] for name in sorted(parameters))
-    mac = base64.b64encode(hmac.digest(_TOKEN.encode(), text.encode(), "sha1")).decode()
-    body = urlencode(parameters)
-    return (
-        f"POST {_PATH} HTTP/1.1\r\nHost: switchboard.example.com\r\n"
-        "Content-Type: application/x-www-form-urlencoded; charset=UTF-8\r\n"
-        f"Content-Length: {len(body)}\r\nX-Twilio-Signature: {mac}\r\n"
-        "I-Twilio-Idempotency-Token: 2f7a5a9e-52a2-4b5c-9f3e-6f0f6d1f7c55\r\n"
-        "User-Agent: TwilioProxy/1.1\r\nAccept: */*\r\n\r\n" + body
-    ).encode()
 
 
 @contextlib.contextmanager
@@ -122,16 +91,6 @@ def _server(name: str, nats_url: str, folder: Path) -> Iterator[tuple[int, int]]
         process.wait(timeout=30)
 
 
-def _processor_seconds(process: int) -> float:
-    """What a process and its children have used: gunicorn's worker is a child."""
-    folder = Path("/proc") / str(process)
-    # The name in parentheses may hold spaces; 11 and 12 after it are user and system time.
-    fields = (folder / "stat").read_text().rpartition(")")[2].split()
-    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    children = (folder / "task" / str(process) / "children").read_text().split()
-    return own + sum(_processor_seconds(int(child)) for child in children)
-
-
 async def _create_journal(url: str) -> None:
     # The edge would do it too, but says that it is ready a moment before.
     client = await nats.connect(url)
@@ -149,7 +108,9 @@ async def _journaled(url: str) -> int:
         await client.close()
 
 
-def measure(name: str, connections: int, seconds: float, requests: Iterator[bytes]) -> Measurement:
+def _measured(
+    name: str, connections: int, seconds: float, requests: Iterator[bytes]
+) -> Measurement:
     """Load one server.
 
     Raises:
@@ -162,11 +123,11 @@ def measure(name: str, connections: int, seconds: float, requests: Iterator[byte
         try:
             asyncio.run(_create_journal(broker.url))
             with _server(name, broker.url, Path(folder)) as (port, process):
-                before = _processor_seconds(process)
+                before = processor_seconds(process)
                 result = uvloop.run(
                     load.run(port, requests, connections=connections, seconds=seconds)
                 )
-                used = _processor_seconds(process) - before
+                used = processor_seconds(process) - before
             if set(result.statuses) != {b"200"}:
                 raise RuntimeError(f"{name} answered {dict(result.statuses)}")
             if name == "edge":
@@ -180,37 +141,59 @@ def measure(name: str, connections: int, seconds: float, requests: Iterator[byte
     return Measurement(result.per_second, used / result.statuses.total() * 1e6)
 
 
-def main() -> None:
+def measure(options: argparse.Namespace) -> list[Result]:
     """Measure in turns, so that a busy moment of the machine hits all alike."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--seconds", type=float, default=4.0)
-    arguments.add_argument("--connections", type=int, nargs="+", default=[64, 256, 512])
-    arguments.add_argument("--servers", nargs="+", choices=_SERVERS, default=_SERVERS)
-    options = arguments.parse_args()
     os.sched_setaffinity(0, _CORES[1:2] or _CORES)
-    prepared = [_signed_request(number) for number in range(int(options.seconds * 15_000))]
+    webhooks = Webhooks(_ORIGIN, _TOKEN)
+    prepared = [
+        webhooks.message(number, "972501234567") for number in range(int(options.seconds * 15_000))
+    ]
+    found = []
     for connections in options.connections:
         runs: dict[str, list[Measurement]] = {name: [] for name in options.servers}
         for _ in range(options.rounds):
             for name in options.servers:
-                runs[name].append(measure(name, connections, options.seconds, iter(prepared)))
-        median = {
-            name: statistics.median(run.per_second for run in of_one)
-            for name, of_one in runs.items()
-        }
-        for name, of_one in runs.items():
-            rounds = " ".join(f"{run.per_second:,.0f}" for run in of_one)
-            processor = statistics.median(run.processor_us for run in of_one)
-            print(
-                f"{connections} connections, {name}: {rounds} requests/s,"
-                f" {processor:.0f} µs of processor time each",
-                flush=True,
-            )
-        for other in options.servers:
-            if other != "edge" and "edge" in median:
-                ratio = median["edge"] / median[other]
-                print(f"{connections} connections: edge is {ratio:.2f} x {other}", flush=True)
+                runs[name].append(_measured(name, connections, options.seconds, iter(prepared)))
+                run = runs[name][-1]
+                say(
+                    f"{connections} connections, {name}: {run.per_second:,.0f} requests/s,"
+                    f" {run.processor_us:.0f} µs of processor time each"
+                )
+        found += [
+            _compared(connections, runs["edge"], other, runs[other])
+            for other in options.servers
+            if other != "edge" and "edge" in runs
+        ]
+    return found
+
+
+def _compared(
+    connections: int, edge: list[Measurement], name: str, other: list[Measurement]
+) -> Result:
+    def median(of: str) -> tuple[float, float]:
+        ours, theirs = ([getattr(run, of) for run in runs] for runs in (edge, other))
+        return statistics.median(ours), statistics.median(theirs)
+
+    ours, theirs = median("per_second")
+    ours_us, theirs_us = median("processor_us")
+    return Result(
+        f"requests, {connections} connections",
+        [one.per_second / two.per_second for one, two in zip(edge, other, strict=True)],
+        against=_YARDSTICKS[name],
+        wanted=_WANTED[name],
+        details=f"{ours:,.0f}/s and {ours_us:.0f} µs of processor time each, "
+        f"{theirs:,.0f}/s and {theirs_us:.0f} µs",
+    )
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--connections", type=int, nargs="+", default=[64, 256, 512])
+    parser.add_argument("--servers", nargs="+", choices=_SERVERS, default=_SERVERS)
+    results.run(parser, measure, quick={"rounds": 1, "seconds": 2.0, "connections": [256]})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ prints the 99th percentile of each round and their ratio, which should be below 
 import argparse
 import asyncio
 import multiprocessing
+import statistics
 import time
 from multiprocessing.connection import Connection
 
@@ -14,6 +15,8 @@ import uvloop
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from benchmarks import results
+from benchmarks.results import Result, say
 from services.common.configuration import configuration_finding
 from services.common.http_server import serving_http
 from services.common.monitor import Finding, Findings, Monitor, Probe
@@ -84,15 +87,37 @@ async def _p99(port: int, path: str, connections: int) -> float:
     return sorted(took)[int(0.99 * len(took))]
 
 
-async def _compare(health: int, noop: int, connections: int, rounds: int) -> None:
-    print("p99 in ms: detailed, FastAPI no-op, ratio")
+async def _compare(health: int, noop: int, connections: int, rounds: int) -> Result:
+    say("p99 in ms: detailed, FastAPI no-op, ratio")
+    ours, theirs = [], []
     for number in range(rounds + 1):
         detailed = await _p99(health, "/api/health/detailed", connections)
         nothing = await _p99(noop, "/", connections)
         # The first round warms both.
         if number:
-            ratio = detailed / nothing
-            print(f"  {detailed * 1000:7.2f} {nothing * 1000:7.2f} {ratio:6.2f}", flush=True)
+            ours.append(detailed * 1000)
+            theirs.append(nothing * 1000)
+            say(f"  {ours[-1]:7.2f} {theirs[-1]:7.2f} {detailed / nothing:6.2f}")
+    return Result(
+        f"p99 of the detailed report, {connections} connections",
+        [one / two for one, two in zip(ours, theirs, strict=True)],
+        against="a FastAPI no-op",
+        wanted="below 3",
+        details=f"{statistics.median(ours):.1f} ms, {statistics.median(theirs):.1f} ms",
+    )
+
+
+def measure(options: argparse.Namespace) -> list[Result]:
+    """Compare, both served by one process."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_server, args=(theirs,))
+    process.start()
+    try:
+        health, noop = ours.recv()
+        return [uvloop.run(_compare(health, noop, options.connections, options.rounds))]
+    finally:
+        process.terminate()
+        process.join()
 
 
 def main() -> None:
@@ -100,16 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
-    ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_server, args=(theirs,))
-    process.start()
-    try:
-        health, noop = ours.recv()
-        uvloop.run(_compare(health, noop, args.connections, args.rounds))
-    finally:
-        process.terminate()
-        process.join()
+    results.run(parser, measure, quick={"rounds": 1})
 
 
 if __name__ == "__main__":

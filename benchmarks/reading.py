@@ -15,6 +15,8 @@ from pathlib import Path
 
 import uvloop
 
+from benchmarks import results
+from benchmarks.results import Result, say
 from services.messaging.store.database import Database
 from tests.support.databases import PostgresServer, migrated
 from tests.support.history import Question, fill, questions
@@ -26,7 +28,7 @@ async def _seconds(question: Question) -> float:
     return time.perf_counter() - started
 
 
-async def _compare(urls: list[str], sizes: list[int], rounds: int) -> None:
+async def _compare(urls: list[str], sizes: list[int], rounds: int) -> Result:
     async with contextlib.AsyncExitStack() as stack:
         asked: list[dict[str, Question]] = []
         for url, size in zip(urls, sizes, strict=True):
@@ -40,8 +42,9 @@ async def _compare(urls: list[str], sizes: list[int], rounds: int) -> None:
             stack.push_async_callback(database.close)
             await fill(database, size)
             asked.append(questions(database, size))
-        print(f"{database.dialect}: ms at {sizes[0]:,} messages, at {sizes[1]:,}, ratio")
-        worst = 0.0
+        say(f"{database.dialect}: ms at {sizes[0]:,} messages, at {sizes[1]:,}, ratio")
+        ratios = []
+        shortest, longest = [], []
         for name in asked[0]:
             times: list[list[float]] = [[], []]
             for number in range(rounds + 3):
@@ -51,9 +54,32 @@ async def _compare(urls: list[str], sizes: list[int], rounds: int) -> None:
                     if number >= 3:
                         measured.append(seconds)
             short, long = (statistics.median(one) * 1000 for one in times)
-            worst = max(worst, long / short)
-            print(f"  {name:28} {short:7.2f} {long:7.2f} {long / short:6.2f}", flush=True)
-        print(f"{database.dialect}: largest ratio {worst:.2f}", flush=True)
+            ratios.append(long / short)
+            shortest.append(short)
+            longest.append(long)
+            say(f"  {name:28} {short:7.2f} {long:7.2f} {long / short:6.2f}")
+        return Result(
+            f"{len(ratios)} questions about {sizes[1]:,} messages, {database.dialect}",
+            ratios,
+            against=f"{sizes[0]:,} messages",
+            wanted="about 1",
+            details=f"{statistics.median(longest):.2f} ms, {statistics.median(shortest):.2f} ms",
+        )
+
+
+def measure(options: argparse.Namespace) -> list[Result]:
+    """Compare on either database."""
+    sizes: list[int] = options.messages
+    with tempfile.TemporaryDirectory(prefix="bench") as folder:
+        files = [f"sqlite:///{folder}/{number}.db" for number in range(2)]
+        found = [uvloop.run(_compare(files, sizes, options.rounds))]
+        server = PostgresServer(Path(folder) / "postgres")
+        try:
+            with server.database() as short, server.database() as long:
+                found.append(uvloop.run(_compare([short, long], sizes, options.rounds)))
+        finally:
+            server.stop()
+    return found
 
 
 def main() -> None:
@@ -61,17 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, nargs=2, default=[10_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=30)
-    arguments = parser.parse_args()
-    sizes: list[int] = arguments.messages
-    with tempfile.TemporaryDirectory(prefix="bench") as folder:
-        files = [f"sqlite:///{folder}/{number}.db" for number in range(2)]
-        uvloop.run(_compare(files, sizes, arguments.rounds))
-        server = PostgresServer(Path(folder) / "postgres")
-        try:
-            with server.database() as short, server.database() as long:
-                uvloop.run(_compare([short, long], sizes, arguments.rounds))
-        finally:
-            server.stop()
+    results.run(parser, measure, quick={"messages": [1_000, 20_000], "rounds": 10})
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from sqlalchemy import func, select
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
 from switchboard.messaging.v1 import messaging_service_pb2_grpc as rpc
 
+from benchmarks import results
+from benchmarks.results import Result, say
 from services.common.grpc_client import open_channel
 from services.messaging.grpc_api.servicer import SERVICE_NAME
 from services.messaging.store.database import Database
@@ -136,9 +138,9 @@ async def _check(database: Database, total: int) -> None:
         raise SystemExit(f"{bodies} texts and {waiting} places in the outbox, of {total}")
 
 
-async def _compare(url: str, total: int, callers: int, rounds: int) -> None:
+async def _compare(url: str, total: int, callers: int, rounds: int) -> Result:
     database = _database(migrated(url))
-    ratios = []
+    ratios, sent, echoed = [], [], []
     try:
         for number in range(rounds):
             await _prepare(database)
@@ -149,37 +151,46 @@ async def _compare(url: str, total: int, callers: int, rounds: int) -> None:
                 ours = await _load(port, total, callers)
             await _check(database, total)
             ratios.append(ours / echo)
-            print(
+            sent.append(ours)
+            echoed.append(echo)
+            say(
                 f"{database.dialect}, round {number + 1}: SendMessage {ours:,.0f}/s, "
-                f"echo {echo:,.0f}/s, ratio {ratios[-1]:.2f}",
-                flush=True,
+                f"echo {echo:,.0f}/s, ratio {ratios[-1]:.2f}"
             )
     finally:
         await database.close()
-    print(f"{database.dialect}: median ratio {statistics.median(ratios):.2f}", flush=True)
+    return Result(
+        f"SendMessage, {database.dialect}",
+        ratios,
+        against="a bare gRPC echo",
+        details=f"{statistics.median(sent):,.0f}/s, {statistics.median(echoed):,.0f}/s",
+    )
 
 
-def main() -> None:
-    """Run the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=5_000)
-    parser.add_argument("--callers", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.serve:
-        uvloop.run(_serve(arguments.serve))
-        return
+def measure(options: argparse.Namespace) -> list[Result]:
+    """Compare on either database."""
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         server = PostgresServer(Path(folder) / "postgres")
         try:
             with server.database() as url:
-                for one in (f"sqlite:///{folder}/switchboard.db", url):
-                    uvloop.run(
-                        _compare(one, arguments.messages, arguments.callers, arguments.rounds)
-                    )
+                return [
+                    uvloop.run(_compare(one, options.messages, options.callers, options.rounds))
+                    for one in (f"sqlite:///{folder}/switchboard.db", url)
+                ]
         finally:
             server.stop()
+
+
+def main() -> None:
+    """Run the comparison, or one of its servers."""
+    if sys.argv[1:2] == ["--serve"]:
+        uvloop.run(_serve(sys.argv[2]))
+        return
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--messages", type=int, default=5_000)
+    parser.add_argument("--callers", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    results.run(parser, measure, quick={"messages": 1_000, "rounds": 1})
 
 
 if __name__ == "__main__":

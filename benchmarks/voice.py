@@ -17,11 +17,14 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from benchmarks import results
+from benchmarks.results import Result, say
 from sandbox.phone.wav import silence, speech, wav_file
 from tests.support.stack import RunningStack, running_stack
 
@@ -108,20 +111,15 @@ def _one_after_the_other(stack: RunningStack, number: int) -> float:
         return 1000 * (time.perf_counter() - started)
 
 
-def _median(waits: list[tuple[float, str]]) -> float:
+def _median(waits: Sequence[tuple[float, str]]) -> float:
     return statistics.median(wait for wait, _ in waits)
 
 
-def main() -> None:
-    """Run the comparisons."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--at-once", type=int, default=20)
-    options = parser.parse_args()
+def measure(options: argparse.Namespace) -> list[Result]:
+    """Calls alone, at once, and the vendors by themselves, in turns."""
     variables = {"SANDBOX_RECORDING_AFTER": "0", "LOG_LEVEL": "warning"}
-    alone: list[tuple[float, str]] = []
-    together: list[tuple[float, str]] = []
+    alone: list[Sequence[tuple[float, str]]] = []
+    together: list[Sequence[tuple[float, str]]] = []
     in_order: list[float] = []
     used: dict[str, float] = {}
     with (
@@ -133,26 +131,54 @@ def main() -> None:
         # Connections, tokens and fillers are there from now on, as in any call but the first.
         _calls(stack, 1, 2, next(numbers))
         for _ in range(options.rounds):
-            alone += _calls(stack, 1, options.turns, next(numbers))
-            in_order += [_one_after_the_other(stack, next(numbers)) for _ in range(options.turns)]
+            alone.append(_calls(stack, 1, options.turns, next(numbers)))
+            in_order.append(
+                statistics.median(
+                    _one_after_the_other(stack, next(numbers)) for _ in range(options.turns)
+                )
+            )
             before = stack.processor_seconds()
-            together += _calls(stack, options.at_once, options.turns, next(numbers))
+            together.append(_calls(stack, options.at_once, options.turns, next(numbers)))
             for name, seconds in stack.processor_seconds().items():
                 used[name] = used.get(name, 0) + seconds - before[name]
-    for name, waits in (("one call", alone), (f"{options.at_once} calls at once", together)):
-        more = [wait - _vendors_ms(text) for wait, text in waits]
-        print(
-            f"{name}: the caller waits {_median(waits):,.0f} ms (median of {len(waits)}),"
-            f" {statistics.median(more):,.0f} ms more than the vendors take"
-        )
-    each = ", ".join(
-        f"{name} {1000 * seconds / len(together):.0f}" for name, seconds in used.items()
-    )
-    print(f"ms of processor time for each answer, {options.at_once} calls at once: {each}")
-    print(f"vendors one after the other: {statistics.median(in_order):,.0f} ms")
-    print(f"one call is {_median(alone) / statistics.median(in_order):.2f} x one after the other")
-    ratio = _median(together) / _median(alone)
-    print(f"{options.at_once} calls at once are {ratio:.2f} x one call")
+            say(
+                f"one call {_median(alone[-1]):,.0f} ms, {options.at_once} at once"
+                f" {_median(together[-1]):,.0f} ms, the vendors {in_order[-1]:,.0f} ms"
+            )
+    answers = options.rounds * options.turns * options.at_once
+    each = ", ".join(f"{name} {1000 * seconds / answers:.0f}" for name, seconds in used.items())
+    return [
+        Result(
+            "first sound, one call",
+            [_median(waits) / asked for waits, asked in zip(alone, in_order, strict=True)],
+            against="the same vendors one after the other",
+            details=f"{statistics.median(map(_median, alone)):,.0f} ms, "
+            f"{statistics.median(in_order):,.0f} ms",
+        ),
+        Result(
+            f"first sound, {options.at_once} calls at once",
+            [_median(many) / _median(one) for many, one in zip(together, alone, strict=True)],
+            against="one call",
+            details=f"ms of processor time for an answer: {each}",
+        ),
+        *(
+            Result(
+                f"more than the vendors take, {name}",
+                [statistics.median(w - _vendors_ms(text) for w, text in waits) for waits in rounds],
+                unit="ms",
+            )
+            for name, rounds in (("one call", alone), (f"{options.at_once} at once", together))
+        ),
+    ]
+
+
+def main() -> None:
+    """Run the comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--at-once", type=int, default=20)
+    results.run(parser, measure, quick={"rounds": 1, "turns": 1})
 
 
 if __name__ == "__main__":
