@@ -1,4 +1,4 @@
-"""A load generator that is light enough to share a core with the broker."""
+"""Load generators that are light enough to share a core with the broker."""
 
 import asyncio
 import re
@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -41,9 +42,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         received = self._received + data
-        end = received.find(b"\r\n\r\n")
-        length = _LENGTH.search(received) if end >= 0 else None
-        if length is None or len(received) < end + 4 + int(length[1]):
+        if not _is_whole(received):
             self._received = received
             return
         self._received = b""
@@ -58,6 +57,12 @@ class _Connection(asyncio.Protocol):
             self.done.set_result(None)
         else:
             self.done.set_exception(error or ConnectionError("the server hung up"))
+
+
+def _is_whole(received: bytes) -> bool:
+    end = received.find(b"\r\n\r\n")
+    length = _LENGTH.search(received) if end >= 0 else None
+    return length is not None and len(received) >= end + 4 + int(length[1])
 
 
 async def run(port: int, requests: Iterator[bytes], *, connections: int, seconds: float) -> Result:
@@ -80,3 +85,102 @@ async def run(port: int, requests: Iterator[bytes], *, connections: int, seconds
     ends.set()
     await finished
     return result
+
+
+@dataclass
+class Steady:
+    """What a load saw whose requests come at their times, whether earlier ones are answered or not.
+
+    Attributes:
+        began: The first request was due then, in Unix time.
+        took: Seconds from the time at which each request was due to its answer.
+        behind: Seconds by which the generator was late at most.
+        connections: Opened for it.
+    """
+
+    began: float = 0.0
+    statuses: Counter[bytes] = field(default_factory=Counter)
+    took: list[float] = field(default_factory=list)
+    behind: float = 0.0
+    connections: int = 0
+
+
+class _Kept(asyncio.Protocol):
+    """A connection that is kept for the next request."""
+
+    def __init__(self, result: Steady, idle: "list[_Kept]", request: bytes, due: float) -> None:
+        self._result = result
+        self._idle = idle
+        self._request = request
+        self._due = due
+        self._received = b""
+        self._loop = asyncio.get_running_loop()
+        self.answered = asyncio.Event()
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.write(self._request)
+
+    def send(self, request: bytes, due: float) -> None:
+        assert self.transport is not None
+        self._due = due
+        self.answered.clear()
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        received = self._received + data
+        if not _is_whole(received):
+            self._received = received
+            return
+        self._received = b""
+        self._result.took.append(self._loop.time() - self._due)
+        self._result.statuses[received[9:12]] += 1
+        self._idle.append(self)
+        self.answered.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.answered.is_set():
+            self._result.statuses[b"cut"] += 1
+            self.answered.set()
+        elif self in self._idle:
+            self._idle.remove(self)
+
+
+async def steady(
+    port: int, requests: Iterator[bytes], *, per_second: float, seconds: float
+) -> Steady:
+    """Send requests at even intervals, on as many connections as that takes."""
+    loop = asyncio.get_running_loop()
+    result = Steady(began=time.time())
+    idle: list[_Kept] = []
+    opened: list[_Kept] = []
+    opening: set[asyncio.Task[object]] = set()
+    began = loop.time()
+    for number in range(int(per_second * seconds)):
+        due = began + number / per_second
+        if (wait := due - loop.time()) > 0:
+            await asyncio.sleep(wait)
+        elif number % 16 == 0:
+            # Late: the answers must be read all the same.
+            await asyncio.sleep(0)
+        result.behind = max(result.behind, loop.time() - due)
+        if idle:
+            idle.pop().send(next(requests), due)
+            continue
+        one = _Kept(result, idle, next(requests), due)
+        opened.append(one)
+        task = asyncio.create_task(loop.create_connection(partial(_itself, one), "127.0.0.1", port))
+        opening.add(task)
+        task.add_done_callback(opening.discard)
+    await asyncio.gather(*opening)
+    for one in opened:
+        await one.answered.wait()
+        if one.transport is not None:
+            one.transport.close()
+    result.connections = len(opened)
+    return result
+
+
+def _itself(one: _Kept) -> _Kept:
+    return one

@@ -82,6 +82,10 @@ class RunningStack:
             assert time.monotonic() < deadline, self.log(name)
             time.sleep(0.05)
 
+    def part(self, name: str) -> Part:
+        """How a part is started."""
+        return self._parts[name]
+
     def process(self, name: str) -> "subprocess.Popen[bytes]":
         """The process of a part."""
         return self._processes[name]
