@@ -1,11 +1,12 @@
 """Work that outlasts a cancellation."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from services.common.errors import UnavailableError
-from services.messaging.usecases.background import drained
+from services.messaging.usecases.background import drained, take_due
 
 
 async def test_a_cancellation_is_never_lost() -> None:
@@ -33,3 +34,25 @@ async def test_a_failure_reaches_who_waits() -> None:
 
     with pytest.raises(UnavailableError):
         await drained(work())
+
+
+async def test_whoever_is_woken_looks_at_once() -> None:
+    """What becomes due is taken when somebody says so, not when it would be looked for anyway."""
+    waiting: list[int] = []
+    looked, woken, taken = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def due(limit: int) -> Sequence[int]:
+        looked.set()
+        return [waiting.pop() for _ in waiting[:limit]]
+
+    async def take(one: int) -> None:
+        taken.set()
+
+    taking = asyncio.create_task(take_due(due, take, concurrency=2, poll_seconds=3600, woken=woken))
+    await looked.wait()
+    waiting.append(1)
+    woken.set()
+    async with asyncio.timeout(10):
+        await taken.wait()
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)

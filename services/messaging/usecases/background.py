@@ -1,6 +1,7 @@
 """Work that is not broken off in the middle when it is cancelled."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -33,20 +34,27 @@ async def take_due(
     *,
     concurrency: int,
     poll_seconds: float,
+    woken: asyncio.Event | None = None,
 ) -> None:
     """Take what is due, for ever, so many at once. When cancelled, cancel what is under way.
 
     Args:
         due: Claims at most so many.
         take: Handles one; on cancellation it should give the claim back.
+        poll_seconds: Looks this often.
+        woken: Looks at once when it is set.
     """
+    woken = woken or asyncio.Event()
     running: set[asyncio.Task[None]] = set()
     try:
         while True:
+            woken.clear()
             free = concurrency - len(running)
             running |= {asyncio.create_task(take(one)) for one in await due(free)}
             if len(running) < concurrency:
-                await asyncio.sleep(poll_seconds)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(poll_seconds):
+                        await woken.wait()
             else:
                 await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             running -= {task for task in running if task.done()}

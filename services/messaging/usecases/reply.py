@@ -26,6 +26,7 @@ class Replies:
 
     Args:
         on_queued: Called when there is something new to send.
+        pause: What is stored is due after this.
         lease: How long writing an answer may take; afterwards another process may.
         max_attempts: After so many failures a person has to answer.
     """
@@ -40,8 +41,9 @@ class Replies:
         on_queued: Callable[[], None],
         context_messages: int,
         lease: timedelta,
+        pause: timedelta = timedelta(),
         max_attempts: int = 8,
-        concurrency: int = 4,
+        concurrency: int = 32,
         poll_seconds: float = 0.5,
         tracing: Tracing | None = None,
     ) -> None:
@@ -53,9 +55,15 @@ class Replies:
         self._on_queued = on_queued
         self._context_messages = context_messages
         self._lease = lease
+        self._pause_seconds = pause.total_seconds()
         self._max_attempts = max_attempts
         self._concurrency = concurrency
         self._poll_seconds = poll_seconds
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """A message was stored: look once it is due. One that is due earlier waits for a poll."""
+        asyncio.get_running_loop().call_later(self._pause_seconds, self._woken.set)
 
     async def run(self) -> None:
         """Answer for ever. When cancelled, what is half done is given back at once."""
@@ -64,6 +72,7 @@ class Replies:
             self._take,
             concurrency=self._concurrency,
             poll_seconds=self._poll_seconds,
+            woken=self._woken,
         )
 
     async def _due(self, limit: int) -> Sequence[ReplyTask]:
