@@ -2,7 +2,12 @@
 
 import asyncio
 import contextlib
+import functools
+import logging
+import math
+import resource
 import socket
+import time
 from collections.abc import AsyncIterator, Generator
 from typing import Any, cast
 
@@ -11,11 +16,17 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from services.common.refusals import LogLimiter
+
 _LAST_ACCEPT_SECONDS = 0.1
 _LAST_REQUEST_SECONDS = 0.5
 # As long as a connection is kept between requests.
 _HEAD_SECONDS = 30.0
 _MAX_HEAD_BYTES = 64 * 1024
+# In memory a header of two bytes is as large as one of a hundred. Twilio and proxies send about 20.
+_MAX_HEADERS = 200
+# What a process opens beside connections: the broker, databases, files.
+_OWN_FILES = 100
 # Who takes nothing of an answer for so long gets no more of it.
 _UNREAD_SECONDS = 30.0
 _TOO_LARGE = (
@@ -82,10 +93,34 @@ class _JoiningTransport:
         return getattr(self._transport, name)
 
 
+class _TooManyHeadersError(Exception):
+    """A head has more headers than anyone needs."""
+
+
+class _Seldom(logging.Filter):
+    """Lets one of uvicorn's warnings through at a time: strangers cause them by each request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limiter = LogLimiter(10.0, time.monotonic)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        held_back = self._limiter.suppressed(str(record.msg))
+        if held_back:
+            record.msg = f"{record.msg} ({held_back} more were held back)"
+        return held_back is not None
+
+
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's, which by itself takes a head of any size, and waits for it, and for who doesn't
-    read an answer, for ever.
+    """uvicorn's, which by itself takes any number of connections, and of each a head of any size,
+    and waits for it, and for who doesn't read an answer, for ever.
     """
+
+    def __init__(self, *args: Any, max_connections: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._max_connections = max_connections
 
     _leaving = False
     _timer: asyncio.TimerHandle | None = None
@@ -94,6 +129,8 @@ class _Protocol(HttpToolsProtocol):
     # Since a head was whole, or a piece of a body came: a head, chunk extensions or trailers.
     _head_bytes = 0
     _unread: asyncio.TimerHandle | None = None
+    # When the newest head was whole.
+    _head_at = 0.0
 
     def connection_made(  # type: ignore[override]  # as uvicorn has it
         self, transport: asyncio.Transport
@@ -101,6 +138,29 @@ class _Protocol(HttpToolsProtocol):
         super().connection_made(cast(asyncio.Transport, _JoiningTransport(transport)))
         self._waits_since = self.loop.time()
         self._look()
+        if len(self.connections) > self._max_connections:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Close the connection whose request has been longest in coming, else this one.
+
+        So connections without requests, or with endless ones, keep nobody out whose request
+        comes at once.
+        """
+        coming = [one for one in self.connections if isinstance(one, _Protocol)]
+        last = min(coming, key=_Protocol._coming_since, default=self)
+        if last._coming_since() == math.inf:
+            last = self
+        # It counts until the loop has seen its end, and many may be made before that.
+        self.connections.discard(last)
+        last.transport.close()
+
+    def _coming_since(self) -> float:
+        """When the wait for a request began that isn't whole yet; infinite when it is."""
+        if self._waits_since is not None:
+            return self._waits_since
+        unfinished = self.cycle.more_body and not self.cycle.response_complete
+        return self._head_at if unfinished else math.inf
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._timer, self._unread):
@@ -131,12 +191,33 @@ class _Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._head_bytes > _MAX_HEAD_BYTES:
-            if self._idle:
-                self.transport.write(_TOO_LARGE)
-            self.transport.close()
+            self._refuse_head()
             return
         self._head_bytes += len(data)
         super().data_received(data)
+        # Here for a head that isn't whole, and for trailers.
+        if self._has_too_many_headers:
+            self._refuse_head()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._has_too_many_headers:
+            self._refuse_head()
+        else:
+            super().send_400_response(msg)
+
+    @property
+    def _has_too_many_headers(self) -> bool:
+        # None until the first request, whatever its declaration says.
+        headers = cast("list[tuple[bytes, bytes]] | None", self.headers)
+        return headers is not None and len(headers) > _MAX_HEADERS
+
+    def _refuse_head(self) -> None:
+        if self._idle:
+            self.transport.write(_TOO_LARGE)
+        self.transport.close()
+        if self._has_too_many_headers:
+            # The collector may be long in coming for what a connection leaves.
+            self.headers.clear()
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
@@ -161,8 +242,11 @@ class _Protocol(HttpToolsProtocol):
             super().shutdown()
 
     def on_headers_complete(self) -> None:
+        if self._has_too_many_headers:
+            raise _TooManyHeadersError
         self._head_bytes = 0
         self._waits_since = None
+        self._head_at = self.loop.time()
         super().on_headers_complete()
         if self._leaving:
             self.cycle.keep_alive = False
@@ -187,6 +271,12 @@ def behind_proxies(app: ASGIApp, trusted: str) -> ASGIApp:
     return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted))
 
 
+def is_length_within(content_length: bytes, most: int) -> bool:
+    """Whether a Content-Length is one, and not greater than `most`."""
+    # Python refuses to read thousands of digits, be they zeros.
+    return content_length.isdigit() and len(content_length) < 10 and int(content_length) <= most
+
+
 @contextlib.asynccontextmanager
 async def serving_http(
     app: ASGIApp,
@@ -194,12 +284,16 @@ async def serving_http(
     host: str,
     port: int,
     drain_seconds: int = 20,
+    max_connections: int = 1000,
 ) -> AsyncIterator[int]:
     """Serve `app` while the context is open; yields the port (of use when `port` is 0).
 
     On leaving, no new connection is accepted and open requests get `drain_seconds` to end. So do
     those that come within half a second on connections that are open.
     Where the sender's address matters, the application is wrapped in `behind_proxies`.
+
+    Args:
+        max_connections: Beyond so many the one whose request has been longest in coming is closed.
 
     Raises:
         OSError: The port is taken.
@@ -211,7 +305,10 @@ async def serving_http(
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         config = uvicorn.Config(
             app,
-            http=_Protocol,
+            http=cast(
+                Any, functools.partial(_Protocol, max_connections=_room_for(max_connections))
+            ),
+            ws="none",
             access_log=False,
             log_config=None,
             server_header=False,
@@ -220,6 +317,8 @@ async def serving_http(
             timeout_keep_alive=30,
         )
         server = _Server(config)
+        uvicorns, seldom = logging.getLogger("uvicorn.error"), _Seldom()
+        uvicorns.addFilter(seldom)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             while not server.started:
@@ -231,3 +330,18 @@ async def serving_http(
         finally:
             server.should_exit = True
             await task
+            uvicorns.removeFilter(seldom)
+
+
+def _room_for(connections: int) -> int:
+    """How many connections the system allows beside the process's own files.
+
+    The limit on both is raised where it may be: it often is 1,024.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OWN_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(1, allowed - _OWN_FILES)

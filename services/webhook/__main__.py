@@ -116,7 +116,12 @@ async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing
     try:
         async with contextlib.AsyncExitStack() as serving:
             port = await serving.enter_async_context(
-                serving_http(app, host=settings.webhook_host, port=settings.webhook_port)
+                serving_http(
+                    app,
+                    host=settings.webhook_host,
+                    port=settings.webhook_port,
+                    max_connections=settings.webhook_max_connections,
+                )
             )
             # The last to open and the first to close: it says that the other is there.
             if settings.metrics_port is not None:

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry, Counter
 
 from services.common.audio import AUDIO_ID
 from services.common.errors import UnavailableError
+from services.common.refusals import FailureLimiter, sender_of
 from services.webhook.audio_cache import AudioCache
-from services.webhook.refusals import FailureLimiter, sender_of
 
 _SUFFIX: Final = ".mp3"
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII)

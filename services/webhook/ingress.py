@@ -13,14 +13,14 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import Receive, Scope, Send
 
 from services.common.errors import InvalidInputError
-from services.common.http_server import behind_proxies
+from services.common.http_server import behind_proxies, is_length_within
 from services.common.journal.events import JournalEvent
 from services.common.journal.publisher import JournalPublisher, JournalUnavailableError
+from services.common.refusals import FailureLimiter, LogLimiter, sender_of
 from services.common.tracing import TRACEPARENT, NoTracing, Tracing, sent_traceparent
 from services.webhook import answers
 from services.webhook.answers import MAX_BODY_BYTES, MAX_PARAMETERS, Answer, RefusedError
 from services.webhook.deadline import Deadline
-from services.webhook.refusals import FailureLimiter, LogLimiter, sender_of
 from services.webhook.routes import WebhookRoute, to_event
 from services.webhook.signature import (
     SIGNATURE_HEADER,
@@ -165,8 +165,7 @@ class WebhookIngress:
         media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if media_type not in (b"application/x-www-form-urlencoded", b""):
             raise RefusedError(answers.MEDIA_TYPE)
-        length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+        if not is_length_within(headers.get(b"content-length", b"0"), MAX_BODY_BYTES):
             raise RefusedError(answers.TOO_LARGE)
         try:
             with self._deadline:

@@ -135,6 +135,17 @@ class WebhookSettings(CommonSettings):
         examples=["8080"],
         json_schema_extra=_CORE,
     )
+    webhook_max_connections: int = Field(
+        1000,
+        ge=10,
+        le=100_000,
+        description=(
+            "connections held at once; beyond so many the one whose request has been longest in"
+            " coming is closed"
+        ),
+        examples=["1000"],
+        json_schema_extra=_CORE,
+    )
     trusted_proxies: str = Field(
         "127.0.0.1",
         description="addresses or networks of proxies whose X-Forwarded-For is believed",
@@ -192,7 +203,7 @@ class WebhookSettings(CommonSettings):
     api_held_requests: int = Field(
         20,
         ge=1,
-        description="streams and waiting sends that one API key may hold open at once",
+        description="streams, downloads and waiting sends that one API key may hold open at once",
         examples=["20"],
         json_schema_extra=_API,
     )

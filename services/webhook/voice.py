@@ -14,9 +14,9 @@ from switchboard.voice.v1 import voice_service_pb2 as pb
 from switchboard.voice.v1.voice_service_pb2_grpc import VoiceServiceStub
 
 from services.common.journal.events import JournalEvent
+from services.common.refusals import LogLimiter
 from services.webhook.answers import EMPTY_TWIML
 from services.webhook.playable import Playable
-from services.webhook.refusals import LogLimiter
 from services.webhook.twiml import TwimlRenderer
 from services.webhook.voice_routes import MAX_TURN, question
 from services.webhook.voicemail import Voicemail, Words

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from services.webhook.refusals import sender_of
+from services.common.refusals import sender_of
 from tests.support.attacks import Attacks
 
 TEXTS = [

@@ -1,79 +1,16 @@
 """`python -m services.webhook` as a process."""
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlencode
 
 import httpx
 import pytest
 
 from services.common.journal.events import JournalEvent
 from services.common.lifecycle import EXIT_CONFIGURATION
-from tests.support.edge import FORM, INCOMING, PUBLIC_HOST, TOKEN, message, signature, stored, until
+from tests.support.edge import PUBLIC_HOST, TOKEN, signature, stored, until
+from tests.support.edge_process import EdgeProcess
 from tests.support.nats import NatsServer
-from tests.support.ports import free_port
-
-
-class EdgeProcess:
-    """One run of the service."""
-
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        internal = free_port()
-        self.internal = f"http://127.0.0.1:{internal}"
-        self.log = log
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "services.webhook"],
-                env={
-                    "PATH": os.environ["PATH"],
-                    "WEBHOOK_PORT": str(self.port),
-                    "METRICS_PORT": str(internal),
-                    **environment,
-                },
-                stderr=out,
-            )
-
-    def ready(self) -> None:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                httpx.get(self.internal + "/internal/health").raise_for_status()
-                return
-            except httpx.HTTPError:
-                if time.monotonic() > deadline or self.process.poll() is not None:
-                    raise AssertionError(self.log.read_text()) from None
-                time.sleep(0.05)
-
-    def connected(self) -> None:
-        """Wait until the journal is there."""
-        deadline = time.monotonic() + 20
-        while not self.health()["journal_connected"]:
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
-
-    def health(self) -> dict[str, object]:
-        return dict(httpx.get(self.internal + "/internal/health").json())
-
-    def post(self, sid: str, sign: bool = True) -> int:
-        headers = {"content-type": FORM}
-        if sign:
-            headers["x-twilio-signature"] = signature(INCOMING, message(sid))
-        body = urlencode(message(sid))
-        return httpx.post(self.url + INCOMING, content=body, headers=headers).status_code
-
-    def stop(self) -> int:
-        self.process.terminate()
-        return self.process.wait(timeout=30)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(timeout=30)
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def build_api(
     routes.include_router(status_router(messaging))
     routes.include_router(messages_router(messaging, held))
     routes.include_router(conversations_router(messaging))
-    routes.include_router(media_router(messaging))
+    routes.include_router(media_router(messaging, held))
     routes.include_router(stream_router(messaging, held, heartbeat_seconds=heartbeat_seconds))
     app.include_router(routes)
     described = json.dumps(document(app)).encode()

@@ -8,6 +8,8 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.common.http_server import is_length_within
+from services.common.refusals import FailureLimiter, LogLimiter, sender_of
 from services.common.tracing import (
     TRACEPARENT,
     NoTracing,
@@ -18,7 +20,6 @@ from services.common.tracing import (
 from services.webhook.api.keys import ApiKeys
 from services.webhook.api.limits import RateLimiter
 from services.webhook.api.problems import ProblemError, internal_problem
-from services.webhook.refusals import FailureLimiter, LogLimiter, sender_of
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +35,10 @@ _READ_SECONDS = 10.0
 _NOBODY = "none"
 # Messages are nobody else's business, so no cache may keep them.
 _NO_STORE = (b"cache-control", b"no-store")
+
+
+class _DisconnectedError(Exception):
+    """The sender went away before the request was complete."""
 
 
 class Door:
@@ -120,6 +125,8 @@ class Door:
             await self._app(scope, receive, answer)
         except ProblemError as problem:
             await problem.response()(scope, receive, answer)
+        except _DisconnectedError:
+            log.info("an API request broke off", key=name)
         except Exception:
             log.exception("an API request failed", key=name)
             if not started:
@@ -160,6 +167,10 @@ class Door:
         operation = getattr(scope.get("route"), "name", "none")
         self._requests.labels(operation, name, str(status)).inc()
         self._seconds.labels(operation).observe(seconds)
+        # Who is refused at the door asks as often as they like, and has been told of there.
+        refused = name == _NOBODY or status == 429
+        if refused and self._log_limiter.suppressed("refused") is None:
+            return
         failed = status >= 500
         write = log.warning if failed else log.info
         write(
@@ -175,6 +186,7 @@ async def _with_whole_body(scope: Scope, receive: Receive) -> Receive:
 
     Raises:
         ProblemError: It is too large, too slow, or no JSON by its type.
+        _DisconnectedError: Its sender went away before all of it was there.
     """
     headers = dict(scope["headers"])
     too_large = ProblemError(
@@ -184,7 +196,7 @@ async def _with_whole_body(scope: Scope, receive: Receive) -> Receive:
         headers={"connection": "close"},
     )
     length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+    if not is_length_within(length, MAX_BODY_BYTES):
         raise too_large
     body = b""
     try:
@@ -192,6 +204,8 @@ async def _with_whole_body(scope: Scope, receive: Receive) -> Receive:
             more = length != b"0" or b"transfer-encoding" in headers
             while more:
                 message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _DisconnectedError
                 body += message.get("body", b"")
                 if len(body) > MAX_BODY_BYTES:
                     raise too_large

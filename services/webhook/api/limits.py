@@ -94,7 +94,7 @@ class HeldRequests:
             raise ProblemError(
                 429,
                 "TOO_MANY_HELD",
-                f"This key already holds {self._per_key} streams and waiting requests.",
+                f"This key already holds {self._per_key} streams, downloads and waiting requests.",
                 headers={"retry-after": "5"},
             )
         self._held[key] += 1

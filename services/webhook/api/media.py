@@ -5,9 +5,10 @@ import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Header, Path, Response
+from fastapi import APIRouter, Header, Path, Request, Response
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
 
+from services.webhook.api.limits import HeldRequests
 from services.webhook.api.messaging import Messaging
 from services.webhook.api.openapi import media_answers
 from services.webhook.api.streaming import ClosingStream
@@ -22,7 +23,7 @@ _INLINE = ("image/", "audio/", "video/")
 _SECONDS = 300.0
 
 
-def media_router(messaging: Messaging) -> APIRouter:
+def media_router(messaging: Messaging, held: HeldRequests) -> APIRouter:
     """`/media/{id}`."""
     router = APIRouter(tags=["media"])
 
@@ -33,14 +34,17 @@ def media_router(messaging: Messaging) -> APIRouter:
         responses=media_answers(),
     )
     async def get_media(
+        request: Request,
         id_: Annotated[str, Path(alias="id", max_length=200)],
         if_none_match: Annotated[str | None, Header(alias="If-None-Match")] = None,
     ) -> Response:
         """The stored copy of a message's file, as the provider gave it out."""
-        first, call = await messaging.stream(
-            messaging.stub.GetMedia, pb.GetMediaRequest(id=id_), seconds=_SECONDS
-        )
         with contextlib.ExitStack() as opened:
+            # Whoever reads slowly has messaging keep a file in memory for as long.
+            opened.enter_context(held.hold(request.state.key))
+            first, call = await messaging.stream(
+                messaging.stub.GetMedia, pb.GetMediaRequest(id=id_), seconds=_SECONDS
+            )
             opened.callback(call.cancel)
             headers = _headers(id_, first.content_type)
             if if_none_match is not None and headers["etag"] in if_none_match:

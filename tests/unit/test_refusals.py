@@ -1,6 +1,6 @@
 """Limits on refused requests."""
 
-from services.webhook.refusals import FailureLimiter, LogLimiter
+from services.common.refusals import FailureLimiter, LogLimiter
 
 
 class Clock:
