@@ -7,7 +7,7 @@ import pytest
 
 from services.common.journal.events import EventKind, JournalEvent
 from services.common.journal.publisher import JournalPublisher, JournalUnavailableError
-from services.common.journal.streams import ensure_streams
+from services.common.journal.streams import INGEST_STREAM, ensure_streams
 from tests.support.edge import journal_client, stored, until
 from tests.support.nats import NatsServer
 
@@ -123,6 +123,67 @@ async def test_a_frozen_broker_is_not_waited_for_again(nats_server: NatsServer) 
         await journal.publish(event("message:2"))
         await journal.close()
     assert sorted(await keys(nats_server)) == ["message:1", "message:2"]
+
+
+async def test_a_journal_that_confirms_nothing_is_not_waited_for_again(
+    nats_server: NatsServer,
+) -> None:
+    """A broker may answer questions and confirm no event, as after a full disk: while it does so,
+    one event at a time is tried, and others are refused at once."""
+    async with journal_client(nats_server.url) as client:
+        js = client.jetstream()
+        journal = JournalPublisher(client, timeout_seconds=0.2)
+        config = (await js.stream_info(INGEST_STREAM)).config
+        await js.update_stream(config.evolve(no_ack=True))
+        with pytest.raises(JournalUnavailableError):
+            await journal.publish(event("message:1"))
+        for n in range(10):
+            await js.stream_info(INGEST_STREAM)
+            refused = asyncio.create_task(journal.publish(event(f"message:refused {n}")))
+            await asyncio.sleep(0)
+            assert refused.done()
+            with pytest.raises(JournalUnavailableError):
+                await refused
+        assert journal.trouble
+        await js.update_stream(config)
+        await until(lambda: journal.connected)
+        assert not journal.trouble
+        await journal.publish(event("message:2"))
+        await journal.close()
+    assert await keys(nats_server) == ["message:1", "message:2"]
+
+
+async def test_those_in_the_queue_of_a_silent_journal_are_refused_with_the_first(
+    nats_server: NatsServer,
+) -> None:
+    """Whoever waits for a later commit isn't kept until its own deadline."""
+    async with journal_client(nats_server.url) as client:
+        journal = JournalPublisher(client, timeout_seconds=1, max_commits=1)
+        nats_server.pause()
+        first = asyncio.create_task(journal.publish(event("message:1")))
+        await asyncio.sleep(0.5)
+        second = asyncio.create_task(journal.publish(event("message:2")))
+        await asyncio.wait([first])
+        await asyncio.sleep(0)
+        assert second.done()
+        assert isinstance(second.exception(), JournalUnavailableError)
+        assert isinstance(first.exception(), JournalUnavailableError)
+        nats_server.resume()
+        await journal.close()
+
+
+async def test_a_journal_without_its_stream_is_trouble(nats_server: NatsServer) -> None:
+    """Whoever asks why nothing is stored hears it, and that it is over."""
+    async with journal_client(nats_server.url) as client:
+        js = client.jetstream()
+        await js.delete_stream(INGEST_STREAM)
+        journal = JournalPublisher(client)
+        with pytest.raises(JournalUnavailableError):
+            await journal.publish(event("message:1"))
+        assert journal.trouble
+        await ensure_streams(js, replicas=1, max_bytes=1_000_000)
+        await journal.publish(event("message:1"))
+        assert not journal.trouble
 
 
 async def test_a_full_stream_refuses_and_forgets_nothing(nats_server: NatsServer) -> None:

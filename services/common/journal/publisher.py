@@ -17,11 +17,9 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.errors import NotFoundError
 
 from services.common.errors import UnavailableError
 from services.common.journal.events import JournalEvent
-from services.common.journal.streams import stream_of
 from services.common.tracing import detached
 
 log = structlog.get_logger(__name__)
@@ -38,8 +36,7 @@ broker more than they save."""
 _GATHER_SECONDS = 0.005
 """At most so long a commit waits for requests that keep coming in."""
 
-_PROBE_SECONDS = 0.5
-_PROBE_TIMEOUT_SECONDS = 1.0
+_TRIAL_PAUSE_SECONDS = 0.5
 
 
 class JournalUnavailableError(UnavailableError):
@@ -88,7 +85,7 @@ class JournalPublisher:
         self._commits: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._trouble = ""
-        self._stalled: asyncio.Task[None] | None = None
+        self._trial: asyncio.Task[None] | None = None
         self._batch_prefix = uuid.uuid4().hex
         self._batch_numbers = itertools.count()
 
@@ -96,14 +93,12 @@ class JournalPublisher:
     def connected(self) -> bool:
         """Whether the journal is there; the next publish may fail all the same.
 
-        Not while it leaves requests unanswered: a frozen broker is noticed by the first commit
-        that times out, long before the connection is given up, and the others needn't wait too.
+        Not from a commit that it left unanswered until it answers one: the others needn't wait
+        for it too.
         """
         ready = self._streams_ready
         return (
-            self._client.is_connected
-            and self._stalled is None
-            and (ready is None or ready.is_set())
+            self._client.is_connected and self._trial is None and (ready is None or ready.is_set())
         )
 
     @property
@@ -141,8 +136,8 @@ class JournalPublisher:
 
     async def close(self) -> None:
         """Wait for the commits under way."""
-        if self._stalled is not None:
-            self._stalled.cancel()
+        if self._trial is not None:
+            self._trial.cancel()
         while self._commits or self._waiting:
             await asyncio.gather(*self._commits)
             await asyncio.sleep(0)
@@ -167,6 +162,8 @@ class JournalPublisher:
             loop.call_soon(self._gather, loop, waiting, end)
             return
         self._scheduled = False
+        if not waiting:
+            return
         batch = [self._waiting.popleft() for _ in range(min(waiting, self._max_batch))]
         task = loop.create_task(self._commit(batch))
         self._commits.add(task)
@@ -267,33 +264,42 @@ class JournalPublisher:
                 headers=event.headers() | headers,
             )
         except nats.errors.TimeoutError as error:
-            self._has_stalled(stream_of(event.kind.subject))
+            self._is_silent(event)
             raise JournalUnavailableError("the journal didn't answer in time") from error
         except (nats.errors.Error, OSError) as error:
+            self._trouble = f"it takes no events: {error!r}"
             raise JournalUnavailableError(f"the journal didn't answer: {error!r}") from error
         return _refusal(reply)
 
-    def _has_stalled(self, stream: str) -> None:
+    def _is_silent(self, event: JournalEvent) -> None:
+        """Refuse everybody until the journal has answered `event`."""
         self._trouble = "it doesn't confirm that events are stored"
-        if self._stalled is None:
-            log.warning("the journal doesn't answer")
-            self._stalled = asyncio.get_running_loop().create_task(
-                self._until_it_answers(stream), context=detached()
-            )
+        if self._trial is not None:
+            return
+        log.warning("the journal doesn't answer")
+        self._trial = asyncio.get_running_loop().create_task(
+            self._until_it_answers(event), context=detached()
+        )
+        while self._waiting:
+            self._settle(self._waiting.popleft(), JournalUnavailableError("the journal is silent"))
 
-    async def _until_it_answers(self, stream: str) -> None:
-        # In a cluster each stream has a leader of its own: another part may answer long before.
-        js = self._client.jetstream(timeout=_PROBE_TIMEOUT_SECONDS)
+    async def _until_it_answers(self, event: JournalEvent) -> None:
+        """Publish one event again and again; it is stored once.
+
+        Nothing else shows that events are stored: a broker that can't write to its disk may answer
+        every other question. A refusal is an answer too, and nobody waits long for one.
+        """
+        loop = asyncio.get_running_loop()
         try:
             while True:
-                with contextlib.suppress(nats.errors.Error, OSError):
-                    with contextlib.suppress(NotFoundError):
-                        await js.stream_info(stream)
+                with contextlib.suppress(JournalUnavailableError):
+                    refusal = await self._request(event, {}, loop.time() + self._timeout_seconds)
+                    self._trouble = f"it refuses events: {refusal}" if refusal else ""
                     log.info("the journal answers again")
                     return
-                await asyncio.sleep(_PROBE_SECONDS)
+                await asyncio.sleep(_TRIAL_PAUSE_SECONDS)
         finally:
-            self._stalled = None
+            self._trial = None
 
 
 def _frame(event: JournalEvent, batch_id: str, number: int) -> bytes:

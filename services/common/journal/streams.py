@@ -226,11 +226,6 @@ async def _ensure(js: JetStreamContext, config: StreamConfig, *, update: bool) -
             await js.update_stream(config)
 
 
-def stream_of(subject: str) -> str:
-    """The stream that a subject of the journal belongs to."""
-    return ACTS_STREAM if subject.startswith("acts.") else INGEST_STREAM
-
-
 async def ensure_ingest_consumer(
     js: JetStreamContext,
     *,
