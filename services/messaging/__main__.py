@@ -19,7 +19,7 @@ from services.common.lifecycle import Loop, after, run_service, run_until_stoppe
 from services.common.metrics import process_registry, serving_metrics, watch_event_loop
 from services.common.settings import secret_list, split_list
 from services.common.tracing import tracing
-from services.messaging.assistant_wiring import reply_policy, wire_assistant
+from services.messaging.assistant_wiring import wire_assistant
 from services.messaging.baileys_wiring import baileys_events
 from services.messaging.consumers import voice as voice_consumer
 from services.messaging.consumers.acts import ActPublisher
@@ -50,7 +50,6 @@ from services.messaging.store.queries import SqlMessageReader
 from services.messaging.usecases.fetch_media import FetchMedia
 from services.messaging.usecases.find_lost import FindLostWebhooks
 from services.messaging.usecases.receive import Receive
-from services.messaging.usecases.vendors import VendorRecord
 from services.messaging.usecases.watch import Watch
 from services.messaging.voice_wiring import wire_voice
 
@@ -102,14 +101,23 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             registry=registry,
             clock=_now,
         )
+        answering = wire_assistant(
+            settings,
+            database=database,
+            policy=policy,
+            sending=sending,
+            closing=closing,
+            clock=_now,
+            tracing=traces,
+        )
         consumer = IngestConsumer(
             client,
             Receive(
                 ingest,
                 OptOutWords(split_list(settings.opt_out_words), split_list(settings.opt_in_words)),
-                replies=reply_policy(settings),
+                replies=answering.policy if answering else None,
                 clock=_now,
-                on_stored=lambda: None,
+                on_stored=answering.on_stored if answering else _nothing,
             ),
             {twilio_webhooks.PROVIDER: twilio_webhooks, BAILEYS: baileys_events(settings)},
             join=ingest.join,
@@ -151,7 +159,6 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 clock=_now,
                 tracing=traces,
             )
-        assistant_record = VendorRecord("assistant", _now)
         lost: FindLostWebhooks | None = None
         durables = [DURABLE, *([voice_consumer.DURABLE] if voice else [])]
         health = wire_health(
@@ -162,7 +169,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             durables=[durable.name for durable in durables],
             providers=sending.statuses,
             vendors=lambda: [
-                *([assistant_record.status()] if settings.openai_api_key else []),
+                *([answering.vendor()] if answering else []),
                 *(voice.vendors() if voice else []),
             ],
             lost_webhooks=lambda: (lost.found_total, lost.looked_at) if lost else (0, None),
@@ -225,6 +232,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
             watch.run,
             acts.run,
             *providers.loops,
+            *(answering.loops if answering else ()),
             *(voice.loops if voice else ()),
         ]
         if providers.history is not None:
@@ -238,16 +246,6 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 look_back=timedelta(seconds=settings.lost_webhook_lookback_seconds),
             )
             work.append(after(streams_ready, lost.run))
-        work += wire_assistant(
-            settings,
-            database=database,
-            policy=policy,
-            sending=sending,
-            record=assistant_record,
-            closing=closing,
-            clock=_now,
-            tracing=traces,
-        )
         await run_until_stopped(
             stop,
             keep_connected(
@@ -269,6 +267,10 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _nothing() -> None:
+    pass
 
 
 async def _say_ready(ready: asyncio.Event, port: int) -> None:

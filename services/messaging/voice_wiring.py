@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-import openai
 import structlog
 from nats.aio.client import Client
 from prometheus_client import CollectorRegistry
@@ -16,12 +16,10 @@ from services.common.audio import AudioBucket, BucketConfig
 from services.common.lifecycle import Loop, after
 from services.common.settings import secret_list, split_list
 from services.common.tracing import Tracing
-from services.messaging.assistant.voice_talker import VoiceTalker
 from services.messaging.consumers.call_signal import NatsCallSignal
 from services.messaging.consumers.voice import voice_consumer
 from services.messaging.domain.phone import ContactAddresses
 from services.messaging.grpc_api.voice_servicer import VoiceServicer
-from services.messaging.openai_client import open_client
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import ProviderStatus
 from services.messaging.ports.speech import Synthesizer, Talker, Transcriber
@@ -29,10 +27,6 @@ from services.messaging.providers.twilio import voice_webhooks
 from services.messaging.providers.twilio.recordings import TwilioRecordings
 from services.messaging.providers.twilio.webhooks import PROVIDER
 from services.messaging.settings import MessagingSettings
-from services.messaging.speech.google_speech import GoogleSpeech
-from services.messaging.speech.model_dates import ModelDates
-from services.messaging.speech.openai_speech import OpenAISpeech
-from services.messaging.speech.openai_transcriber import OpenAITranscriber
 from services.messaging.speech_settings import voice_names
 from services.messaging.store.calls import SqlCallStore
 from services.messaging.store.database import Database
@@ -49,7 +43,12 @@ from services.messaging.usecases.calls.understanding import Understanding
 from services.messaging.usecases.calls.worker import TurnWorker
 from services.messaging.usecases.send import SendMessage
 from services.messaging.usecases.vendors import NotedTalker, NotedTranscriber, VendorRecord
-from services.messaging.warm_up import warm_up
+
+# Imported where they are used: these take a third of this process's memory.
+if TYPE_CHECKING:
+    import openai
+
+    from services.messaging.speech.model_dates import ModelDates
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +74,7 @@ class _Vendors:
     transcriber: Transcriber | None
     talker: Talker | None
     synthesizers: Sequence[Synthesizer]
-    model_dates: ModelDates | None
+    model_dates: "ModelDates | None"
     records: Sequence[VendorRecord] = ()
 
 
@@ -187,6 +186,8 @@ def _vendors(
     if settings.openai_api_key is None:
         log.info("no OPENAI_API_KEY: callers are asked to leave a message")
     else:
+        from services.messaging.openai_client import open_client
+
         client = open_client(api_key=settings.openai_api_key, base_url=settings.openai_base_url)
         closing.push_async_callback(client.close)
     model = settings.voice_model or settings.openai_model
@@ -195,6 +196,10 @@ def _vendors(
         log.info("no vendor of speech: the provider of the call speaks")
     if client is None:
         return _Vendors(None, None, synthesizers, None)
+    from services.messaging.assistant.voice_talker import VoiceTalker
+    from services.messaging.speech.model_dates import ModelDates
+    from services.messaging.speech.openai_transcriber import OpenAITranscriber
+
     transcription = VendorRecord("transcription", clock)
     assistant = VendorRecord("call_assistant", clock)
     return _Vendors(
@@ -236,12 +241,14 @@ def _vendors(
 
 def _synthesizers(
     settings: MessagingSettings,
-    client: openai.AsyncOpenAI | None,
+    client: "openai.AsyncOpenAI | None",
     closing: contextlib.AsyncExitStack,
 ) -> Sequence[Synthesizer]:
     """Who speaks, in order of preference."""
     found: list[Synthesizer] = []
     if settings.google_tts_sa_json is not None:
+        from services.messaging.speech.google_speech import GoogleSpeech
+
         google = GoogleSpeech(
             settings.google_tts_sa_json,
             base_url=settings.google_tts_api_base_url,
@@ -252,11 +259,15 @@ def _synthesizers(
         closing.push_async_callback(google.close)
         found.append(google)
     if settings.openai_speech_base_url is not None:
+        from services.messaging.openai_client import open_client
+
         # The SDK wants a key, and such servers mostly none.
         key = settings.openai_speech_api_key or SecretStr("none")
         client = open_client(api_key=key, base_url=settings.openai_speech_base_url)
         closing.push_async_callback(client.close)
     if client is not None:
+        from services.messaging.speech.openai_speech import OpenAISpeech
+
         found.append(
             OpenAISpeech(
                 client,
@@ -269,6 +280,8 @@ def _synthesizers(
 
 
 async def _warmed_up() -> None:
+    from services.messaging.warm_up import warm_up
+
     try:
         await warm_up()
     except Exception:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from services.common.errors import UnavailableError
 from services.common.monitor import Finding, Findings
 from services.messaging.store.database import Database
-from services.messaging.store.migrate import known_revisions, newest
+from services.messaging.store.revisions import known_revisions, newest
 
 COMPONENT: Final = "database"
 _FIX: Final = "run `python -m services.messaging.migrate`"

@@ -5,17 +5,17 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from services.messaging.store.database import database_url
+from services.messaging.store.revisions import MIGRATIONS, known_revisions, newest
 
 
 def alembic_config(url: str) -> Config:
     """Alembic's configuration for a `DATABASE_URL`."""
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["url"] = database_url(url, asynchronous=False)
     return config
 
@@ -27,11 +27,6 @@ def upgrade(url: str) -> str:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     command.upgrade(alembic_config(url), "head")
     return newest()
-
-
-def newest() -> str:
-    """The newest migration that this program knows."""
-    return str(_scripts().get_current_head())
 
 
 def needs_upgrade(url: str) -> bool:
@@ -49,17 +44,8 @@ def needs_upgrade(url: str) -> bool:
     return revision in known_revisions() and revision != newest()
 
 
-def known_revisions() -> frozenset[str]:
-    """Every migration that this program knows."""
-    return frozenset(script.revision for script in _scripts().walk_revisions())
-
-
 def current(url: str) -> str | None:
     """The migration a database is at; None when it is empty."""
     engine = create_engine(database_url(url, asynchronous=False), poolclass=NullPool)
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
-
-
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory(str(Path(__file__).parent / "migrations"))
