@@ -1,5 +1,6 @@
 """Taking what is due from the outbox, within the caller's transaction."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -156,6 +157,7 @@ async def _begin_attempts(
     )
 
 
+@functools.cache
 def _takes_from_nobody() -> ColumnElement[bool]:
     """A restored message that only the provider knows the text of may be whatever is listed.
 
@@ -174,6 +176,7 @@ def _takes_from_nobody() -> ColumnElement[bool]:
     )
 
 
+@functools.cache
 def _busy_conversations() -> Select[int]:
     """A list, not "none exists", for which PostgreSQL may read the whole table."""
     other = aliased(OutboxRow)

@@ -1,5 +1,6 @@
 """Conversations: reading them, marking them as read, and who answers in them."""
 
+import functools
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -95,6 +96,7 @@ def newest_conversations(after: ListPosition | None, *, limit: int) -> Select[*t
     return query
 
 
+@functools.cache
 def _select_conversations() -> Select[*tuple[Any, ...]]:
     other = aliased(MessageRow)
     newest = (

@@ -1,5 +1,6 @@
 """Rows into values of the domain, and back."""
 
+import functools
 from typing import Any
 
 from sqlalchemy import Row, Select, func, select
@@ -66,8 +67,10 @@ def delivery_values(delivery: Delivery) -> dict[str, Any]:
     return values
 
 
+@functools.cache
 def select_messages() -> Select[*tuple[Any, ...]]:
     """A query whose rows `message_of` reads; narrow and order it by columns of `MessageRow`."""
+    # Kept: two aliases cost more to make than the question to ask.
     answered = aliased(MessageRow)
     replied_to = aliased(MessageRow)
     return (
@@ -118,6 +121,7 @@ def message_of(row: Row[*tuple[Any, ...]]) -> Message:
     )
 
 
+@functools.cache
 def select_events() -> Select[*tuple[Any, ...]]:
     """A query whose rows `event_of` reads; narrow and order it by `MessageEventRow`."""
     return select(

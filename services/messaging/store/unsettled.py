@@ -1,5 +1,6 @@
 """Reading the outbox: the states of unsettled sends, and what is needed to send one."""
 
+import functools
 from typing import Any, Final
 
 from sqlalchemy import Row, ScalarSelect, Select, func, select
@@ -15,6 +16,7 @@ UNKNOWN: Final = "unknown"
 WAITING: Final = "waiting"
 
 
+@functools.cache
 def select_unsettled() -> Select[*tuple[Any, ...]]:
     """Unsettled sends, locked; those that another process has locked are passed over."""
     replied_to = aliased(MessageRow)
@@ -86,6 +88,7 @@ def _replied_to(row: Row[*tuple[Any, ...]]) -> RepliedTo | None:
     )
 
 
+@functools.cache
 def oldest_of_its_conversation() -> ScalarSelect[int]:
     """The oldest unsettled message beside the row of the outbox that is looked at.
 
