@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from services.common.errors import InvalidInputError, UnavailableError
 from services.messaging.domain.message import Direction
-from services.messaging.domain.text import shortened
+from services.messaging.domain.text import shortened, storable
 from services.messaging.openai_client import open_client
 from services.messaging.ports.answering import Turn
 
@@ -71,7 +71,7 @@ class OpenAIAssistant:
         except openai.APIError as error:
             log.warning("assistant unavailable", error=type(error).__name__)
             raise UnavailableError("the assistant doesn't answer") from error
-        return shortened(response.output_text.strip(), MAX_ANSWER_CHARACTERS)
+        return shortened(storable(response.output_text).strip(), MAX_ANSWER_CHARACTERS)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -17,6 +17,7 @@ from openai.types.responses import (
 
 from services.common.errors import InvalidInputError, UnavailableError
 from services.messaging.domain.call import CallAction
+from services.messaging.domain.text import storable
 from services.messaging.openai_client import asking, request_timeout
 from services.messaging.ports.speech import Exchange
 
@@ -114,7 +115,7 @@ class VoiceTalker:
                     words = getattr(event, "delta", None)
                     if isinstance(words, str) and words:
                         answered = True
-                        yield words
+                        yield storable(words)
                 elif kind == "response.output_item.done":
                     action = _action(getattr(event, "item", None))
                     if action is not None and not acted:

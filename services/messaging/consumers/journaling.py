@@ -15,6 +15,7 @@ from services.common.journal.events import JournalEvent
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import INGEST_STREAM
 from services.messaging.consumers.ingest import DURABLE
+from services.messaging.domain.text import storable
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.recovering import ListedEvent
 
@@ -79,7 +80,8 @@ class WebhookJournal:
         webhook = WebhookReceived(
             provider=provider,
             origin=ORIGIN,
-            parameters=[Parameter(name=name, value=value) for name, value in parameters],
+            # In a webhook the edge does the same.
+            parameters=[Parameter(name=name, value=storable(value)) for name, value in parameters],
         )
         webhook.received_at.FromDatetime(received_at)
         await self._publisher.publish(

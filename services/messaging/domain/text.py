@@ -1,4 +1,4 @@
-"""Text that has to fit."""
+"""Text that has to fit, and to be stored."""
 
 
 def shortened(text: str, limit: int) -> str:
@@ -11,3 +11,11 @@ def shortened(text: str, limit: int) -> str:
         if cut >= limit // 2:
             return head[: cut + 1].rstrip() + "…"
     return head + "…"
+
+
+def storable(text: str) -> str:
+    """Without what neither PostgreSQL nor protobuf takes: NUL, and halves of surrogate pairs.
+
+    JSON can hold both, so whatever vendors answer may, too.
+    """
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

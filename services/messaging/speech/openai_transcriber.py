@@ -8,6 +8,7 @@ from openai.types.audio import Transcription
 
 from services.common.errors import UnavailableError
 from services.messaging.domain.language import LANGUAGES
+from services.messaging.domain.text import storable
 from services.messaging.openai_client import asking, request_timeout
 from services.messaging.ports.speech import Transcript
 
@@ -57,7 +58,7 @@ class OpenAITranscriber:
         text: object = getattr(answer, "text", None)
         if not isinstance(text, str):
             raise UnavailableError(f"{vendor} gave no answer: no text in it")
-        return Transcript(text.strip(), _language(answer))
+        return Transcript(storable(text).strip(), _language(answer))
 
 
 def _iso_639_1(language: str) -> str:

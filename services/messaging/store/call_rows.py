@@ -242,8 +242,3 @@ def timing_values(timings: TurnTimings) -> Columns:
         f"{name}_ms": None if span is None else round(span / timedelta(milliseconds=1))
         for name, span in spans.items()
     }
-
-
-def storable(text: str) -> str:
-    """Without what PostgreSQL can't store; vendors' answers may hold anything."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

@@ -19,6 +19,7 @@ from services.messaging.domain.call import (
     TurnState,
     TurnTimings,
 )
+from services.messaging.domain.text import storable
 from services.messaging.ports.calls import CallFilter, CallPage, ClaimedTurn, TurnStanding
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.reading import ListPosition
@@ -46,7 +47,6 @@ from services.messaging.store.call_rows import (
     hear_out,
     lock_call,
     set_language,
-    storable,
     timing_values,
     turn_of,
     update_claimed,

@@ -1,6 +1,7 @@
 """Answering contacts: one answer to each burst of messages, and at most one to any message."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -100,7 +101,10 @@ class Replies:
         except UnavailableError:
             log.warning("a reply could not be stored; it is made again when its lease ends")
         except Exception:
-            log.exception("a reply failed; it is tried again when its lease ends")
+            log.exception("a reply could not be stored in an unforeseen way")
+            # Not for ever: each time the model is asked again.
+            with contextlib.suppress(UnavailableError):
+                await drained(self._later(task))
 
     async def _written(self, task: ReplyTask) -> str | None:
         """The answer; "" for none, None when it has to be tried again."""

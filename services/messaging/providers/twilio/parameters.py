@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from switchboard.events.v1.events_pb2 import Parameter
 
 from services.common.errors import InvalidInputError
+from services.messaging.domain.text import storable
 
 _MAX_KEY = 255
 
@@ -15,7 +16,7 @@ class Parameters:
     def __init__(self, parameters: Iterable[Parameter]) -> None:
         self._values: dict[str, list[str]] = {}
         for parameter in parameters:
-            self._values.setdefault(clean(parameter.name), []).append(clean(parameter.value))
+            self._values.setdefault(storable(parameter.name), []).append(storable(parameter.value))
 
     def first(self, *names: str) -> str:
         """The value of the first of these parameters that has one, else ""."""
@@ -49,9 +50,4 @@ def event_key(key: str) -> str:
     """
     if len(key) > _MAX_KEY:
         raise InvalidInputError("ce-id", f"is longer than {_MAX_KEY} characters")
-    return clean(key)
-
-
-def clean(text: str) -> str:
-    """Without what PostgreSQL can't store: NUL, and halves of surrogate pairs."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+    return storable(key)
