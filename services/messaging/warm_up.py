@@ -1,7 +1,7 @@
 """Doing once, before anybody calls, what makes a process's first answer slow.
 
-OpenAI's SDK loads its resources at their first use, and builds what reads an event at the first
-event: a second or two in all, in which nobody else would be served either.
+OpenAI's SDK loads its resources at their first use: a fifth of a second or more, in which nobody
+else would be served either.
 """
 
 import asyncio

@@ -10,6 +10,7 @@ from services.common.errors import UnavailableError
 from services.messaging.assistant.openai_assistant import OpenAIAssistant
 from services.messaging.domain.message import Direction
 from services.messaging.ports.answering import Turn
+from tests.support.peer import answering, running_peer
 from tests.support.sandbox import sandbox_settings
 
 QUESTION = Turn(Direction.INBOUND, "Is the flat in Haifa still free?")
@@ -95,3 +96,19 @@ async def test_a_wrong_key_is_not_final(sandbox: RunningSandbox) -> None:
     async with assistant(sandbox, api_key="wrong") as one:
         with pytest.raises(UnavailableError):
             await one.answer([QUESTION])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[]", b"{}", b"not JSON", b'{"output": [{"type": "message"}]}'],
+    ids=["no object", "no output", "no JSON", "no content"],
+)
+async def test_an_answer_of_another_form_is_no_answer(body: bytes) -> None:
+    """What isn't as OpenAI documents it is worth another try, and is not sent to anybody."""
+    async with running_peer(answering(body)) as peer:
+        one = OpenAIAssistant(
+            api_key="key", base_url=peer.base_url, model="gpt-6-luna", prompt="", timeout_seconds=5
+        )
+        with pytest.raises(UnavailableError):
+            await one.answer([QUESTION])
+        await one.close()

@@ -1,6 +1,7 @@
 """Answers by a language model, through OpenAI's Responses API."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import openai
 import structlog
@@ -58,21 +59,37 @@ class OpenAIAssistant:
             for turn in turns
         ]
         try:
-            response = await self._client.responses.create(
+            answered = await self._client.responses.with_raw_response.create(
                 model=self._model,
                 instructions=self._instructions,
                 input=list(conversation),
                 max_output_tokens=_MAX_OUTPUT_TOKENS,
                 store=False,
             )
+            # Not as the SDK's objects: those of all that an answer may be take 27 MB to describe.
+            text = _text(answered.http_response.json())
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             log.warning("assistant refused a conversation", code=error.code)
             raise InvalidInputError("turns", "the model refuses this conversation") from error
         except openai.APIError as error:
             log.warning("assistant unavailable", error=type(error).__name__)
             raise UnavailableError("the assistant doesn't answer") from error
-        return shortened(storable(response.output_text).strip(), MAX_ANSWER_CHARACTERS)
+        except (ValueError, LookupError, TypeError) as error:
+            log.warning("assistant unavailable", error=type(error).__name__)
+            raise UnavailableError("the assistant's answer is not as documented") from error
+        return shortened(storable(text).strip(), MAX_ANSWER_CHARACTERS)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+
+def _text(response: Any) -> str:
+    """What is said in a response, which may hold reasoning and other things besides."""
+    return "".join(
+        part["text"]
+        for item in response["output"]
+        if item["type"] == "message"
+        for part in item["content"]
+        if part["type"] == "output_text"
+    )

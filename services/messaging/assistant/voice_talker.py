@@ -3,19 +3,15 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import httpx2
 import openai
 import structlog
-from openai.types.responses import (
-    EasyInputMessageParam,
-    FunctionToolParam,
-    ResponseFunctionToolCall,
-    ResponseStreamEvent,
-)
+from openai.types.responses import EasyInputMessageParam, FunctionToolParam
 
 from services.common.errors import InvalidInputError, UnavailableError
+from services.messaging.assistant.event_stream import events_of
 from services.messaging.domain.call import CallAction
 from services.messaging.domain.text import storable
 from services.messaging.openai_client import asking, request_timeout
@@ -99,25 +95,26 @@ class VoiceTalker:
         """
         clock = asyncio.get_running_loop().time
         began = clock()
-        stream = await self._ask(before, heard, language)
+        response = await self._ask(before, heard, language)
         left = self._timeout_seconds - (clock() - began)
         answered, acted = False, False
-        async with stream:
-            events = aiter(stream)
+        async with (
+            contextlib.aclosing(response),
+            contextlib.aclosing(events_of(response.aiter_bytes())) as events,
+        ):
             while True:
-                # The SDK hands over whatever came.
                 began = clock()
-                event: object = await self._next(events, max(left, 0.0))
+                event = await self._next(events, max(left, 0.0))
                 # Only what the vendor takes counts, not what is done with its words meanwhile.
                 left -= clock() - began
-                kind = getattr(event, "type", None)
+                kind = event.get("type")
                 if kind in _WORDS:
-                    words = getattr(event, "delta", None)
+                    words = event.get("delta")
                     if isinstance(words, str) and words:
                         answered = True
                         yield storable(words)
                 elif kind == "response.output_item.done":
-                    action = _action(getattr(event, "item", None))
+                    action = _action(event.get("item"))
                     if action is not None and not acted:
                         acted = True
                         yield action
@@ -129,12 +126,10 @@ class VoiceTalker:
                 raise UnavailableError(f"{_VENDOR} has nothing to say")
             await _drained(events)
 
-    async def _ask(
-        self, before: Sequence[Exchange], heard: str, language: str
-    ) -> openai.AsyncStream[ResponseStreamEvent]:
+    async def _ask(self, before: Sequence[Exchange], heard: str, language: str) -> httpx2.Response:
         try:
             async with asking(_VENDOR, field="heard", timeout_seconds=self._timeout_seconds):
-                return await self._client.responses.create(
+                asked = await self._client.responses.with_raw_response.create(
                     model=self._model,
                     instructions=f"{self._instructions}\n- Answer in {language} (BCP 47).",
                     input=list(_conversation(before, heard)),
@@ -150,14 +145,13 @@ class VoiceTalker:
                     stream=True,
                     timeout=request_timeout(self._timeout_seconds),
                 )
+                return asked.http_response
         except InvalidInputError as error:
             # The caller gets no answer either way, and there is nothing to give up but this turn.
             log.warning("the assistant refused a conversation")
             raise UnavailableError(str(error)) from None
 
-    async def _next(
-        self, events: AsyncIterator[ResponseStreamEvent], seconds: float
-    ) -> ResponseStreamEvent:
+    async def _next(self, events: AsyncIterator[dict[str, Any]], seconds: float) -> dict[str, Any]:
         async with asking(_VENDOR, field="heard", timeout_seconds=seconds):
             try:
                 return await anext(events)
@@ -165,7 +159,7 @@ class VoiceTalker:
                 raise UnavailableError(f"{_VENDOR}'s answer has no end") from None
 
 
-async def _drained(events: AsyncIterator[ResponseStreamEvent]) -> None:
+async def _drained(events: AsyncIterator[dict[str, Any]]) -> None:
     """Read past the end, without which the connection can't serve the next answer."""
     with contextlib.suppress(openai.OpenAIError, httpx2.HTTPError, TimeoutError, ValueError):
         async with asyncio.timeout(_DRAIN_SECONDS):
@@ -188,9 +182,9 @@ def _message(role: Literal["user", "assistant"], text: str) -> EasyInputMessageP
 
 def _action(item: object) -> CallAction | None:
     """What a finished tool call asks for; None for any other item."""
-    if not isinstance(item, ResponseFunctionToolCall):
+    if not isinstance(item, dict) or item.get("type") != "function_call":
         return None
-    return _ACTIONS.get(item.name)
+    return _ACTIONS.get(str(item.get("name")))
 
 
 def _tool(name: str, description: str) -> FunctionToolParam:
