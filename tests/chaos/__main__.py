@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import fnmatch
 import random
 import secrets
 import shutil
@@ -106,7 +107,8 @@ def _plan(
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--faults", type=_faults, default=list(FAULTS.values()),
-                        help=f"which, separated by commas; of {', '.join(FAULTS)}")  # fmt: skip
+                        help="which, separated by commas, * for any letters; of "
+                        + ", ".join(FAULTS))  # fmt: skip
     parser.add_argument("--rounds", type=int, default=1, help="how often each")
     parser.add_argument("--together", type=int, default=1,
                         help="so many faults one after the other in a round")  # fmt: skip
@@ -120,10 +122,12 @@ def _options() -> argparse.Namespace:
 
 
 def _faults(value: str) -> Sequence[Fault]:
-    unknown = [name for name in value.split(",") if name not in FAULTS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"there is no fault {', '.join(unknown)}")
-    return [FAULTS[name] for name in value.split(",")]
+    found: list[str] = []
+    for pattern in value.split(","):
+        if not (matching := fnmatch.filter(FAULTS, pattern)):
+            raise argparse.ArgumentTypeError(f"there is no fault {pattern}")
+        found += matching
+    return [FAULTS[name] for name in found]
 
 
 def _databases(value: str) -> Sequence[str]:

@@ -3,17 +3,19 @@
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 from sqlalchemy import create_engine, text
 
 from services.messaging.store.database import database_url
 from tests.chaos import disks
+from tests.chaos.clocks import clock_jump
 from tests.chaos.proxy import SOUND, Network
 from tests.chaos.stack import ChaosStack, DatabaseKind
+from tests.chaos.steps import broker_away, broker_back, killed_at, twilio_hangs
+from tests.chaos.twilio import twilio
 from tests.chaos.world import World
 
 
@@ -176,19 +178,34 @@ def _network(
     return strike
 
 
-def _twilio(**faults: Any) -> Callable[[World], Awaitable[None]]:
-    async def strike(world: World) -> None:
-        url = f"{world.stack.sandbox}/sandbox/faults"
-        async with aiohttp.ClientSession() as client:
-            async with client.put(url, json=faults) as answer:
-                answer.raise_for_status()
-            await world.hold(4, 10)
-            async with client.delete(url) as answer:
-                answer.raise_for_status()
-
-    return strike
+def _edges(stack: ChaosStack) -> Sequence[str]:
+    return stack.edges
 
 
+def _messagings(stack: ChaosStack) -> Sequence[str]:
+    return stack.messagings
+
+
+def _steps() -> Iterator[Fault]:
+    """A kill between each two steps."""
+    for step in ("verified", "published", "confirmed", "answered", "asked", "passed-on"):
+        yield Fault(f"webhook-{step}", _AT_STEP, killed_at(step, _edges))
+    for step in ("unspilled", "spilled"):
+        yield Fault(f"webhook-{step}", _AT_STEP, killed_at(step, _edges, broker_away))
+    for step in ("drained", "deleted"):
+        yield Fault(f"webhook-{step}", _AT_STEP, killed_at(step, _edges, broker_back))
+    for step in (
+        "fetched", "translated", "stored", "acknowledged",
+        "reply-claimed", "reply-written", "reply-stored",
+        "requested", "enqueued", "claimed", "answered", "settled",
+        "act-read", "act-journaled", "act-marked",
+    ):  # fmt: skip
+        yield Fault(f"messaging-{step}", _AT_STEP, killed_at(step, _messagings))
+    for step in ("sent", "looked-up"):
+        yield Fault(f"messaging-{step}", _AT_STEP, killed_at(step, _messagings, twilio_hangs))
+
+
+_AT_STEP = "kill -9 when this step is done"
 _WAYS = ("twilio-webhook", "webhook-nats", "messaging-nats", "webhook-messaging",
          "messaging-twilio", "messaging-database")  # fmt: skip
 
@@ -196,8 +213,8 @@ FAULTS = {
     fault.name: fault
     for fault in (
         Fault("none", "nothing goes wrong", _calm, spares_requests=True),
-        Fault("kill-webhook", "kill -9 of an edge", _killed(lambda stack: stack.edges)),
-        Fault("kill-messaging", "kill -9 of a messaging", _killed(lambda stack: stack.messagings)),
+        Fault("kill-webhook", "kill -9 of an edge", _killed(_edges)),
+        Fault("kill-messaging", "kill -9 of a messaging", _killed(_messagings)),
         Fault("kill-nats", "kill -9 of NATS", _killed(lambda stack: ["NATS"])),
         Fault("kill-all", "kill -9 of all of them", _all_killed),
         Fault(
@@ -221,16 +238,32 @@ FAULTS = {
         Fault(
             "term-webhook",
             "SIGTERM of one edge after the other",
-            _terminated(lambda stack: stack.edges),
+            _terminated(_edges),
             spares_requests=True,
         ),
         Fault(
             "term-messaging",
             "SIGTERM of one messaging after the other",
-            _terminated(lambda stack: stack.messagings),
+            _terminated(_messagings),
             spares_requests=True,
             needs_replicas=True,
         ),
+        Fault(
+            "term-health",
+            "SIGTERM of one health after the other",
+            _terminated(lambda stack: stack.healths),
+            spares_requests=True,
+            needs_replicas=True,
+        ),
+        *_steps(),
+        Fault("clock-forward", "the machine's clock goes ahead by minutes or hours, and back",
+              clock_jump(1, together=True)),
+        Fault("clock-back", "the machine's clock goes back, and ahead again",
+              clock_jump(-1, together=True)),
+        Fault("clock-forward-one", "the same with one process's clock",
+              clock_jump(1, together=False)),
+        Fault("clock-back-one", "the same with one process's clock",
+              clock_jump(-1, together=False)),
         Fault("net-slow", "a network slow by up to 0.3 s a piece",
               _network(*_WAYS, delay_seconds=0.3)),
         Fault("net-cut", "a network whose connections end", _network(*_WAYS, ends_after=20_000)),
@@ -252,19 +285,19 @@ FAULTS = {
         Fault("power-cut", "power cut of NATS' machine", disks.power_cut, traces=True),
         Fault("power-cut-unsynced", "the same, synced every two minutes as by default",
               disks.power_cut_unsynced, loses=True, traces=True),
-        Fault("twilio-hangs", "Twilio accepts and says nothing", _twilio(hang={"accept": True})),
-        Fault("twilio-silent", "Twilio neither accepts nor answers", _twilio(hang={})),
-        Fault("twilio-resets", "Twilio accepts and resets", _twilio(reset_after_accept={})),
-        Fault("twilio-500", "Twilio accepts and says 500", _twilio(error_500_after_accept={})),
-        Fault("twilio-429", "Twilio says 429", _twilio(rate_limited={"retry_after": 1})),
+        Fault("twilio-hangs", "Twilio accepts and says nothing", twilio(hang={"accept": True})),
+        Fault("twilio-silent", "Twilio neither accepts nor answers", twilio(hang={})),
+        Fault("twilio-resets", "Twilio accepts and resets", twilio(reset_after_accept={})),
+        Fault("twilio-500", "Twilio accepts and says 500", twilio(error_500_after_accept={})),
+        Fault("twilio-429", "Twilio says 429", twilio(rate_limited={"retry_after": 1})),
         Fault("twilio-early", "reports before the answer, twice",
-              _twilio(early_callbacks={"statuses": ["sent", "delivered"]},
+              twilio(early_callbacks={"statuses": ["sent", "delivered"]},
                       duplicate_callbacks={"copies": 2})),
         Fault("twilio-permuted", "reports twice and in another order",
-              _twilio(reordered_callbacks={"order": ["read", "sent", "delivered"]},
+              twilio(reordered_callbacks={"order": ["read", "sent", "delivered"]},
                       duplicate_callbacks={"copies": 2})),
         Fault("twilio-fails", "messages that fail at Twilio",
-              _twilio(failed_messages={"status": "undelivered", "error_code": 63016},
+              twilio(failed_messages={"status": "undelivered", "error_code": 63016},
                       reordered_callbacks={})),
     )
 }  # fmt: skip

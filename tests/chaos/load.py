@@ -88,11 +88,15 @@ class Load:
 
     Args:
         api: Origin of the balancer before the edges.
+        health: Origin of health, which is asked how it is; "" for none.
         rate: Requests a second.
     """
 
-    def __init__(self, api: str, chance: random.Random, *, rate: float = 20) -> None:
+    def __init__(
+        self, api: str, chance: random.Random, *, health: str = "", rate: float = 20
+    ) -> None:
         self._api = api
+        self._health = health
         self._chance = chance
         self._rate = rate
         self._prefix = f"{chance.getrandbits(48):012x}"
@@ -135,13 +139,16 @@ class Load:
     def _spawn(self) -> None:
         to = contact(self._chance.randrange(CONTACTS))
         number = self._next()
-        match self._chance.choices(["messages", "stray", "calls", "sends"], (4, 1, 1, 4))[0]:
+        kinds = {"messages": 4, "stray": 1, "calls": 1, "sends": 4, "probes": bool(self._health)}
+        match self._chance.choices([*kinds], [*kinds.values()])[0]:
             case "messages":
                 work: Coroutine[Any, Any, object] = self.message(to, f"Message {number}")
             case "stray":
                 work = self._stray_statuses()
             case "calls":
                 work = self._call(to)
+            case "probes":
+                work = self._probe()
             case _:
                 work = self.send(to, f"Send {self._prefix} {number}")
         task = asyncio.create_task(work)
@@ -194,6 +201,19 @@ class Load:
         ended = {**parameters, "CallStatus": "completed", "CallDuration": "3"}
         event = Event("call", f"callstatus:{sid}:completed")
         await self._deliver(event, _CALL_STATUS, ended)
+
+    async def _probe(self) -> None:
+        """Somebody asks health, which has an answer whatever else is away."""
+        self.ledger.requests += 1
+        try:
+            async with self._client.get(f"{self._health}/api/health") as answer:
+                await answer.read()
+                if answer.status in (200, 503):
+                    return
+                failure = f"/api/health {answer.status}"
+        except (aiohttp.ClientError, TimeoutError) as error:
+            failure = f"/api/health {type(error).__name__}"
+        self.ledger.failures.append(failure)
 
     async def _deliver(self, event: Event, path: str, parameters: Mapping[str, str]) -> None:
         self.ledger.events[event.key] = event

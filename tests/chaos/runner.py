@@ -119,7 +119,8 @@ class Rounds:
         chance = random.Random(f"{self._seed}:{','.join(one.name for one in faults)}:{number}")
         done = Round(number, self._database)
         await self._reset_twilio()
-        async with Load(self._stack.api, chance, rate=self._rate) as load:
+        health = self._stack.health if self._stack.healths else ""
+        async with Load(self._stack.api, chance, health=health, rate=self._rate) as load:
             stop = asyncio.Event()
             running = asyncio.create_task(load.run(stop))
             for fault in faults:

@@ -29,6 +29,8 @@ from tests.support.ports import free_port
 DatabaseKind = Literal["postgresql", "sqlite"]
 
 START_SECONDS = 60
+_WRONG_CLOCK = Path(__file__).parents[1] / "support" / "wrong_clock"
+_PROCESS = "tests.chaos.process"
 _PORTS = ("HTTP", "HEALTH", "GRPC", "SANDBOX", "NATS")
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
@@ -61,9 +63,11 @@ class ChaosStack:
     """Processes, and the ways between them.
 
     Attributes:
-        edges, messagings: Names of the replicas.
+        edges, messagings, healths: Names of the replicas; one alone has no health beside it.
         ways: By name, such as `webhook-nats`.
         api: Origin of the REST API and of the webhooks: the balancer before the edges.
+        health: Origin of health, likewise.
+        steps: The folder where steps are armed, see `process`.
         database_url: Where messages are, past all proxies.
     """
 
@@ -85,6 +89,11 @@ class ChaosStack:
         self.edges = [f"webhook-{number}" for number in range(1, replicas + 1)]
         # Two processes on one SQLite file would each wait for the other's writes.
         self.messagings = [f"messaging-{n}" for n in range(1, (replicas if postgres else 1) + 1)]
+        self.healths = [f"health-{n}" for n in range(1, replicas + 1)] if replicas > 1 else []
+        self.health = stack.addresses.health
+        self.steps = data.path / "steps"
+        self.steps.mkdir()
+        self._clocks = data.path / "clocks"
         self._logs = data.logs
         self._chance = chance
         self.ways: dict[str, Proxy] = {}
@@ -117,7 +126,7 @@ class ChaosStack:
                 "MESSAGING_GRPC_BIND": f"127.0.0.1:{port}",
             }
             ready = partial(grpc_serves, f"127.0.0.1:{port}")
-            self._add(name, _like(parts["messaging"], name, own, ready))
+            self._add(name, self._replica(parts["messaging"], name, own, ready))
         for name, port in http.items():
             internal = free_port()
             own = {
@@ -129,7 +138,55 @@ class ChaosStack:
             }
             address = f"http://127.0.0.1:{internal}"
             ready = partial(http_answers, f"{address}/internal/health")
-            self._add(name, _like(parts["webhook"], name, own, ready), address)
+            self._add(name, self._replica(parts["webhook"], name, own, ready), address)
+        if self.healths:
+            self._add_healths(parts["health"], to_messaging, port_of["health"])
+
+    def _add_healths(self, part: Part, to_messaging: int, port: int) -> None:
+        ports = {name: free_port() for name in self.healths}
+        self._way("probes-health", list(ports.values()), port)
+        for name, own_port in ports.items():
+            own = {
+                "HEALTH_PORT": str(own_port),
+                "MESSAGING_GRPC_ADDRESS": f"127.0.0.1:{to_messaging}",
+                "WEBHOOK_INTERNAL_URL": self.internal(self.edges[0]),
+            }
+            ready = partial(http_answers, f"http://127.0.0.1:{own_port}/api/health/liveness")
+            self._add(name, self._replica(part, name, own, ready))
+
+    def _replica(
+        self,
+        part: Part,
+        name: str,
+        environ: Mapping[str, str],
+        ready: Callable[[], Awaitable[bool]],
+    ) -> Part:
+        """Another replica of a part, which dies at steps, and whose clock can be set."""
+        *python, module = part.command
+        ours = {
+            "METRICS_PORT": "",
+            "STEPS": str(self.steps),
+            "CLOCKS": str(self._clocks / name),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(_WRONG_CLOCK), part.environ.get("PYTHONPATH")])
+            ),
+        }
+        return replace(
+            part,
+            name=name,
+            command=[*python, _PROCESS, module],
+            environ={**part.environ, **ours, **environ},
+            ready=ready,
+        )
+
+    def set_clock(self, name: str, ahead: float) -> None:
+        """Set a service's clock so many seconds ahead of the real one, also when it is killed."""
+        folder = self._clocks / name
+        folder.mkdir(parents=True, exist_ok=True)
+        # Renamed, for nobody must read half a number.
+        written = folder / "new"
+        written.write_text(str(ahead))
+        written.rename(folder / _PROCESS)
 
     def _way(self, name: str, targets: Sequence[Target], port: int | None = None) -> int:
         port = port or free_port()
@@ -153,9 +210,10 @@ class ChaosStack:
             code = await migrations.wait()
         if code != 0:
             raise RuntimeError("the database could not be migrated")
-        for name in (*self.messagings, *self.edges):
+        services = (*self.messagings, *self.edges, *self.healths)
+        for name in services:
             self.start(name)
-        for name in (*self.messagings, *self.edges):
+        for name in services:
             await self.ready(name)
 
     async def close(self) -> None:
@@ -237,15 +295,6 @@ class ChaosStack:
                 pages = Path(f"/proc/{service.process.pid}/statm").read_text().split()[1]
                 found[name] = int(pages) * _PAGE_KIB / 1024
         return found
-
-
-def _like(
-    part: Part, name: str, environ: Mapping[str, str], ready: Callable[[], Awaitable[bool]]
-) -> Part:
-    """Another replica of a part."""
-    return replace(
-        part, name=name, environ={**part.environ, "METRICS_PORT": "", **environ}, ready=ready
-    )
 
 
 @asynccontextmanager
