@@ -47,6 +47,8 @@ from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.known import SqlKnownMessages
 from services.messaging.store.media import SqlMediaQueue
 from services.messaging.store.queries import SqlMessageReader
+from services.messaging.store.schedule import SqlSchedule
+from services.messaging.usecases.clock_watch import ClockWatch
 from services.messaging.usecases.fetch_media import FetchMedia
 from services.messaging.usecases.find_lost import FindLostWebhooks
 from services.messaging.usecases.receive import Receive
@@ -221,6 +223,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
                 ready=streams_ready,
             ),
             *sending.loops,
+            ClockWatch(SqlSchedule(database, _now), clock=_now).run,
             partial(
                 sweep_parked,
                 ingest,

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.chaos import disks
 from tests.chaos.clocks import clock_jump
 from tests.chaos.proxy import SOUND, Network
 from tests.chaos.stack import ChaosStack, DatabaseKind
-from tests.chaos.steps import broker_away, broker_back, killed_at, twilio_hangs
+from tests.chaos.steps import broker_away, broker_back, killed_at, twilio_hangs, twilio_is_mute
 from tests.chaos.twilio import twilio
 from tests.chaos.world import World
 
@@ -188,21 +189,43 @@ def _messagings(stack: ChaosStack) -> Sequence[str]:
 
 def _steps() -> Iterator[Fault]:
     """A kill between each two steps."""
-    for step in ("verified", "published", "confirmed", "answered", "asked", "passed-on"):
-        yield Fault(f"webhook-{step}", _AT_STEP, killed_at(step, _edges))
-    for step in ("unspilled", "spilled"):
-        yield Fault(f"webhook-{step}", _AT_STEP, killed_at(step, _edges, broker_away))
-    for step in ("drained", "deleted"):
-        yield Fault(f"webhook-{step}", _AT_STEP, killed_at(step, _edges, broker_back))
-    for step in (
-        "fetched", "translated", "stored", "acknowledged",
-        "reply-claimed", "reply-written", "reply-stored",
-        "requested", "enqueued", "claimed", "answered", "settled",
-        "act-read", "act-journaled", "act-marked",
-    ):  # fmt: skip
-        yield Fault(f"messaging-{step}", _AT_STEP, killed_at(step, _messagings))
-    for step in ("sent", "looked-up"):
-        yield Fault(f"messaging-{step}", _AT_STEP, killed_at(step, _messagings, twilio_hangs))
+    for service, found, surroundings, steps in (
+        (
+            "webhook",
+            _edges,
+            nullcontext,
+            ("verified", "published", "confirmed", "answered", "asked", "passed-on"),
+        ),
+        ("webhook", _edges, broker_away, ("unspilled", "spilled")),
+        ("webhook", _edges, broker_back, ("drained", "deleted")),
+        (
+            "messaging",
+            _messagings,
+            nullcontext,
+            (
+                "fetched",
+                "translated",
+                "stored",
+                "acknowledged",
+                "reply-claimed",
+                "reply-written",
+                "reply-stored",
+                "requested",
+                "enqueued",
+                "claimed",
+                "answered",
+                "settled",
+                "act-read",
+                "act-journaled",
+                "act-marked",
+            ),
+        ),
+        ("messaging", _messagings, twilio_hangs, ("sent",)),
+        ("messaging", _messagings, twilio_is_mute, ("looked-up",)),
+    ):
+        for step in steps:
+            name = f"{service}-{step}"
+            yield Fault(name, _AT_STEP, killed_at(name, found, surroundings))
 
 
 _AT_STEP = "kill -9 when this step is done"

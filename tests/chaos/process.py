@@ -19,8 +19,6 @@ _FOLDER = Path(os.environ["STEPS"])
 _CALL_SECONDS = 0.5
 """So long after a call to Twilio has begun it is under way."""
 
-Step = Callable[[str], None]
-
 
 def _reached(step: str) -> None:
     try:
@@ -55,17 +53,17 @@ def _webhook() -> None:
     from services.webhook.ingress import WebhookIngress
     from services.webhook.spill import Spill
 
-    _around(JournalPublisher, "publish", "verified", "confirmed")
-    _around(JournalPublisher, "_request", after="published")
-    _around(WebhookIngress, "__call__", after="answered")
-    _around(Spill, "put", "unspilled", "spilled")
-    _around(Messaging, "call", "asked", "passed-on")
+    _around(JournalPublisher, "publish", "webhook-verified", "webhook-confirmed")
+    _around(JournalPublisher, "_request", after="webhook-published")
+    _around(WebhookIngress, "__call__", after="webhook-answered")
+    _around(Spill, "put", "webhook-unspilled", "webhook-spilled")
+    _around(Messaging, "call", "webhook-asked", "webhook-passed-on")
     delete = Spill._delete
 
     def deleting(spill: Spill, positions: list[int]) -> list[int]:
-        _reached("drained")
+        _reached("webhook-drained")
         sizes = delete(spill, positions)
-        _reached("deleted")
+        _reached("webhook-deleted")
         return sizes
 
     _wrap(Spill, "_delete", deleting)
@@ -81,24 +79,24 @@ def _messaging() -> None:
     from services.messaging.store.outbox import SqlOutboxStore
     from services.messaging.store.replies import SqlReplyStore
 
-    _around(JournalConsumer, "_fetch", after="fetched")
-    _around(SqlIngestStore, "ingest", "translated", "stored")
-    _around(Msg, "ack", after="acknowledged")
-    _around(SqlReplyStore, "claim_replies", after="reply-claimed")
-    _around(SqlReplyStore, "answer", "reply-written", "reply-stored")
-    _around(SqlOutboxStore, "enqueue", "requested", "enqueued")
-    _around(SqlOutboxStore, "claim", after="claimed")
-    _around(SqlOutboxStore, "settle", "answered", "settled")
-    _around(SqlOutboxStore, "unknown", after="looked-up")
-    _around(SqlActLog, "unjournaled", after="act-read")
-    _around(SqlActLog, "mark_journaled", "act-journaled", "act-marked")
+    _around(JournalConsumer, "_fetch", after="messaging-fetched")
+    _around(SqlIngestStore, "ingest", "messaging-translated", "messaging-stored")
+    _around(Msg, "ack", after="messaging-acknowledged")
+    _around(SqlReplyStore, "claim_replies", after="messaging-reply-claimed")
+    _around(SqlReplyStore, "answer", "messaging-reply-written", "messaging-reply-stored")
+    _around(SqlOutboxStore, "enqueue", "messaging-requested", "messaging-enqueued")
+    _around(SqlOutboxStore, "claim", after="messaging-claimed")
+    _around(SqlOutboxStore, "settle", "messaging-answered", "messaging-settled")
+    _around(SqlOutboxStore, "unknown", after="messaging-looked-up")
+    _around(SqlActLog, "unjournaled", after="messaging-act-read")
+    _around(SqlActLog, "mark_journaled", "messaging-act-journaled", "messaging-act-marked")
     send = TwilioProvider.send
 
     async def sending(provider: TwilioProvider, message: Any) -> Any:
         call = asyncio.ensure_future(send(provider, message))
-        if (_FOLDER / "sent").exists():
+        if (_FOLDER / "messaging-sent").exists():
             await asyncio.wait([call], timeout=_CALL_SECONDS)
-            _reached("sent")
+            _reached("messaging-sent")
         return await call
 
     _wrap(TwilioProvider, "send", sending)

@@ -86,6 +86,10 @@ class Round:
         )
 
 
+class _NoRecoveryError(Exception):
+    """The system doesn't do its work again."""
+
+
 class Rounds:
     """Runs rounds against one stack."""
 
@@ -152,8 +156,8 @@ class Rounds:
         try:
             await fault.strike(World(self._stack, chance, self._size))
             done.recovery_seconds = await self._recover(load)
-        except TimeoutError:
-            done.broken.append(f"{fault.name}: no recovery")
+        except _NoRecoveryError as error:
+            done.broken.append(f"{fault.name}: no recovery, {error}")
         except Exception as error:  # noqa: BLE001 - Whatever it is, the others have their turn.
             done.broken.append(f"{fault.name}: {error!r}")
         done.events = len(ledger.acknowledged) - events
@@ -168,19 +172,30 @@ class Rounds:
         return done
 
     async def _recover(self, load: Load) -> float:
-        """Seconds until a message comes in, is stored, and one goes out to whoever wrote."""
+        """Seconds until a message comes in, is stored, and one goes out to whoever wrote.
+
+        Raises:
+            _NoRecoveryError: It takes too long; the text says what.
+        """
         self._probes += 1
         probe = f"whatsapp:+9725099{self._probes:05d}"
         began = time.monotonic()
-        async with asyncio.timeout(30 * _load()):
-            event = await load.message(probe, "Are you there?")
-            while not event.acknowledged:
-                await asyncio.sleep(0.1)
+        waits = "a message isn't acknowledged"
+        try:
+            async with asyncio.timeout(30 * _load()):
                 event = await load.message(probe, "Are you there?")
-            sid = event.key.partition(":")[2]
-            await _until(lambda: self._checker.stored(sid))
-            send = await load.send(probe, f"Send to probe {self._seed} {self._probes}")
-            await _until(lambda: self._checker.received(probe, send.body))
+                while not event.acknowledged:
+                    await asyncio.sleep(0.1)
+                    event = await load.message(probe, "Are you there?")
+                waits = "a message isn't stored"
+                sid = event.key.partition(":")[2]
+                await _until(lambda: self._checker.stored(sid))
+                waits = "a send isn't taken"
+                send = await load.send(probe, f"Send to probe {self._seed} {self._probes}")
+                waits = "a send isn't at Twilio"
+                await _until(lambda: self._checker.received(probe, send.body))
+        except TimeoutError:
+            raise _NoRecoveryError(waits) from None
         return time.monotonic() - began
 
     async def _reset_twilio(self) -> None:

@@ -68,3 +68,8 @@ async def broker_back(world: World) -> AsyncIterator[None]:
 def twilio_hangs(world: World) -> AbstractAsyncContextManager[object]:
     """Twilio takes messages and doesn't say so."""
     return misbehaving(world, hang={"accept": True})
+
+
+def twilio_is_mute(world: World) -> AbstractAsyncContextManager[object]:
+    """Nor does it report on them: only its list shows them."""
+    return misbehaving(world, hang={"accept": True}, no_callbacks={})

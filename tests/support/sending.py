@@ -15,6 +15,7 @@ from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
 from sandbox.server import RunningSandbox, running_sandbox
 from services.messaging.domain.contact import Identity, IdentityKind
 from services.messaging.domain.message import Author
+from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import NewMessage, Provider, ProviderCondition
 from services.messaging.providers.twilio.client import TwilioProvider
 from services.messaging.providers.twilio.session import TwilioSession, open_session
@@ -152,6 +153,7 @@ def sender(
     send_timeout: float = 2,
     on_accepted: Callable[[Collection[str]], Awaitable[object]] = _nothing,
     conditions: Mapping[str, Callable[[], ProviderCondition]] | None = None,
+    clock: Clock = now,
 ) -> Sender:
     """The dispatcher and reconciler of one process; times in seconds."""
     retry = RetryPolicy(first_pause=timedelta(seconds=0.1), longest_pause=timedelta(seconds=0.5))
@@ -159,7 +161,7 @@ def sender(
     dispatcher = Dispatcher(
         store,
         providers,
-        clock=now,
+        clock=clock,
         on_accepted=on_accepted,
         concurrency=concurrency,
         lease=timedelta(seconds=lease),
@@ -170,7 +172,7 @@ def sender(
         breakers={
             name: Breaker(
                 name,
-                now,
+                clock,
                 failures=breaker_failures,
                 first_pause=timedelta(seconds=breaker_pause),
                 condition=(conditions or {}).get(name, lambda: ProviderCondition(usable=True)),
@@ -181,7 +183,7 @@ def sender(
     reconciler = Reconciler(
         store,
         providers,
-        clock=now,
+        clock=clock,
         on_accepted=on_accepted,
         on_due=dispatcher.wake,
         grace=timedelta(seconds=grace),

@@ -128,3 +128,12 @@ def test_condition(clock: ManualClock) -> None:
     conditions.append(ProviderCondition(usable=True, reason="a bad file"))
     status = breaker.status()
     assert (status.state, status.reason) == (ProviderState.DEGRADED, "a bad file")
+
+
+def test_a_clock_that_is_set_back_ends_pauses(breaker: Breaker, clock: ManualClock) -> None:
+    """What was to end an hour from now, because the clock was ahead, has ended."""
+    clock.forward(3600)
+    call(breaker, DOWN, DOWN, DOWN)
+    assert breaker.free() == 0
+    clock.forward(-3600)
+    assert breaker.free() == 1

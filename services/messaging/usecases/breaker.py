@@ -151,7 +151,9 @@ class Breaker:
     def _retry_at(self) -> datetime | None:
         """Until when nothing is sent; None when something may be."""
         now = self._clock()
-        ends = [end for end in (self._open_until, self._held_until) if end and now < end]
+        # What ends later than any pause was begun before the clock was set back.
+        latest = now + max(self._longest_pause, _MAX_HOLD)
+        ends = [end for end in (self._open_until, self._held_until) if end and now < end <= latest]
         return max(ends, default=None)
 
     def _state(self) -> tuple[ProviderState, str]:

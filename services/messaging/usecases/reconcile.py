@@ -9,8 +9,10 @@ is its caption. Of a template only the provider knows the text, so ours is whate
 other message.
 
 When the list doesn't show it, that proves little at first: the provider may still be working on a
-request whose connection broke. After a grace period counted from the last attempt the list is
-believed and the message is sent again, by the same provider. What remains is a provider that
+request whose connection broke. After a grace period the list is believed and the message is sent
+again, by the same provider. It begins when this process looks for the first time, and is measured
+by a clock that nobody can set: one that is set ahead would make every attempt an old one, and what
+the provider is still working on would be sent twice. What remains is a provider that
 accepts a message and lists it only after the grace period; Twilio documents no bound for this. And
 another program that sends the same text, or anything while our template is under way, from our
 number to the same contact at the same time can't be told from us. A
@@ -24,8 +26,9 @@ looked up last, and given up rather than sent again.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -48,13 +51,25 @@ from services.messaging.usecases.retrying import RetryPolicy
 
 log = structlog.get_logger(__name__)
 
-_CLOCK_SKEW = timedelta(minutes=2)
-_BETWEEN_RELEASES = timedelta(minutes=1)
+_CLOCK_SKEW: Final = timedelta(days=1)
+_SMALL_CLOCK_SKEW: Final = timedelta(minutes=2)
+_BETWEEN_RELEASES_SECONDS: Final = 60.0
+_FORGET_SECONDS: Final = 3600.0
+"""A message that nobody looked for in so long is settled, or somebody else looks."""
+
 _LOST: Final = SendOutcome(
     OutcomeKind.REJECTED,
     error_code="lost",
     error_message="a replay brought it back without its end, and whether it was sent can't be told",
 )
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Looks for an attempt: since when, and when last."""
+
+    since: float
+    looked_at: float = 0.0
 
 
 class Reconciler:
@@ -65,11 +80,12 @@ class Reconciler:
         on_accepted: Awaited with the ids of messages that were found, for reports that came before
             these.
         on_due: Called when a message may be sent again.
-        grace: So long after the last attempt the provider's list is believed.
+        grace: So long after the first look the provider's list is believed.
         lease: How long a look may take; afterwards another process may look.
         poll: Pause between rounds.
         first_look: Shortest pause between two looks for the same message.
         last_look: Longest pause between two looks for the same message.
+        monotonic: Clock in seconds that nobody can set.
     """
 
     def __init__(
@@ -88,17 +104,19 @@ class Reconciler:
         concurrency: int = 4,
         retry: RetryPolicy | None = None,
         registry: CollectorRegistry | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._providers = providers
         self._clock = clock
+        self._monotonic = monotonic
         self._on_accepted = on_accepted
         self._on_due = on_due
-        self._grace = grace
+        self._grace_seconds = grace.total_seconds()
         self._lease = lease
         self._poll_seconds = poll.total_seconds()
-        self._first_look = first_look
-        self._last_look = last_look
+        self._first_look_seconds = first_look.total_seconds()
+        self._last_look_seconds = last_look.total_seconds()
         self._concurrency = concurrency
         self._retry = retry or RetryPolicy()
         self._lookups_total = Counter(
@@ -108,7 +126,8 @@ class Reconciler:
             registry=registry,
         )
         self._stop = asyncio.Event()
-        self._released_at: datetime | None = None
+        self._release_at = 0.0
+        self._watches: dict[tuple[str, int], _Watch] = {}
 
     async def run(self) -> None:
         """Look for ever. When cancelled, finish the looks under way."""
@@ -144,10 +163,13 @@ class Reconciler:
         return len(messages)
 
     async def _release_stranded(self) -> None:
-        now = self._clock()
-        if self._released_at is not None and now - self._released_at < _BETWEEN_RELEASES:
+        now = self._monotonic()
+        if now < self._release_at:
             return
-        self._released_at = now
+        self._release_at = now + _BETWEEN_RELEASES_SECONDS
+        for key, watch in list(self._watches.items()):
+            if now - watch.looked_at > _FORGET_SECONDS:
+                del self._watches[key]
         if count := await self._store.release_stranded():
             log.error("messages waited behind nothing", count=count)
             self._on_due()
@@ -168,7 +190,7 @@ class Reconciler:
         now = self._clock()
         outcome, retry_at = self._retry.apply(message, outcome, now)
         if outcome.kind is OutcomeKind.UNKNOWN:
-            retry_at = self._next_look(message, now)
+            retry_at = now + timedelta(seconds=self._next_look_seconds(message))
         self._lookups_total.labels(message.provider, outcome.kind.value).inc()
         log.info(
             "an unknown outcome was looked up",
@@ -211,12 +233,12 @@ class Reconciler:
                 error_message="it is sent once more under the same id",
             )
         # Before asking: the list must be younger than the end of the grace period.
-        grace_is_over = self._clock() - message.last_attempt_at >= self._grace
+        grace_is_over = self._watched_seconds(message) >= self._grace_seconds
         try:
             listed = await provider.sent_messages(
                 contact_address=message.contact_address,
                 own_address=message.own_address,
-                since=message.first_attempt_at - _CLOCK_SKEW,
+                since=self._since(message),
             )
         except UnavailableError:
             return SendOutcome(OutcomeKind.UNKNOWN, error_code="provider_unavailable")
@@ -253,14 +275,27 @@ class Reconciler:
             )
         return ours[0] if ours else None
 
-    def _next_look(self, message: ClaimedSend, now: datetime) -> datetime:
+    def _since(self, message: ClaimedSend) -> datetime:
+        """When the provider may have got a message at the earliest, by the provider's clock."""
+        attempt = min(message.first_attempt_at, self._clock())
+        # Of a template anything that was sent may be taken for it, so this stays narrow.
+        return attempt - (_CLOCK_SKEW if message.template is None else _SMALL_CLOCK_SKEW)
+
+    def _watched_seconds(self, message: ClaimedSend) -> float:
+        """How long ago this process looked for an attempt for the first time."""
+        now = self._monotonic()
+        watch = self._watches.setdefault((message.message_id, message.attempt), _Watch(now))
+        watch.looked_at = now
+        return now - watch.since
+
+    def _next_look_seconds(self, message: ClaimedSend) -> float:
         """Soon at first, then ever more rarely; once exactly when the grace period is over."""
-        age = now - message.last_attempt_at
-        pause = min(max(age / 2, self._first_look), self._last_look)
-        until_grace_is_over = self._grace - age
-        if timedelta() < until_grace_is_over < pause:
+        watched = self._watched_seconds(message)
+        pause = min(max(watched / 2, self._first_look_seconds), self._last_look_seconds)
+        until_grace_is_over = self._grace_seconds - watched
+        if 0 < until_grace_is_over < pause:
             pause = until_grace_is_over
-        return now + pause
+        return pause
 
 
 def _may_be(message: ClaimedSend, listed: ProviderMessage) -> bool:

@@ -1,0 +1,50 @@
+"""What is due, and until when it is claimed, of all tables that say so."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from sqlalchemy import Update, update
+
+from services.messaging.ports.clock import Clock
+from services.messaging.store.call_models import CallTurnRow
+from services.messaging.store.database import Database
+from services.messaging.store.models import (
+    ConversationRow,
+    LeaseRow,
+    MediaFetchRow,
+    OutboxRow,
+    PendingReplyRow,
+)
+
+
+class SqlSchedule:
+    """`Schedule` on SQLite and PostgreSQL."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def bring_forward(self, *, longest_lease: timedelta) -> int:
+        """Make due at once what would be due later, and end claims that were made for too long."""
+        changed = 0
+        for change in _changes(self._clock(), longest_lease):
+            # One by one: whoever needs several of these tables locks them in an order of its own.
+            async with self._database.write() as connection:
+                changed += (await connection.execute(change)).rowcount
+        return changed
+
+
+def _changes(now: datetime, longest_lease: timedelta) -> Iterator[Update]:
+    # A replay holds what it restores, and says itself when that ends.
+    yield (
+        update(OutboxRow)
+        .where(OutboxRow.due_at > now, OutboxRow.restored.is_(False))
+        .values(due_at=now)
+    )
+    for waiting in (PendingReplyRow, MediaFetchRow):
+        yield update(waiting).where(waiting.due_at > now).values(due_at=now)
+    paced = ConversationRow.paced_until
+    yield update(ConversationRow).where(paced > now).values(paced_until=now)
+    latest = now + longest_lease
+    for claimed in (OutboxRow, PendingReplyRow, MediaFetchRow, CallTurnRow, LeaseRow):
+        yield update(claimed).where(claimed.lease_until > latest).values(lease_until=latest)

@@ -1,0 +1,75 @@
+"""Noticing that the clock was set back.
+
+When something is due, and until when somebody has claimed it, is stored as time of day, because
+other processes read it. What was written while the clock was ahead would wait until that time
+comes again: an hour, or a year.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from services.common.errors import UnavailableError
+from services.messaging.ports.clock import Clock, Schedule
+
+log = structlog.get_logger(__name__)
+
+_STEP: Final = timedelta(seconds=1)
+"""Less is how clocks are kept right."""
+
+_AGAIN_SECONDS: Final = 10.0
+"""By then transactions are committed that had read the clock before it was set back."""
+
+
+class ClockWatch:
+    """Has what is due brought forward when the clock was set back.
+
+    Args:
+        longest_lease: Nothing stays claimed for longer than this after the clock was set back. A
+            claim that is cut short by it is only looked at again.
+        monotonic: Clock in seconds that nobody can set.
+        poll_seconds: Pause between looks.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        *,
+        clock: Clock,
+        longest_lease: timedelta = timedelta(minutes=2),
+        monotonic: Callable[[], float] = time.monotonic,
+        poll_seconds: float = 1.0,
+    ) -> None:
+        self._schedule = schedule
+        self._clock = clock
+        self._longest_lease = longest_lease
+        self._monotonic = monotonic
+        self._poll_seconds = poll_seconds
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        expected = self._offset()
+        again_at: float | None = None
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            offset = self._offset()
+            set_back = expected - offset > _STEP
+            if set_back or (again_at is not None and self._monotonic() >= again_at):
+                try:
+                    count = await self._schedule.bring_forward(longest_lease=self._longest_lease)
+                except UnavailableError:
+                    log.warning("the clock was set back, and what is due waits for the database")
+                    continue
+                again_at = self._monotonic() + _AGAIN_SECONDS if set_back else None
+                if set_back:
+                    seconds = round((expected - offset).total_seconds())
+                    log.warning("the clock was set back", seconds=seconds, brought_forward=count)
+            expected = offset
+
+    def _offset(self) -> datetime:
+        """The time at which the clock that nobody can set stood at 0."""
+        return self._clock() - timedelta(seconds=self._monotonic())

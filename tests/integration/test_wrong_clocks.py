@@ -1,0 +1,133 @@
+"""A clock that is wrong, or jumps, doubles no message and holds none up."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+
+import pytest
+
+from sandbox.faults import Fault, Faults, Latency
+from sandbox.server import RunningSandbox
+from services.messaging.store.acts import SqlActLog
+from services.messaging.store.database import Database
+from services.messaging.store.outbox import SqlOutboxStore
+from services.messaging.store.schedule import SqlSchedule
+from services.messaging.usecases.clock_watch import ClockWatch
+from services.messaging.usecases.pace import RecipientPace
+from services.messaging.usecases.policy import SendPolicy
+from tests.support.sending import (
+    ANY_TIME,
+    new_message,
+    now,
+    open_database,
+    open_sandbox,
+    running,
+    sender,
+    stored,
+    twilio,
+    unsettled,
+    until,
+    until_settled,
+)
+
+HOUR = timedelta(hours=1)
+PACED = SendPolicy(window=None, pace=RecipientPace(interval=timedelta(seconds=0.1), burst=1))
+
+
+class WrongClock:
+    """The real time, and by how much it is wrong."""
+
+    def __init__(self, wrong: timedelta = timedelta()) -> None:
+        self.wrong = wrong
+
+    def __call__(self) -> datetime:
+        return now() + self.wrong
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with open_database(database_url) as database:
+        yield database
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[RunningSandbox]:
+    async with open_sandbox() as sandbox:
+        yield sandbox
+
+
+def clock_watch(database: Database, clock: WrongClock) -> ClockWatch:
+    return ClockWatch(
+        SqlSchedule(database, clock), clock=clock, longest_lease=timedelta(seconds=1), poll_seconds=0.05
+    )
+
+
+async def test_a_jump_forward_during_a_call(database: Database, sandbox: RunningSandbox) -> None:
+    """What Twilio is still working on isn't taken for lost because an hour seems to have passed."""
+    clock = WrongClock()
+    store = SqlOutboxStore(database, clock, ANY_TIME)
+    await store.enqueue(new_message())
+    sandbox.set_faults(Faults(latency=Latency(seconds=1, times=1)))
+
+    async def under_way() -> bool:
+        return bool(sandbox.state.requests)
+
+    async with twilio(sandbox.base_url) as provider:
+        process = sender(store, provider, grace=3, clock=clock)
+        async with running(process.dispatcher.run(), process.reconciler.run()):
+            await until(under_way)
+            clock.wrong = HOUR
+            await until_settled(database)
+    assert len(sandbox.state.messages) == 1
+
+
+@pytest.mark.parametrize("after", [HOUR, timedelta()], ids=["wrong all the time", "set back"])
+async def test_ahead_when_the_answer_is_lost(
+    database: Database, sandbox: RunningSandbox, after: timedelta
+) -> None:
+    """A message is found in Twilio's list though it seems to be older than our attempt."""
+    clock = WrongClock(HOUR)
+    store = SqlOutboxStore(database, clock, ANY_TIME)
+    await store.enqueue(new_message())
+    sandbox.set_faults(Faults(reset_after_accept=Fault(times=1)))
+
+    async def unknown() -> bool:
+        return await unsettled(database) == [("unknown", 1)]
+
+    async with twilio(sandbox.base_url) as provider:
+        process = sender(store, provider, clock=clock)
+        async with running(process.dispatcher.run()):
+            await until(unknown)
+        async with running(clock_watch(database, clock).run()):
+            await asyncio.sleep(0)
+            clock.wrong = after
+            process = sender(store, provider, clock=clock)
+            async with running(process.dispatcher.run(), process.reconciler.run()):
+                await until_settled(database)
+    assert [row.provider_message_id for row in await stored(database)] == list(
+        sandbox.state.messages
+    )
+
+
+async def test_a_clock_that_is_set_back(database: Database, sandbox: RunningSandbox) -> None:
+    """What was queued, claimed or tried while it was ahead doesn't wait until that time comes."""
+    clock = WrongClock(HOUR)
+    store = SqlOutboxStore(database, clock, PACED)
+    for number in range(3):
+        await store.enqueue(new_message(f"text {number}"))
+    # By a process that is killed then.
+    await store.claim(limit=1, lease=timedelta(seconds=1))
+    acts = SqlActLog(database, clock)
+    assert await acts.unjournaled(limit=10, lease_seconds=1)
+    async with twilio(sandbox.base_url) as provider:
+        process = sender(store, provider, clock=clock)
+        async with running(clock_watch(database, clock).run()):
+            await asyncio.sleep(0)
+            clock.wrong = timedelta()
+            async with running(process.dispatcher.run(), process.reconciler.run()):
+                await store.enqueue(new_message("after it"))
+                await until_settled(database)
+    assert sorted(one.body for one in sandbox.state.messages.values()) == sorted(
+        ["text 0", "text 1", "text 2", "after it"]
+    )
+    assert await SqlActLog(database, clock).unjournaled(limit=10, lease_seconds=1)
