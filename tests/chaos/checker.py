@@ -82,7 +82,10 @@ class Checker:
 
     async def unsettled(self) -> str:
         """What is still on its way; "" when all has come to its end."""
-        for look in (self._spilled, self._unread, self._unsent, self._undelivered, self._unwatched):
+        # Twice, and in the order in which things travel: what went on from one place to the next
+        # while we looked at another is met the second time.
+        places = (self._undelivered, self._spilled, self._unread, self._unsent, self._unwatched)
+        for look in (*places, *places):
             try:
                 left = await look()
             except (SQLAlchemyError, nats.errors.Error, OSError, aiohttp.ClientError) as error:
