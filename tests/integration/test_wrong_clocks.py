@@ -58,7 +58,10 @@ async def sandbox() -> AsyncIterator[RunningSandbox]:
 
 def clock_watch(database: Database, clock: WrongClock) -> ClockWatch:
     return ClockWatch(
-        SqlSchedule(database, clock), clock=clock, longest_lease=timedelta(seconds=1), poll_seconds=0.05
+        SqlSchedule(database, clock),
+        clock=clock,
+        longest_lease=timedelta(seconds=1),
+        poll_seconds=0.05,
     )
 
 
