@@ -43,7 +43,8 @@ def main() -> int:
     came_to = totals(done)
     console.print(
         f"{came_to['rounds']} rounds with {came_to['faults']} faults: {came_to['events']} events"
-        f" acknowledged, {came_to['sends']} sends, settled within {came_to['settled_worst']:.0f} s"
+        f" acknowledged, {came_to['sends']} sends, {came_to['lost']} lost, {came_to['doubled']}"
+        f" doubled, settled within {came_to['settled_worst']:.0f} s"
     )
     for one in done:
         for what in one.violations:

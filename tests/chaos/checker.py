@@ -33,8 +33,35 @@ from tests.chaos.watcher import Watcher
 _DONE = ("read", "failed", "undelivered")
 _LISTED = 5
 
-LOST = ("acknowledged and lost", "behind what was reported")
-"""How broken promises begin where something acknowledged is gone."""
+_LOST = "acknowledged and lost"
+_BEHIND = "behind what was reported"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A promise that was broken.
+
+    Attributes:
+        what: How.
+        by: What shows it, each by its name.
+    """
+
+    what: str
+    by: Sequence[str]
+
+    @property
+    def lost(self) -> bool:
+        """Whether something acknowledged is gone."""
+        return self.what in (_LOST, _BEHIND)
+
+    @property
+    def doubled(self) -> bool:
+        """Whether something is there more than once."""
+        return self.what.endswith(("twice", "again after it was settled"))
+
+    def __str__(self) -> str:
+        more = f" and {len(self.by) - _LISTED} more" if len(self.by) > _LISTED else ""
+        return f"{self.what}: {len(self.by)} ({', '.join(self.by[:_LISTED])}{more})"
 
 
 @dataclass
@@ -157,7 +184,7 @@ class Checker:
             await asyncio.sleep(0.3)
         return time.monotonic() - began, ""
 
-    async def violations(self, ledger: Ledger) -> list[str]:
+    async def violations(self, ledger: Ledger) -> list[Broken]:
         """Every promise that was broken, once all has settled."""
         twilio = [one for one in await self._twilio() if one["direction"] != "inbound"]
         stored = await asyncio.to_thread(self._read)
@@ -172,7 +199,7 @@ class Checker:
 
     def _events(
         self, ledger: Ledger, twilio: Sequence[dict[str, Any]], stored: Stored
-    ) -> list[str]:
+    ) -> list[Broken]:
         wanted = {event.key for event in ledger.acknowledged}
         for message in twilio:
             for change in message["statuses"]:
@@ -180,11 +207,13 @@ class Checker:
                 if any(one["acknowledged"] for one in change["callbacks"]):
                     wanted.add(f"status:{message['sid']}:{change['status']}{error}")
         return [
-            *_listed(LOST[0], wanted - set(stored.event_keys)),
+            *_listed(_LOST, wanted - set(stored.event_keys)),
             *_listed("stored twice", [k for k, n in stored.event_keys.items() if n > 1]),
         ]
 
-    def _sends(self, ledger: Ledger, twilio: Sequence[dict[str, Any]], stored: Stored) -> list[str]:
+    def _sends(
+        self, ledger: Ledger, twilio: Sequence[dict[str, Any]], stored: Stored
+    ) -> list[Broken]:
         at_twilio = Counter(one["body"] for one in twilio if one["body"].startswith("Send "))
         by_id = {row.public_id: row for row in stored.messages}
         rows = Counter(row.body for row in stored.messages if row.body.startswith("Send "))
@@ -226,7 +255,7 @@ class Checker:
             *_listed("inbound messages answered twice", ["?"] * stored.twice_answered),
         ]
 
-    def _statuses(self, twilio: Sequence[dict[str, Any]], stored: Stored) -> list[str]:
+    def _statuses(self, twilio: Sequence[dict[str, Any]], stored: Stored) -> list[Broken]:
         """Every message stands where the highest report that was acknowledged put it."""
         status = {row.provider_message_id: row.status for row in stored.messages}
         behind = []
@@ -241,9 +270,9 @@ class Checker:
                 highest = max(told, key=lambda one: one.rank)
                 if MessageStatus(is_now).rank < highest.rank:
                     behind.append(f"{message['sid']} is {is_now}, not {highest}")
-        return _listed(LOST[1], behind)
+        return _listed(_BEHIND, behind)
 
-    def _watched(self, stored: Stored) -> list[str]:
+    def _watched(self, stored: Stored) -> list[Broken]:
         went_back, self._watcher.went_back = self._watcher.went_back, []
         missed = stored.positions - len(self._watcher.seen)
         return [
@@ -286,12 +315,9 @@ def _is_open(callback: dict[str, Any]) -> bool:
     return callback["response_status"] is None and callback["error"] is None
 
 
-def _listed(what: str, found: Any) -> list[str]:
+def _listed(what: str, found: Any) -> list[Broken]:
     some = sorted(map(str, found))
-    if not some:
-        return []
-    more = f" and {len(some) - _LISTED} more" if len(some) > _LISTED else ""
-    return [f"{what}: {len(some)} ({', '.join(some[:_LISTED])}{more})"]
+    return [Broken(what, some)] if some else []
 
 
 async def _ignore(_: Exception) -> None:

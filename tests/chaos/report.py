@@ -12,29 +12,29 @@ from rich.table import Table
 from tests.chaos.faults import FAULTS
 from tests.chaos.runner import Round
 
+_HEADINGS = ("fault", "database", "times", "acknowledged", "sends", "unanswered", "recovery",
+             "worst", "lost", "doubled", "broken")  # fmt: skip
+
 
 def table(rounds: Sequence[Round]) -> Table:
     """A line for each fault and database."""
     drawn = Table(title="Chaos")
-    for heading in ("fault", "database", "times", "acknowledged", "unanswered",
-                    "recovery (median, worst)", "broken"):  # fmt: skip
-        drawn.add_column(heading, justify="left" if heading in ("fault", "database") else "right")
+    for heading in _HEADINGS:
+        left = heading in ("fault", "database")
+        drawn.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for line in summary(rounds):
-        broken = line["broken"]
-        drawn.add_row(
-            line["fault"],
-            line["database"],
-            str(line["times"]),
-            str(line["acknowledged"]),
-            str(line["unanswered"]),
-            f"{line['recovery_median']:.1f} s, {line['recovery_worst']:.1f} s",
-            f"[red]{broken}[/]" if broken else "0",
-        )
+        cells = [str(line[name]) for name in _HEADINGS[:6]]
+        cells += [f"{line[name]:.1f} s" for name in ("recovery_median", "recovery_worst")]
+        cells += [f"[red]{line[n]}[/]" if line[n] else "0" for n in _HEADINGS[8:]]
+        drawn.add_row(*cells)
     return drawn
 
 
 def summary(rounds: Sequence[Round]) -> list[dict[str, Any]]:
-    """The table's lines. A promise broken at a round's end counts for each of its faults."""
+    """The table's lines.
+
+    What is found at a round's end, as what was lost or doubled, counts for each of its faults.
+    """
     lines = []
     kinds = {(strike.fault, one.database) for one in rounds for strike in one.strikes}
     for fault, database in sorted(kinds):
@@ -52,9 +52,12 @@ def summary(rounds: Sequence[Round]) -> list[dict[str, Any]]:
                 "database": database,
                 "times": len(some),
                 "acknowledged": sum(strike.events for _, strike in some),
+                "sends": sum(strike.sends for _, strike in some),
                 "unanswered": sum(strike.failures for _, strike in some),
                 "recovery_median": statistics.median(recovery),
                 "recovery_worst": max(recovery),
+                "lost": sum(one.lost for one, _ in some),
+                "doubled": sum(one.doubled for one, _ in some),
                 "broken": sum(bool(one.broken or strike.broken) for one, strike in some),
             }
         )
@@ -68,6 +71,8 @@ def totals(rounds: Sequence[Round]) -> dict[str, Any]:
         "faults": sum(len(one.strikes) for one in rounds),
         "events": sum(one.events for one in rounds),
         "sends": sum(one.sends for one in rounds),
+        "lost": sum(one.lost for one in rounds),
+        "doubled": sum(one.doubled for one in rounds),
         "settled_worst": max(one.settle_seconds for one in rounds),
         "broken": sum(bool(one.violations) for one in rounds),
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.chaos.checker import LOST, Checker
+from tests.chaos.checker import Checker
 from tests.chaos.faults import Fault
 from tests.chaos.load import Load
 from tests.chaos.stack import ChaosStack, DatabaseKind, running_chaos_stack
@@ -30,6 +30,7 @@ class Strike:
 
     Attributes:
         events: Acknowledged while it lasted, until recovery.
+        sends: Asked for meanwhile.
         failures: Requests that weren't answered with a 2xx meanwhile; how, in `failed_how`.
         recovery_seconds: From the fault's end until a new message had come in, was stored, and
             an answer had gone out to Twilio.
@@ -39,6 +40,7 @@ class Strike:
 
     fault: str
     events: int = 0
+    sends: int = 0
     failures: int = 0
     failed_how: list[str] = field(default_factory=list)
     recovery_seconds: float = 0
@@ -47,8 +49,8 @@ class Strike:
 
     def __str__(self) -> str:
         return (
-            f"{self.fault}: {self.events} events acknowledged, {self.failures} requests"
-            f" unanswered ({', '.join(self.failed_how) or 'none'}), recovered in"
+            f"{self.fault}: {self.events} events acknowledged, {self.sends} sends, {self.failures}"
+            f" requests unanswered ({', '.join(self.failed_how) or 'none'}), recovered in"
             f" {self.recovery_seconds:.1f} s"
         )
 
@@ -59,6 +61,7 @@ class Round:
 
     Attributes:
         settle_seconds: From the load's end until nothing was on its way any more.
+        lost, doubled: How many things that were acknowledged or sent.
         broken: Promises that were broken at the end.
         shown: What was lost where that was to be shown.
     """
@@ -71,6 +74,8 @@ class Round:
     requests: int = 0
     settle_seconds: float = 0
     memory_mib: dict[str, float] = field(default_factory=dict)
+    lost: int = 0
+    doubled: int = 0
     broken: list[str] = field(default_factory=list)
     shown: list[str] = field(default_factory=list)
 
@@ -138,12 +143,14 @@ class Rounds:
             if left:
                 done.broken.append(f"not settled: {left}")
             ledger = load.ledger
-            done.broken += await self._checker.violations(ledger)
-        if any(fault.loses for fault in faults):
-            done.shown = [what for what in done.broken if what.startswith(LOST)]
-            done.broken = [what for what in done.broken if what not in done.shown]
-            if not done.shown:
-                done.broken.append("nothing was lost, where something should have been")
+            found = await self._checker.violations(ledger)
+        to_lose = any(fault.loses for fault in faults)
+        done.shown = [str(one) for one in found if one.lost and to_lose]
+        done.broken += [str(one) for one in found if not (one.lost and to_lose)]
+        if to_lose and not done.shown:
+            done.broken.append("nothing was lost, where something should have been")
+        done.lost = sum(len(one.by) for one in found if one.lost)
+        done.doubled = sum(len(one.by) for one in found if one.doubled)
         done.events, done.sends = len(ledger.acknowledged), len(ledger.sends)
         done.requests = ledger.requests
         done.memory_mib = self._stack.memory_mib()
@@ -153,6 +160,7 @@ class Rounds:
         done = Strike(fault.name)
         ledger = load.ledger
         events, failures = len(ledger.acknowledged), len(ledger.failures)
+        sends = len(ledger.sends)
         try:
             await fault.strike(World(self._stack, chance, self._size))
             done.recovery_seconds = await self._recover(load)
@@ -161,6 +169,7 @@ class Rounds:
         except Exception as error:  # noqa: BLE001 - Whatever it is, the others have their turn.
             done.broken.append(f"{fault.name}: {error!r}")
         done.events = len(ledger.acknowledged) - events
+        done.sends = len(ledger.sends) - sends
         failed = ledger.failures[failures:]
         done.failures, done.failed_how = len(failed), sorted(set(failed))
         alone = len(self._stack.messagings) == 1
