@@ -42,6 +42,16 @@ async def _limit(processes: Iterable[int], size: str) -> None:
             await limiting.wait()
 
 
+async def database_full(world: World) -> None:
+    """No file may be written by PostgreSQL, which gives up when that holds for its log of writes.
+
+    Whoever runs it starts it again then.
+    """
+    assert world.stack.postgres is not None
+    await full_disk(postgres_processes)(world)
+    await world.stack.postgres.start()
+
+
 def messagings(world: World) -> list[int]:
     """The processes that write SQLite."""
     return [world.stack.process(name).pid for name in world.stack.messagings]

@@ -299,7 +299,7 @@ FAULTS = {
         Fault(
             "full-database",
             "no disk for PostgreSQL",
-            disks.full_disk(disks.postgres_processes),
+            disks.database_full,
             database="postgresql",
         ),
         Fault("full-sqlite", "no disk for SQLite", disks.full_disk(disks.messagings),
