@@ -193,8 +193,8 @@ class MessagingSettings(WhatsAppSettings, VoiceSettings):
     )
     send_unknown_grace_seconds: Seconds = Field(
         120.0,
-        description="how long after a send without an answer the provider's list is believed when "
-        "it doesn't show the message",
+        description="how long a send without an answer is looked for until the provider's list is "
+        "believed when it doesn't show the message",
         examples=["120"],
     )
     send_max_age_seconds: Seconds = Field(
