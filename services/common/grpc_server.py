@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 _CONNECTION_MILLISECONDS = 300_000
 _LIVENESS = "liveness"
+# Nobody has to show a token for these.
+_MAX_HEALTH_WATCHERS = 50
 
 ERROR_DOMAIN = "switchboard"
 _REFUSAL = "the metadata 'authorization' has no valid token"
@@ -91,14 +93,17 @@ class _Guard(grpc.aio.ServerInterceptor):
         self._max_concurrent = max_concurrent
         self._running: set[asyncio.Task[Any]] = set()
         self._streams: set[asyncio.Task[Any]] = set()
+        self._health_watchers = 0
         self._max_seconds = max_seconds
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
         method: str = handler_call_details.method
-        # Probes carry no secrets and learn none.
-        if handler is None or method.startswith(_HEALTH_PREFIX):
+        if handler is None:
             return handler
+        # Probes carry no secrets and learn none.
+        if method.startswith(_HEALTH_PREFIX):
+            return self._watched(handler) if handler.unary_stream else handler
         if not self.is_open and method.split("/")[1] not in self._open_before:
             return _refuse(handler, UnavailableError("not ready for this yet, try again shortly"))
         shown = dict(handler_call_details.invocation_metadata).get("authorization", "")
@@ -116,6 +121,24 @@ class _Guard(grpc.aio.ServerInterceptor):
                 response_serializer=handler.response_serializer,
             )
         return handler if allowed else _refuse(handler, UnauthenticatedError(_REFUSAL))
+
+    def _watched(self, handler: Any) -> Any:
+        """Watching health, by no more than a few: strangers may, and each takes memory."""
+
+        async def watch(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            if self._health_watchers >= _MAX_HEALTH_WATCHERS:
+                await abort(context, OverloadedError("too many watch health, ask by Check"))
+            self._health_watchers += 1
+            try:
+                await handler.unary_stream(request, context)
+            finally:
+                self._health_watchers -= 1
+
+        return grpc.unary_stream_rpc_method_handler(
+            watch,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
 
     def _is_known(self, shown: bytes) -> bool:
         matches = [hmac.compare_digest(shown, expected) for expected in self._expected]
