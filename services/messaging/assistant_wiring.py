@@ -82,6 +82,7 @@ def wire_assistant(
         clock=clock,
         on_queued=sending.on_queued,
         context_messages=settings.assistant_context_messages,
+        max_answers=settings.assistant_max_answers_per_hour,
         lease=timedelta(seconds=settings.openai_timeout_seconds + 30),
         pause=when.pause,
         tracing=tracing,

@@ -91,6 +91,12 @@ class MessagingSettings(WhatsAppSettings, VoiceSettings):
         examples=["20"],
         json_schema_extra=OPENAI,
     )
+    assistant_max_answers_per_hour: Annotated[int, Field(ge=1, le=3600)] = Field(
+        60,
+        description="answers that one contact gets in an hour; then messages wait for a person",
+        examples=["60"],
+        json_schema_extra=OPENAI,
+    )
     assistant_max_message_age_seconds: Seconds = Field(
         900.0,
         description="a message that reaches us later than this is not answered automatically",

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -76,9 +77,7 @@ async def write(database: Database, clock: ManualClock, *bodies: str, contact: i
     await receive(SqlIngestStore(database), clock=clock)(messages, [])
 
 
-def replies(
-    database: Database, clock: ManualClock, one: Assistant, max_attempts: int = 8
-) -> Replies:
+def replies(database: Database, clock: ManualClock, one: Assistant, **limits: Any) -> Replies:
     return Replies(
         SqlReplyStore(database, clock),
         one,
@@ -87,8 +86,8 @@ def replies(
         on_queued=lambda: None,
         context_messages=50,
         lease=timedelta(seconds=60),
-        max_attempts=max_attempts,
         poll_seconds=0.02,
+        **limits,
     )
 
 
@@ -200,6 +199,34 @@ async def test_an_answer_that_cannot_be_stored_is_given_up(
                 await asyncio.sleep(0.02)
     attacks.count("answers that can't be stored", through=asked > 3, evidence=asked)
     assert await outbound(database) == []
+
+
+async def test_a_robot_is_not_answered_for_ever(
+    database: Database, clock: ManualClock, attacks: Attacks
+) -> None:
+    """Who answers whatever it is sent gets so many answers an hour; so much is the model asked."""
+    asked = 0
+
+    class Polite:
+        async def answer(self, turns: object) -> str:
+            nonlocal asked
+            asked += 1
+            return "Thank you! Is there anything else?"
+
+    async def says(number: int) -> None:
+        said = inbound(f"SM{number}", seconds=(clock() - START).total_seconds(), body="Thank you!")
+        await receive(SqlIngestStore(database), clock=clock)([said], [])
+        clock.forward(30)
+        await until(lambda: _is_empty(database, "pending_replies"))
+
+    async with running(replies(database, clock, Polite(), max_answers=3).run()):
+        for number in range(10):
+            await says(number)
+            attacks.count("talking to itself", through=asked > 3, evidence=asked)
+        assert asked == 3
+        clock.forward(3600)
+        await says(10)
+        assert asked == 4
 
 
 async def test_a_lost_webhook_holds_what_can_be_stored(

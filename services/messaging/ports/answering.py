@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from services.messaging.domain.contact import Identity
 from services.messaging.domain.message import (
@@ -21,6 +21,9 @@ class Turn:
     body: str
 
 
+ANSWERS_COUNTED: Final = timedelta(hours=1)
+
+
 @dataclass(frozen=True, slots=True)
 class ReplyTask:
     """A conversation that waits for an answer.
@@ -29,6 +32,7 @@ class ReplyTask:
         up_to: Position of the newest inbound message the answer takes into account.
         turns: The conversation so far, oldest first.
         attempt: Number of this attempt, from 1.
+        answered: How many answers the assistant gave in the last `ANSWERS_COUNTED`.
         traceparent: The request that brought the newest message; "" where that isn't known.
     """
 
@@ -39,6 +43,7 @@ class ReplyTask:
     contact_address: str
     own_address: str
     attempt: int
+    answered: int = 0
     traceparent: str = ""
 
 

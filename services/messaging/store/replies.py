@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import SwitchboardError
 from services.messaging.domain.contact import whatsapp_identity
-from services.messaging.domain.message import Direction, Message, MessageStatus
-from services.messaging.ports.answering import ReplyTask, Turn
+from services.messaging.domain.message import Author, Direction, Message, MessageStatus
+from services.messaging.ports.answering import ANSWERS_COUNTED, ReplyTask, Turn
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import NewMessage
 from services.messaging.store.database import Database
@@ -63,7 +63,7 @@ class SqlReplyStore:
                 .where(PendingReplyRow.conversation_id.in_(ids))
                 .values(lease_until=now + lease, attempts=PendingReplyRow.attempts + 1)
             )
-            return [await _task(connection, conversation_id, context) for conversation_id in ids]
+            return [await _task(connection, one, context, now) for one in ids]
 
     async def answer(self, task: ReplyTask, message: NewMessage) -> Message | None:
         """Store the answer for sending and end the task, in one transaction."""
@@ -113,7 +113,9 @@ class SqlReplyStore:
             await _end(connection, task)
 
 
-async def _task(connection: AsyncConnection, conversation_id: int, context: int) -> ReplyTask:
+async def _task(
+    connection: AsyncConnection, conversation_id: int, context: int, now: datetime
+) -> ReplyTask:
     row = (
         await connection.execute(
             select(
@@ -140,6 +142,15 @@ async def _task(connection: AsyncConnection, conversation_id: int, context: int)
         .order_by(MessageRow.created_at.desc(), MessageRow.id.desc())
         .limit(context)
     )
+    answered = await connection.scalar(
+        select(func.count())
+        .select_from(MessageRow)
+        .where(
+            MessageRow.conversation_id == conversation_id,
+            MessageRow.author == Author.ASSISTANT,
+            MessageRow.created_at > now - ANSWERS_COUNTED,
+        )
+    )
     turns = [Turn(Direction(turn.direction), turn.body) for turn in newest_first]
     recipient = whatsapp_identity(row.contact_address)
     if recipient is None:
@@ -152,6 +163,7 @@ async def _task(connection: AsyncConnection, conversation_id: int, context: int)
         contact_address=row.contact_address,
         own_address=row.own_address,
         attempt=row.attempts,
+        answered=answered or 0,
         traceparent=row.traceparent or "",
     )
 

@@ -30,6 +30,8 @@ class Replies:
         pause: What is stored is due after this.
         lease: How long writing an answer may take; afterwards another process may.
         max_attempts: After so many failures a person has to answer.
+        max_answers: So many in an hour does one contact get, be it a person or another program
+            that answers whatever it is sent; then a person has to answer.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Replies:
         lease: timedelta,
         pause: timedelta = timedelta(),
         max_attempts: int = 8,
+        max_answers: int = 60,
         concurrency: int = 32,
         poll_seconds: float = 0.5,
         tracing: Tracing | None = None,
@@ -58,6 +61,7 @@ class Replies:
         self._lease = lease
         self._pause_seconds = pause.total_seconds()
         self._max_attempts = max_attempts
+        self._max_answers = max_answers
         self._concurrency = concurrency
         self._poll_seconds = poll_seconds
         self._woken = asyncio.Event()
@@ -108,6 +112,9 @@ class Replies:
 
     async def _written(self, task: ReplyTask) -> str | None:
         """The answer; "" for none, None when it has to be tried again."""
+        if task.answered >= self._max_answers:
+            log.warning("a contact gets no more answers this hour; the message waits for a person")
+            return ""
         try:
             return await self._assistant.answer(task.turns)
         except InvalidInputError:
