@@ -32,6 +32,7 @@ class Strike:
         events: Acknowledged while it lasted, until recovery.
         sends: Asked for meanwhile.
         failures: Requests that weren't answered with a 2xx meanwhile; how, in `failed_how`.
+        seconds: How long it took, recovery included.
         recovery_seconds: From the fault's end until a new message had come in, was stored, and
             an answer had gone out to Twilio.
         load: Processes that wanted a core, for each core, from 1 to 5.
@@ -43,6 +44,7 @@ class Strike:
     sends: int = 0
     failures: int = 0
     failed_how: list[str] = field(default_factory=list)
+    seconds: float = 0
     recovery_seconds: float = 0
     load: float = 0
     broken: list[str] = field(default_factory=list)
@@ -160,7 +162,7 @@ class Rounds:
         done = Strike(fault.name)
         ledger = load.ledger
         events, failures = len(ledger.acknowledged), len(ledger.failures)
-        sends = len(ledger.sends)
+        sends, began = len(ledger.sends), time.monotonic()
         try:
             await fault.strike(World(self._stack, chance, self._size))
             done.recovery_seconds = await self._recover(load)
@@ -168,6 +170,7 @@ class Rounds:
             done.broken.append(f"{fault.name}: no recovery, {error}")
         except Exception as error:  # noqa: BLE001 - Whatever it is, the others have their turn.
             done.broken.append(f"{fault.name}: {error!r}")
+        done.seconds = time.monotonic() - began
         done.events = len(ledger.acknowledged) - events
         done.sends = len(ledger.sends) - sends
         failed = ledger.failures[failures:]

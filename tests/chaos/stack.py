@@ -45,9 +45,11 @@ VARIABLES = {
     "SANDBOX_SENT_AFTER": "0.1",
     "SANDBOX_DELIVERED_AFTER": "0.2",
     "SANDBOX_READ_AFTER": "0.4",
-    # Nothing takes longer than this between the sandbox's two ends.
-    "TWILIO_TIMEOUT_SECONDS": "4",
+    # Nothing takes longer than this between the sandbox's two ends, and what a killed process
+    # had claimed is soon free.
+    "TWILIO_TIMEOUT_SECONDS": "3",
     "SEND_UNKNOWN_GRACE_SECONDS": "8",
+    "OPENAI_TIMEOUT_SECONDS": "5",
     "SLOW_QUERY_MS": "60000",
 }
 
