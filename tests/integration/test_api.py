@@ -380,6 +380,17 @@ async def test_messaging_away_is_unavailable() -> None:
     assert "127.0.0.1" not in response.text
 
 
+async def test_a_messaging_that_is_stopping(api: Api, messaging: PretendMessaging) -> None:
+    """A send under a key that it cancels is asked for again; one without a key might go twice."""
+    messaging.leaving = 1
+    sent = await api.http.post(SEND, json=TEXT, headers={"idempotency-key": "k"})
+    assert sent.status_code == 202
+    assert len(messaging.requests) == 2
+    messaging.leaving = 1
+    problem(await api.http.post(SEND, json=TEXT), 503, "UNAVAILABLE")
+    assert len(messaging.requests) == 3
+
+
 async def test_messaging_too_slow_is_a_timeout(address: str, messaging: PretendMessaging) -> None:
     """A call has its deadline, and so has the beginning of a stream."""
     messaging.busy_seconds = 3

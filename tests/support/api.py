@@ -89,6 +89,7 @@ class PretendMessaging(rpc.MessagingServiceServicer):
         watching: How many watch now.
         file: Type and parts of the file with the id `f-1`.
         busy_seconds: How long each call takes.
+        leaving: So many calls are cancelled, as by a process that is stopping.
     """
 
     def __init__(self) -> None:
@@ -99,6 +100,7 @@ class PretendMessaging(rpc.MessagingServiceServicer):
         self.watching = 0
         self.file = ("image/png", [b"first", b"second"])
         self.busy_seconds = 0.0
+        self.leaving = 0
 
     async def _asked(self, request: Any) -> None:
         self.requests.append(request)
@@ -108,6 +110,9 @@ class PretendMessaging(rpc.MessagingServiceServicer):
 
     async def SendMessage(self, request: Any, context: Any) -> Any:  # noqa: N802 - As generated.
         await self._asked(request)
+        if self.leaving:
+            self.leaving -= 1
+            await context.abort(grpc.StatusCode.CANCELLED)
         return pb.SendMessageResponse(message=message(status=self.statuses[0]))
 
     async def GetMessage(self, request: Any, context: Any) -> Any:  # noqa: N802 - As generated.

@@ -1,13 +1,20 @@
 """Calls to messaging, with deadlines, whose errors are problem documents."""
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import grpc.aio
+from switchboard.messaging.v1.messaging_service_pb2 import SendMessageRequest
 from switchboard.messaging.v1.messaging_service_pb2_grpc import MessagingServiceStub
 from switchboard.voice.v1.voice_service_pb2_grpc import VoiceServiceStub
 
-from services.webhook.api.problems import ProblemError, internal_problem, raise_problem
+from services.webhook.api.problems import (
+    ProblemError,
+    internal_problem,
+    lost_on_the_way,
+    raise_problem,
+)
 
 if TYPE_CHECKING:
     from switchboard.messaging.v1.messaging_service_pb2_grpc import MessagingServiceAsyncStub
@@ -25,6 +32,15 @@ _NAMES = {
     "request_id": "Idempotency-Key",
     "up_to_message_id": "up_to",
 }
+
+
+_AGAIN_SECONDS = 0.1
+"""By then the channel knows which replicas are there."""
+
+
+def _repeatable(request: object) -> bool:
+    """Whether asking twice is as good as once: of what is sent only under a key."""
+    return not isinstance(request, SendMessageRequest) or bool(request.request_id)
 
 
 class Messaging:
@@ -47,14 +63,26 @@ class Messaging:
     ) -> ResponseT:
         """One response.
 
+        Asked again, once, when the answer was lost and asking twice does no harm: a replica that
+        is stopping cancels what comes in the same moment, and one that dies breaks off what it had
+        begun.
+
         Args:
             fields: What this operation calls fields of `request`.
 
         Raises:
             ProblemError: Messaging refused it, can't be reached or didn't answer in time.
         """
+        began = time.monotonic()
         try:
-            return await rpc(request, timeout=self._call_seconds)
+            try:
+                return await rpc(request, timeout=self._call_seconds)
+            except grpc.aio.AioRpcError as error:
+                left = self._call_seconds - (time.monotonic() - began)
+                if not lost_on_the_way(error) or not _repeatable(request) or left < _AGAIN_SECONDS:
+                    raise
+                await asyncio.sleep(_AGAIN_SECONDS)
+                return await rpc(request, timeout=left - _AGAIN_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise_problem(error, {**_NAMES, **fields})
 

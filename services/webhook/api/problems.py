@@ -147,6 +147,12 @@ def raise_problem(error: grpc.aio.AioRpcError, fields: Mapping[str, str]) -> NoR
     ) from error
 
 
+def lost_on_the_way(error: grpc.aio.AioRpcError) -> bool:
+    """Whether no answer came, rather than one that says no: that one has details."""
+    lost = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    return error.code() in lost and _details(error)[0] is None
+
+
 def _details(error: grpc.aio.AioRpcError) -> tuple[Any, list[Any]]:
     """The ErrorInfo, or None, and the fields at fault."""
     packed = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
