@@ -20,7 +20,7 @@ from services.common.refusals import LogLimiter
 
 _LAST_ACCEPT_SECONDS = 0.1
 _LAST_REQUEST_SECONDS = 0.5
-# As long as a connection is kept between requests.
+# So long, and up to half as long again, a connection is kept for its next request.
 _HEAD_SECONDS = 30.0
 _MAX_HEAD_BYTES = 64 * 1024
 # In memory a header of two bytes is as large as one of a hundred. Twilio and proxies send about 20.
@@ -121,6 +121,8 @@ class _Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, max_connections: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._max_connections = max_connections
+        # None until the first request otherwise, whatever its declaration says.
+        self.headers = []
 
     _leaving = False
     _timer: asyncio.TimerHandle | None = None
@@ -182,7 +184,6 @@ class _Protocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _look(self) -> None:
-        # One timer for a connection costs less than one for each request.
         since = self._waits_since
         if since is not None and self.loop.time() - since >= _HEAD_SECONDS:
             self.transport.close()
@@ -207,9 +208,7 @@ class _Protocol(HttpToolsProtocol):
 
     @property
     def _has_too_many_headers(self) -> bool:
-        # None until the first request, whatever its declaration says.
-        headers = cast("list[tuple[bytes, bytes]] | None", self.headers)
-        return headers is not None and len(headers) > _MAX_HEADERS
+        return len(self.headers) > _MAX_HEADERS
 
     def _refuse_head(self) -> None:
         if self._idle:
@@ -224,10 +223,15 @@ class _Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_response_complete(self) -> None:
-        # The newest request, if several were sent at once.
-        if self.cycle.response_complete:
+        """As uvicorn has it, without a timer for each request: `_look` has one for them all."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
             self._waits_since = self.loop.time()
-        super().on_response_complete()
 
     def shutdown(self) -> None:
         """Answer whoever has just connected, or is sending the next request, before leaving.
@@ -314,7 +318,6 @@ async def serving_http(
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=drain_seconds,
-            timeout_keep_alive=30,
         )
         server = _Server(config)
         uvicorns, seldom = logging.getLogger("uvicorn.error"), _Seldom()

@@ -135,12 +135,14 @@ def to_event(
     # `Timestamp.FromDatetime` does the same at ten times the cost.
     received.received_at.seconds = math.floor(received_at.timestamp())
     received.received_at.nanos = received_at.microsecond * 1000
-    add = received.parameters.add
-    for name, value in form:
-        add(name=name, value=value)
-    add = received.query_parameters.add
-    for name, value in query:
-        add(name=name, value=value)
+    for parameters, added in (
+        (form, received.parameters.add),
+        (query, received.query_parameters.add),
+    ):
+        for name, value in parameters:
+            parameter = added()
+            parameter.name = name
+            parameter.value = value
     return JournalEvent(
         kind=route.kind,
         key=key,

@@ -8,7 +8,6 @@ become one JetStream atomic batch
 import asyncio
 import contextlib
 import itertools
-import json
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
@@ -16,10 +15,10 @@ from dataclasses import dataclass, field
 import nats.errors
 import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 
 from services.common.errors import UnavailableError
 from services.common.journal.events import JournalEvent
+from services.common.journal.frames import batch_frame, refusal_in
 from services.common.tracing import detached
 
 log = structlog.get_logger(__name__)
@@ -229,7 +228,7 @@ class JournalPublisher:
         batch_id = f"{self._batch_prefix}-{next(self._batch_numbers)}"
         staged = b"".join(
             [
-                _frame(waiting.event, batch_id, number)
+                batch_frame(waiting.event, batch_id, number)
                 for number, waiting in enumerate(batch[:-1], 1)
             ]
         )
@@ -269,7 +268,7 @@ class JournalPublisher:
         except (nats.errors.Error, OSError) as error:
             self._trouble = f"it takes no events: {error!r}"
             raise JournalUnavailableError(f"the journal didn't answer: {error!r}") from error
-        return _refusal(reply)
+        return refusal_in(reply)
 
     def _is_silent(self, event: JournalEvent) -> None:
         """Refuse everybody until the journal has answered `event`."""
@@ -300,29 +299,3 @@ class JournalPublisher:
                 await asyncio.sleep(_TRIAL_PAUSE_SECONDS)
         finally:
             self._trial = None
-
-
-def _frame(event: JournalEvent, batch_id: str, number: int) -> bytes:
-    """An event as NATS' protocol has it, as one message of a batch.
-
-    https://docs.nats.io/reference/reference-protocols/nats-protocol#hpub
-    """
-    headers = (
-        f"NATS/1.0\r\n{event.header_lines()}"
-        f"Nats-Batch-Id: {batch_id}\r\nNats-Batch-Sequence: {number}\r\n\r\n"
-    )
-    # All of it is ASCII.
-    size = len(headers)
-    head = f"HPUB {event.kind.subject} {size} {size + len(event.data)}\r\n{headers}"
-    return b"%b%b\r\n" % (head.encode("ascii"), event.data)
-
-
-def _refusal(reply: Msg) -> str:
-    """Why JetStream refused, or "" when it stored the message or knew it already."""
-    try:
-        answer = json.loads(reply.data)
-    except ValueError:
-        return "its answer is not JSON"
-    if "error" in answer:
-        return str(answer["error"].get("description", "no reason given"))
-    return "" if "stream" in answer else "its answer is no acknowledgement"
