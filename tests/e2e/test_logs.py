@@ -19,10 +19,13 @@ from twilio.request_validator import (  # type: ignore[import-untyped]  # has no
 from services.common.journal.dead import DeadLetterStream
 from services.common.journal.events import EventKind
 from services.common.journal.streams import DEAD_STREAM
+from tests.support.attacks import Attacks
+from tests.support.injections import ELSEWHERE, INJECTIONS, MARK
 from tests.support.stack import API_KEY, RunningStack, running_stack
 
 CONTACT = "+972501234567"
 STRANGER = "+972509999111"
+WICKED = "+972509999222"
 TEXT = "Is the flat in Haifa still free?"
 SAID = "When are you open on Friday?"
 ANSWER = "Yes, it is."
@@ -146,6 +149,42 @@ def test_nothing_personal_is_told(stack: RunningStack) -> None:
     for service in SERVICES:
         every = [json.loads(line) for line in told[f"log of {service}"].splitlines()]
         assert {one["service"] for one in every} == {service}
+
+
+def test_what_strangers_say_stays_words(stack: RunningStack, attacks: Attacks) -> None:
+    """Markup, templates, escapes and orders: for the model they are the user's, in voices and
+    messages text, in no log, and nobody else is written to or called."""
+    for text in INJECTIONS.values():
+        writes(stack, WICKED, text)
+    answers: list[dict[str, Any]] = []
+    deadline = time.monotonic() + _SECONDS
+    while not answers:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        exchanged = stack.sandbox.get("/sandbox/messages", params={"contact": WICKED}).json()
+        answers = [one for one in exchanged if one["direction"] != "inbound"]
+    # What is said is the vendor's text, and when no vendor speaks, TwiML's.
+    wicked = INJECTIONS["TwiML"]
+    calls = [stack.call(wicked)]
+    stack.faults(google_speech={}, speech={})
+    calls.append(stack.call(INJECTIONS["SSML"]))
+    stack.faults()
+    asked = [one["body"] for one in stack.sandbox.get("/sandbox/openai/requests").json()]
+    said = [(one["role"], one["content"]) for body in asked for one in body["input"]]
+    for kind, text in INJECTIONS.items():
+        attacks.count(f"end to end: {kind}", through=("user", text) not in said)
+    ordered = json.dumps([(body["instructions"], body.get("tools")) for body in asked])
+    attacks.count("end to end: the model's rules", through=MARK in ordered)
+    for call, text in zip(calls, (wicked, INJECTIONS["SSML"]), strict=True):
+        done = {one["kind"] for one in call["timeline"]}
+        attacks.count("end to end: a call", through="dialing" in done or bool(call["error_code"]))
+        heard = " ".join(one["text"] or "" for one in call["timeline"])
+        assert text[:40] in heard
+        assert stack.stored(call["sid"])["turns"][0]["transcript"] == text
+    for message in stack.sandbox.get("/sandbox/messages").json():
+        attacks.count("end to end: others", through=ELSEWHERE in message["recipient"])
+    for service in SERVICES:
+        attacks.count("end to end: logs", through=MARK in stack.log(service, last=None))
 
 
 def _signed(stack: RunningStack, parameters: dict[str, str]) -> httpx.Response:
