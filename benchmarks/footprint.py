@@ -112,7 +112,7 @@ def measure(options: argparse.Namespace) -> list[Result]:
 def main() -> None:
     """Look at all services."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rest", type=float, default=3.0, help="seconds before memory is read")
     results.run(parser, measure, quick={"rounds": 1, "rest": 2.0})
 

@@ -17,6 +17,7 @@ part takes is among the details. With `--seconds 600` the rate is held for ten m
 import argparse
 import asyncio
 import itertools
+import math
 import statistics
 import tempfile
 import time
@@ -192,7 +193,9 @@ async def _storing(system: _System, dialect: str, options: argparse.Namespace) -
         left = await system.lag()
         drain = await system.drained()
         say(f"{dialect}: the edge takes {edge:,.0f}/s; {left:,} to store, which took {drain:.1f} s")
-        share = options.share
+        stored = 1 - left / (edge * options.saturate)
+        # The first rate that is tried is above what was stored meanwhile.
+        share = min(1.0, _STEP * (math.ceil(stored / _STEP) + 1))
         while share > _STEP:
             for seconds in sorted({min(options.search, options.seconds), options.seconds}):
                 tried = await system.hold(share * edge, seconds)
@@ -308,7 +311,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="how long a rate must hold")
     parser.add_argument("--search", type=float, default=10, help="how long one is tried before")
     parser.add_argument("--saturate", type=float, default=8)
-    parser.add_argument("--share", type=float, default=1.0, help="of what the edge takes, at first")
     parser.add_argument("--backlog", type=int, default=400, help="messages to be answered")
     parser.add_argument("--answer-seconds", type=float, default=15)
     parser.add_argument("--rounds", type=int, default=3, help="of answers")
