@@ -55,7 +55,7 @@ lint: .venv/dev.stamp ## check style, types, import rules and contracts
 	@tools/lint-protos
 	@tools/bridge check
 
-bench: .venv/dev.stamp ## measure, as ratios within one run; ARGS="--quick --markdown bench.md"
+bench: .venv/dev.stamp ## measure, as ratios within one run; ARGS="edge consumer --quick"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: .venv/dev.stamp ## break things under load; ARGS="--faults kill-nats --rounds 10 --seed 7"

@@ -30,7 +30,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="benchmark", help=", ".join(_ALL))
     parser.add_argument("--quick", action="store_true", help="a short form of each")
     parser.add_argument("--json", type=Path, help="file of results to bring up to date")
-    parser.add_argument("--markdown", type=Path, help="file for what the other holds, as a table")
+    parser.add_argument(
+        "--into", type=Path, help="paper whose table is to show what the file holds"
+    )
     options = parser.parse_args()
     names = options.names or _ALL
     if unknown := set(names) - set(_ALL):
@@ -48,8 +50,8 @@ def main() -> int:
             results.say(f"{name} took {time.monotonic() - began:.0f} s")
         kept = results.read(file)
     results.show(kept["benchmarks"])
-    if options.markdown is not None:
-        options.markdown.write_text(results.markdown(kept))
+    if options.into is not None:
+        results.put_into(options.into, kept)
     for name in failed:
         results.say(f"{name} failed")
     return 1 if failed else 0

@@ -24,6 +24,8 @@ from tests.support.nats import nats_binary
 RATIO = "x"
 _COLUMNS = ("benchmark", "what", "median", "spread", "against", "wanted", "details")
 _SYNCS = 200
+_BEGIN = "<!-- results:"
+_END = "<!-- end of results -->"
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,12 @@ def run(
     """
     parser.add_argument("--quick", action="store_true", help="a short form")
     parser.add_argument("--json", type=Path, help="file of results to bring up to date")
+    parser.add_argument("--into", type=Path, help="paper whose table is to show that file")
     if parser.parse_known_args()[0].quick:
         parser.set_defaults(**quick)
     options = parser.parse_args()
+    if options.into and not options.json:
+        parser.error("--into needs --json")
     name = Path(sys.argv[0]).stem
     began = time.perf_counter()
     found = measure(options)
@@ -100,6 +105,8 @@ def run(
     kept["machine"] = machine()
     kept["benchmarks"][name] = entry
     options.json.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+    if options.into is not None:
+        put_into(options.into, kept)
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -130,6 +137,20 @@ def markdown(kept: Mapping[str, Any]) -> str:
     lines += ["", f"| {' | '.join(_COLUMNS)} |", f"| {' | '.join('---' for _ in _COLUMNS)} |"]
     lines += [f"| {' | '.join(row)} |" for row in _rows(kept["benchmarks"])]
     return "\n".join(lines) + "\n"
+
+
+def put_into(paper: Path, kept: Mapping[str, Any]) -> None:
+    """Replace what stands between a paper's marks.
+
+    Raises:
+        ValueError: The paper has no marks.
+    """
+    before, mark, rest = paper.read_text().partition(_BEGIN)
+    comment, _, rest = rest.partition("-->\n")
+    _, end, after = rest.partition(_END)
+    if not mark or not end:
+        raise ValueError(f"{paper} has no place for results")
+    paper.write_text(f"{before}{mark}{comment}-->\n{markdown(kept)}{end}{after}")
 
 
 def _rows(benchmarks: Mapping[str, Any]) -> Iterator[Sequence[str]]:
