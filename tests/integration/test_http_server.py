@@ -107,6 +107,28 @@ async def test_requests_on_open_connections_are_answered_while_leaving() -> None
         await leaving
 
 
+async def test_a_connection_without_a_next_request_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two requests sent at once are both answered, then the wait for the next one has an end."""
+    monkeypatch.setattr(http_server, "_HEAD_SECONDS", 0.4)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send(HEAD)
+            # The wait for a request doesn't count the time an answer takes.
+            await asyncio.sleep(0.5)
+            await send({"type": "http.response.body", "body": b"body"})
+
+    async with serving_http(app, host="127.0.0.1", port=0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST + REQUEST)
+        answers = await asyncio.wait_for(reader.read(), timeout=10)
+        assert answers.count(b"HTTP/1.1 200 ") == answers.count(b"\r\n\r\nbody") == 2
+        writer.close()
+        await writer.wait_closed()
+
+
 async def test_an_answer_that_nobody_reads_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever takes nothing of an answer loses the connection; its sender is told and ends."""
     monkeypatch.setattr(http_server, "_UNREAD_SECONDS", 0.3)
