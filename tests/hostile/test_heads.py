@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.common import http_server
+from services.common import http_connection
 from tests.support.attacks import Attacks
 from tests.support.edge import FORM, INCOMING, Edge
 from tests.support.raw_http import connected, exchange, head, signed, statuses
@@ -54,7 +54,7 @@ async def test_a_head_comes_soon_or_not_at_all(
     edge: Edge, attacks: Attacks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Connections that send nothing, half a head, or after an answer half a body, are ended."""
-    monkeypatch.setattr(http_server, "_HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(http_connection, "_HEAD_SECONDS", 0.5)
     begun = [b"", b"P", LINE + b"\r\nHost: x\r\n", head(LINE, (b"Content-Length", b"10")) + b"x"]
     slow = [asyncio.create_task(exchange(edge.port, piece)) for piece in begun * 25]
     async with connected(edge.port) as connection:

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from services.common import http_server
+from services.common import http_connection
 from services.common.http_server import serving_http
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -111,7 +111,7 @@ async def test_a_connection_without_a_next_request_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two requests sent at once are both answered, then the wait for the next one has an end."""
-    monkeypatch.setattr(http_server, "_HEAD_SECONDS", 0.4)
+    monkeypatch.setattr(http_connection, "_HEAD_SECONDS", 0.4)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -131,7 +131,7 @@ async def test_a_connection_without_a_next_request_is_closed(
 
 async def test_an_answer_that_nobody_reads_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever takes nothing of an answer loses the connection; its sender is told and ends."""
-    monkeypatch.setattr(http_server, "_UNREAD_SECONDS", 0.3)
+    monkeypatch.setattr(http_connection, "_UNREAD_SECONDS", 0.3)
     ended = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
