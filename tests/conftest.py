@@ -1,5 +1,6 @@
 """Real servers for tests."""
 
+import gc
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,16 @@ from tests.support.databases import PostgresServer, migrated
 from tests.support.nats import NatsServer
 
 pytest_plugins = ["tests.support.attacks"]
+_THRESHOLD = gc.get_threshold()
+
+
+def pytest_runtest_teardown() -> None:
+    """Let the collector see all again, as sockets that were left open are found by it.
+
+    A service that was served in this process has kept it from what was there.
+    """
+    gc.unfreeze()
+    gc.set_threshold(*_THRESHOLD)
 
 
 @pytest.fixture(scope="session")

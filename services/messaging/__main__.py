@@ -15,7 +15,13 @@ from switchboard.voice.v1 import voice_service_pb2_grpc
 from services.common.grpc_server import GrpcServer
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import keep_connected
-from services.common.lifecycle import Loop, after, run_service, run_until_stopped
+from services.common.lifecycle import (
+    Loop,
+    after,
+    run_service,
+    run_until_stopped,
+    spare_collector,
+)
 from services.common.metrics import process_registry, serving_metrics, watch_event_loop
 from services.common.settings import secret_list, split_list
 from services.common.tracing import tracing
@@ -279,6 +285,7 @@ def _nothing() -> None:
 async def _say_ready(ready: asyncio.Event, port: int) -> None:
     await ready.wait()
     log.info("messaging is ready", port=port)
+    spare_collector()
     # Nothing else to do, and a loop has no end.
     await asyncio.Event().wait()
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from services.common.audio import AudioBucket, BucketConfig
-from services.common.lifecycle import Loop, after
+from services.common.lifecycle import Loop, after, spare_collector
 from services.common.settings import secret_list, split_list
 from services.common.tracing import Tracing
 from services.messaging.consumers.call_signal import NatsCallSignal
@@ -284,6 +284,7 @@ async def _warmed_up() -> None:
 
     try:
         await warm_up()
+        spare_collector()
     except Exception:
         log.exception("the first answer of this process will be slow")
     # Nothing else to do, and a loop has no end.

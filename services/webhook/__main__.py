@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 
 import structlog
 from nats.aio.client import Client
@@ -13,7 +12,7 @@ from services.common.grpc_client import open_channel
 from services.common.http_server import serving_http
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import keep_connected
-from services.common.lifecycle import run_service, run_until_stopped
+from services.common.lifecycle import run_service, run_until_stopped, spare_collector
 from services.common.metrics import process_registry, watch_event_loop
 from services.common.settings import split_list
 from services.common.tracing import Tracing, tracing
@@ -134,10 +133,7 @@ async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing
                     )
                 )
             log.info("webhook is ready", port=port)
-            # What is there by now stays, and what a request makes is freed without the
-            # collector: it need not look often, nor at everything.
-            gc.freeze()
-            gc.set_threshold(10_000, 20, 20)
+            spare_collector()
             # Streams end first: the server waits for every open request.
             with contextlib.closing(held):
                 await run_until_stopped(stop, *loops)
