@@ -59,7 +59,7 @@ bench: .venv/dev.stamp ## measure, as ratios within one run; ARGS="edge consumer
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: .venv/dev.stamp ## break things under load; ARGS="--faults kill-nats --rounds 10 --seed 7"
-	@$(BIN)/python -m tests.chaos $(or $(ARGS),--short --together 4 --rounds 1)
+	@$(BIN)/python -m tests.chaos $(or $(ARGS),--short --together 16)
 
 protos: .venv/dev.stamp ## compile protos/ into protos/gen
 	$(BIN)/python tools/compile_protos.py protos/gen
