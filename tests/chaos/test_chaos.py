@@ -8,7 +8,7 @@ from tests.chaos.faults import FAULTS
 from tests.chaos.power import synced
 from tests.chaos.runner import rounds
 
-KILLS = ("kill-messaging", "kill-nats")
+KILLS = ("messaging-settled", "kill-nats")
 
 
 @pytest.mark.timeout(300)
