@@ -9,13 +9,14 @@ import grpc.aio
 import pytest
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
 
+from services.messaging.ports.media import File
 from services.messaging.store.changes import SqlChangeReader
 from services.messaging.usecases.watch import Watch
 from tests.support.api import KEY, OTHER_KEY, PretendMessaging, running_api
 from tests.support.api import served as pretending
 from tests.support.attacks import Attacks
 from tests.support.edge import journal_client, message, running_edge
-from tests.support.grpc_api import called, have_written, served
+from tests.support.grpc_api import MemoryMediaStore, called, have_written, served
 from tests.support.nats import NatsServer
 from tests.support.receiving import phone, rows
 from tests.support.sending import open_database
@@ -68,6 +69,32 @@ async def test_watchers_are_bounded(database_url: str, attacks: Attacks) -> None
             assert await ended(listing) is grpc.StatusCode.OK
             for call in calls:
                 call.cancel()
+
+
+@on_sqlite
+async def test_files_in_memory_are_bounded(database_url: str, attacks: Attacks) -> None:
+    """Of files that nobody reads on messaging holds few; who leaves makes room for others."""
+    media = MemoryMediaStore()
+    stored = await media.put(File(b"x" * 8_000_000, "image/png"))
+    async with (
+        open_database(database_url) as database,
+        served(database, media=media) as server,
+        called(server) as api,
+    ):
+        calls = [api.GetMedia(pb.GetMediaRequest(id=stored.id)) for _ in range(80)]
+        codes = await asyncio.gather(*map(ended, calls))
+        codes.sort(key=lambda code: code is not grpc.StatusCode.OK)
+        assert codes[0] is grpc.StatusCode.OK
+        for code in codes[32:]:
+            through = code is not grpc.StatusCode.RESOURCE_EXHAUSTED
+            attacks.count("floods: slow readers of files", through=through, evidence=code)
+        for call in calls:
+            call.cancel()
+        async with asyncio.timeout(10):
+            while await ended(api.GetMedia(pb.GetMediaRequest(id=stored.id))) is not (
+                grpc.StatusCode.OK
+            ):
+                pass
 
 
 @on_sqlite

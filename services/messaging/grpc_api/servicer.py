@@ -8,7 +8,7 @@ import grpc.aio
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
 from switchboard.messaging.v1 import messaging_service_pb2_grpc as rpc
 
-from services.common.errors import InvalidInputError, NotFoundError
+from services.common.errors import InvalidInputError, NotFoundError, OverloadedError
 from services.messaging.domain.message import Template
 from services.messaging.domain.phone import ContactAddresses
 from services.messaging.grpc_api.conversations import conversation_to_proto
@@ -31,6 +31,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["MessagingService"].full_name
 _CHUNK_BYTES = 64 * 1024
+# Each is in memory for as long as its reader takes.
+_MAX_OPEN_FILES = 32
 
 
 class MessagingServicer(rpc.MessagingServiceServicer):
@@ -58,6 +60,7 @@ class MessagingServicer(rpc.MessagingServiceServicer):
         self._media = media
         self._addresses = addresses
         self._providers = providers
+        self._open_files = 0
 
     async def SendMessage(  # noqa: N802 - The name is the contract's.
         self, request: pb.SendMessageRequest, context: Context
@@ -122,15 +125,21 @@ class MessagingServicer(rpc.MessagingServiceServicer):
     async def GetMedia(  # noqa: N802 - The name is the contract's.
         self, request: pb.GetMediaRequest, context: Context
     ) -> AsyncIterator[pb.GetMediaResponse]:
-        file = await self._media.read(required_id(request.id, "id"))
-        if file is None:
-            raise NotFoundError("id: there is no stored file with this id")
-        size = len(file.content)
-        yield pb.GetMediaResponse(
-            content_type=file.content_type, size_bytes=size, data=file.content[:_CHUNK_BYTES]
-        )
-        for start in range(_CHUNK_BYTES, size, _CHUNK_BYTES):
-            yield pb.GetMediaResponse(data=file.content[start : start + _CHUNK_BYTES])
+        if self._open_files >= _MAX_OPEN_FILES:
+            raise OverloadedError("too many files are being read at once, try again shortly")
+        self._open_files += 1
+        try:
+            file = await self._media.read(required_id(request.id, "id"))
+            if file is None:
+                raise NotFoundError("id: there is no stored file with this id")
+            size = len(file.content)
+            yield pb.GetMediaResponse(
+                content_type=file.content_type, size_bytes=size, data=file.content[:_CHUNK_BYTES]
+            )
+            for start in range(_CHUNK_BYTES, size, _CHUNK_BYTES):
+                yield pb.GetMediaResponse(data=file.content[start : start + _CHUNK_BYTES])
+        finally:
+            self._open_files -= 1
 
     async def ListConversations(  # noqa: N802 - The name is the contract's.
         self, request: pb.ListConversationsRequest, context: Context
