@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import cast
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -155,7 +154,7 @@ async def steady(
     result = Steady(began=time.time())
     idle: list[_Kept] = []
     opened: list[_Kept] = []
-    opening: set[asyncio.Task[object]] = set()
+    opening: set[asyncio.Task[None]] = set()
     began = loop.time()
     for number in range(int(per_second * seconds)):
         due = began + number / per_second
@@ -170,7 +169,7 @@ async def steady(
             continue
         one = _Kept(result, idle, next(requests), due)
         opened.append(one)
-        task = asyncio.create_task(loop.create_connection(partial(_itself, one), "127.0.0.1", port))
+        task = asyncio.create_task(_open(one, port, result))
         opening.add(task)
         task.add_done_callback(opening.discard)
     await asyncio.gather(*opening)
@@ -182,5 +181,9 @@ async def steady(
     return result
 
 
-def _itself(one: _Kept) -> _Kept:
-    return one
+async def _open(one: _Kept, port: int, result: Steady) -> None:
+    try:
+        await asyncio.get_running_loop().create_connection(lambda: one, "127.0.0.1", port)
+    except OSError:
+        result.statuses[b"refused"] += 1
+        one.answered.set()
