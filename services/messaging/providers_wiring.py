@@ -79,6 +79,7 @@ async def wire_providers(
                 auth_token=auth_token,
                 base_url=settings.twilio_api_base_url,
                 request_timeout=timedelta(seconds=settings.twilio_timeout_seconds),
+                clock=clock,
             )
         )
         twilio = TwilioProvider(session, public_host=settings.public_host)

@@ -8,6 +8,7 @@ import pytest
 
 from sandbox.faults import Fault, Faults, Latency
 from sandbox.server import RunningSandbox
+from services.messaging.domain.message import Template
 from services.messaging.store.acts import SqlActLog
 from services.messaging.store.database import Database
 from services.messaging.store.outbox import SqlOutboxStore
@@ -85,19 +86,20 @@ async def test_a_jump_forward_during_a_call(database: Database, sandbox: Running
 
 
 @pytest.mark.parametrize("after", [HOUR, timedelta()], ids=["wrong all the time", "set back"])
+@pytest.mark.parametrize("template", [None, Template(f"HX{0:032x}")], ids=["text", "template"])
 async def test_ahead_when_the_answer_is_lost(
-    database: Database, sandbox: RunningSandbox, after: timedelta
+    database: Database, sandbox: RunningSandbox, template: Template | None, after: timedelta
 ) -> None:
     """A message is found in Twilio's list though it seems to be older than our attempt."""
     clock = WrongClock(HOUR)
     store = SqlOutboxStore(database, clock, ANY_TIME)
-    await store.enqueue(new_message())
+    await store.enqueue(new_message("" if template else "Hello", template=template))
     sandbox.set_faults(Faults(reset_after_accept=Fault(times=1)))
 
     async def unknown() -> bool:
         return await unsettled(database) == [("unknown", 1)]
 
-    async with twilio(sandbox.base_url) as provider:
+    async with twilio(sandbox.base_url, clock=clock) as provider:
         process = sender(store, provider, clock=clock)
         async with running(process.dispatcher.run()):
             await until(unknown)

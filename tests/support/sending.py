@@ -91,14 +91,15 @@ async def twilio(
     token: str = AUTH_TOKEN,
     public_host: str = NOBODY,
     name: str = "twilio",
+    clock: Clock = now,
 ) -> AsyncIterator[TwilioProvider]:
     """A provider for the sandbox."""
-    async with twilio_session(base_url, seconds=seconds, token=token) as session:
+    async with twilio_session(base_url, seconds=seconds, token=token, clock=clock) as session:
         yield TwilioProvider(session, public_host=public_host, name=name)
 
 
 def twilio_session(
-    base_url: str, *, seconds: float = 5, token: str = AUTH_TOKEN
+    base_url: str, *, seconds: float = 5, token: str = AUTH_TOKEN, clock: Clock = now
 ) -> AbstractAsyncContextManager[TwilioSession]:
     """The sandbox's account, for what is more than a provider."""
     return open_session(
@@ -106,6 +107,7 @@ def twilio_session(
         auth_token=SecretStr(token),
         base_url=base_url,
         request_timeout=timedelta(seconds=seconds),
+        clock=clock,
     )
 
 

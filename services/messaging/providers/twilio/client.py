@@ -73,6 +73,7 @@ class TwilioProvider:
     def __init__(self, session: TwilioSession, *, public_host: str, name: str = PROVIDER) -> None:
         self.name = name
         self._client = session.client
+        self._transport = session.transport
         self._callback_url = public_host.rstrip("/") + STATUS_CALLBACK_PATH
 
     async def send(self, message: ClaimedSend) -> SendOutcome:
@@ -119,12 +120,14 @@ class TwilioProvider:
         Raises:
             UnavailableError: Twilio didn't answer, so nothing is known.
         """
-        earliest = since.replace(microsecond=0)  # Twilio's times have whole seconds.
         found: list[ProviderMessage] = []
         try:
             page: Any = await self._client.messages.page_async(
                 to=contact_address, from_=own_address, page_size=_PAGE_SIZE
             )
+            # `since` is by our clock, which may be ahead. Twilio's times have whole seconds.
+            earliest = since - max(self._transport.clock_ahead, timedelta())
+            earliest = earliest.replace(microsecond=0)
             for _ in range(_MAX_PAGES):
                 instances = list(page) if page is not None else []
                 listed = [_listed(instance) for instance in instances]

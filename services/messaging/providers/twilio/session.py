@@ -8,6 +8,7 @@ from datetime import timedelta
 from pydantic import SecretStr
 from twilio.rest import Client  # type: ignore[import-untyped]  # No stubs.
 
+from services.messaging.ports.clock import Clock
 from services.messaging.providers.twilio.transport import Transport
 
 
@@ -16,23 +17,30 @@ class TwilioSession:
     """An account, ready for requests.
 
     Attributes:
+        transport: How `client` makes its requests.
         base_url: `https://api.twilio.com`, or the sandbox.
     """
 
     client: Client
+    transport: Transport
     base_url: str
 
 
 @asynccontextmanager
 async def open_session(
-    *, account_sid: str, auth_token: SecretStr, base_url: str, request_timeout: timedelta
+    *,
+    account_sid: str,
+    auth_token: SecretStr,
+    base_url: str,
+    request_timeout: timedelta,
+    clock: Clock,
 ) -> AsyncIterator[TwilioSession]:
     """A session while the context is open.
 
     Args:
         request_timeout: For one request in all. Connecting has half of it, at most 5 s.
     """
-    transport = Transport(request_timeout.total_seconds())
+    transport = Transport(request_timeout.total_seconds(), clock)
     client = Client(
         account_sid,
         auth_token.get_secret_value(),
@@ -43,6 +51,6 @@ async def open_session(
     client.api.base_url = base_url
     await transport.open()
     try:
-        yield TwilioSession(client, base_url)
+        yield TwilioSession(client, transport, base_url)
     finally:
         await transport.close()

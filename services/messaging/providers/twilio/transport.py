@@ -12,6 +12,8 @@ import aiohttp
 from twilio.http import AsyncHttpClient  # type: ignore[import-untyped]  # No stubs.
 from twilio.http.response import Response  # type: ignore[import-untyped]  # No stubs.
 
+from services.messaging.ports.clock import Clock
+
 _MAX_CONNECT_SECONDS: Final = 5.0
 _MAX_EXPLANATION: Final = 1000
 _LONGEST_RETRY_AFTER: Final = timedelta(hours=1)
@@ -51,15 +53,20 @@ class Transport(AsyncHttpClient):  # type: ignore[misc]  # The SDK has no types.
 
     The SDK's own asynchronous client has no timeout at all, whatever it is given (9.13), and
     hides the headers of refusals.
+
+    Attributes:
+        clock_ahead: By how much our clock was ahead of Twilio's when it last answered.
     """
 
-    def __init__(self, timeout_seconds: float) -> None:
+    def __init__(self, timeout_seconds: float, clock: Clock) -> None:
         super().__init__(logging.getLogger(__name__), True, timeout_seconds)
         self._timeout = aiohttp.ClientTimeout(
             total=timeout_seconds,
             sock_connect=min(timeout_seconds / 2, _MAX_CONNECT_SECONDS),
         )
         self._session: aiohttp.ClientSession | None = None
+        self._clock = clock
+        self.clock_ahead = timedelta()
 
     async def open(self) -> None:
         """Allow requests."""
@@ -109,6 +116,8 @@ class Transport(AsyncHttpClient):  # type: ignore[misc]  # The SDK has no types.
                 text = await response.text()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotSentError(type(error).__name__) from error
+        with suppress(ValueError, KeyError):
+            self.clock_ahead = self._clock() - parsedate_to_datetime(response.headers["Date"])
         if not 200 <= response.status < 300:
             raise RefusedError(response.status, text, response.headers)
         if not isinstance(json.loads(text), dict):
