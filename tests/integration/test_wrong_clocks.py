@@ -122,8 +122,6 @@ async def test_a_clock_that_is_set_back(database: Database, sandbox: RunningSand
         await store.enqueue(new_message(f"text {number}"))
     # By a process that is killed then.
     await store.claim(limit=1, lease=timedelta(seconds=1))
-    acts = SqlActLog(database, clock)
-    assert await acts.unjournaled(limit=10, lease_seconds=1)
     async with twilio(sandbox.base_url) as provider:
         process = sender(store, provider, clock=clock)
         async with running(clock_watch(database, clock).run()):
@@ -135,4 +133,15 @@ async def test_a_clock_that_is_set_back(database: Database, sandbox: RunningSand
     assert sorted(one.body for one in sandbox.state.messages.values()) == sorted(
         ["text 0", "text 1", "text 2", "after it"]
     )
-    assert await SqlActLog(database, clock).unjournaled(limit=10, lease_seconds=1)
+
+
+async def test_acts_after_a_clock_was_set_back(database: Database) -> None:
+    """Another process brings them to the journal at once when the one that did so is gone."""
+    clock = WrongClock(HOUR)
+    await SqlOutboxStore(database, clock, ANY_TIME).enqueue(new_message())
+    assert await SqlActLog(database, clock).unjournaled(limit=10, lease_seconds=10)
+    clock.wrong = timedelta()
+    other = SqlActLog(database, clock)
+    assert not await other.unjournaled(limit=10, lease_seconds=10)
+    await SqlSchedule(database, clock).bring_forward(longest_lease=timedelta(minutes=2))
+    assert await other.unjournaled(limit=10, lease_seconds=10)

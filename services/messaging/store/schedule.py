@@ -46,5 +46,7 @@ def _changes(now: datetime, longest_lease: timedelta) -> Iterator[Update]:
     paced = ConversationRow.paced_until
     yield update(ConversationRow).where(paced > now).values(paced_until=now)
     latest = now + longest_lease
-    for claimed in (OutboxRow, PendingReplyRow, MediaFetchRow, CallTurnRow, LeaseRow):
+    for claimed in (OutboxRow, PendingReplyRow, MediaFetchRow, CallTurnRow):
         yield update(claimed).where(claimed.lease_until > latest).values(lease_until=latest)
+    # Its holder asks for it again, unless it is gone.
+    yield update(LeaseRow).where(LeaseRow.lease_until > now).values(lease_until=now)
