@@ -136,7 +136,7 @@ ANSWERS: dict[str, str | None] = {
     "x" * 100_000: "x" * 1599 + "\u2026",
     " \r\n\t ": None,
     "": None,
-    **{text: text.strip() for text in INJECTIONS.values()},
+    **{text: text.strip() for text in [*INJECTIONS.values()][::5]},
 }
 
 
@@ -201,6 +201,7 @@ async def test_an_answer_that_cannot_be_stored_is_given_up(
     assert await outbound(database) == []
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_a_robot_is_not_answered_for_ever(
     database: Database, clock: ManualClock, attacks: Attacks
 ) -> None:
