@@ -32,10 +32,12 @@ from services.messaging.consumers.ingest import IngestConsumer
 from services.messaging.domain.contact import Identity, IdentityKind, InboundMessage
 from services.messaging.domain.message import StatusReport
 from services.messaging.providers.twilio import webhooks
-from services.messaging.store.contacts import Party, new_public_id, resolve_conversations
+from services.messaging.store.contacts import resolve_conversations
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.models import MessageEventRow, MessageRow
+from services.messaging.store.opening import Party
+from services.messaging.store.public_ids import new_public_id
 from services.messaging.usecases.receive import Receive
 from tests.support.databases import PostgresServer, migrated
 from tests.support.nats import NatsServer

@@ -19,10 +19,12 @@ from services.messaging.consumers.changes import ChangeSignal
 from services.messaging.domain.message import MessageStatus
 from services.messaging.grpc_api.tokens import encode_cursor
 from services.messaging.store.changes import SqlChangeReader
-from services.messaging.store.contacts import Party, new_public_id, resolve_conversations
+from services.messaging.store.contacts import resolve_conversations
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.models import MessageEventRow, MessageRow
+from services.messaging.store.opening import Party
+from services.messaging.store.public_ids import new_public_id
 from services.messaging.usecases.watch import Watch
 from tests.support.databases import PostgresServer, migrated
 from tests.support.grpc_api import called, details, served

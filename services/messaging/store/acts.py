@@ -33,7 +33,6 @@ from services.messaging.ports.acts import (
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import OutcomeKind
 from services.messaging.store.bulk import one_of
-from services.messaging.store.contacts import new_public_id
 from services.messaging.store.database import Database
 from services.messaging.store.models import (
     ContactRow,
@@ -45,6 +44,7 @@ from services.messaging.store.models import (
     MessageRow,
 )
 from services.messaging.store.outcomes import VOID
+from services.messaging.store.public_ids import new_public_id
 
 AnyRow = Row[*tuple[Any, ...]]
 

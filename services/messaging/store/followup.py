@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.messaging.domain.conversation import PausedBy
 from services.messaging.ports.receiving import ReceivedMessage
 from services.messaging.store.bulk import one_of, update_many
-from services.messaging.store.contacts import ConversationKey
 from services.messaging.store.models import ContactRow, ConversationRow, PendingReplyRow
+from services.messaging.store.opening import ConversationKey
 from services.messaging.store.pausing import pause
 
 AnyRow = Row[*tuple[Any, ...]]

@@ -24,7 +24,6 @@ from services.messaging.domain.message import (
 )
 from services.messaging.ports.sending import NewMessage
 from services.messaging.store.bulk import insert_many, one_of, update_many
-from services.messaging.store.contacts import new_public_id
 from services.messaging.store.models import (
     ContactRow,
     ConversationRow,
@@ -33,6 +32,7 @@ from services.messaging.store.models import (
     MessageRow,
     OutboxRow,
 )
+from services.messaging.store.public_ids import new_public_id
 from services.messaging.store.rows import message_of, select_messages
 from services.messaging.usecases.policy import RecipientFacts, SendPolicy
 

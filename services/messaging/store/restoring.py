@@ -26,7 +26,7 @@ from services.messaging.ports.acts import (
 )
 from services.messaging.ports.clock import Clock
 from services.messaging.store.bulk import insert_many
-from services.messaging.store.contacts import ConversationKey, Party, resolve_conversations
+from services.messaging.store.contacts import resolve_conversations
 from services.messaging.store.database import Database
 from services.messaging.store.models import (
     ConversationAliasRow,
@@ -35,6 +35,7 @@ from services.messaging.store.models import (
     MessageRow,
     OutboxRow,
 )
+from services.messaging.store.opening import ConversationKey, Party
 from services.messaging.store.pausing import PAUSED, RESUMED, fold_pauses
 from services.messaging.store.reading_marks import READ, set_mark
 from services.messaging.store.restoring_messages import HELD, restore_messages

@@ -10,13 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.messaging.domain.message import Direction, EventKind, MessageStatus, TimeSource
 from services.messaging.ports.acts import Queued
 from services.messaging.store.bulk import insert_many, one_of, update_many
-from services.messaging.store.contacts import ConversationKey
 from services.messaging.store.models import (
     ConversationRow,
     MessageEventRow,
     MessageRow,
     OutboxRow,
 )
+from services.messaging.store.opening import ConversationKey
 from services.messaging.store.unsettled import UNKNOWN
 
 HELD: Final = timedelta(hours=1)
