@@ -18,7 +18,6 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 from prometheus_client import Counter
 
 from services.common.errors import UnavailableError
@@ -26,6 +25,7 @@ from services.common.journal.streams import INGEST_STREAM, ensure_ingest_consume
 from services.common.tracing import TRACEPARENT, NoTracing, Tracing, Within, sent_traceparent
 from services.messaging.consumers.dead_letters import DeadLetters
 from services.messaging.consumers.decoding import PoisonError
+from services.messaging.consumers.pulling import Pull
 from services.messaging.usecases.background import drained
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,6 @@ _MAX_PAUSE_SECONDS = 2.0
 """Between looks for a database or a broker that is away: customers wait for what has come in."""
 
 _CHECK_SECONDS = 30.0
-_MORE_SECONDS = 0.05
 _TOGETHER_AT_MOST = 2
 """Deliveries after which an event is handled alone: it may be what brought the others down."""
 
@@ -112,7 +111,7 @@ class JournalConsumer(Generic[T]):
         self._events_total = events_total
         self._options = options or ConsumerOptions()
         self._dead_letters = DeadLetters(client)
-        self._subscription: JetStreamContext.PullSubscription | None = None
+        self._pull: Pull | None = None
         self._check_at = 0.0
         self._stopping = asyncio.Event()
 
@@ -154,7 +153,7 @@ class JournalConsumer(Generic[T]):
 
     async def _fetch(self) -> Sequence[Msg]:
         now = self._options.monotonic()
-        if self._subscription is None or now >= self._check_at:
+        if self._pull is None or now >= self._check_at:
             # Again every while: somebody may have deleted the consumer, or the whole stream.
             js = self._client.jetstream()
             await ensure_ingest_consumer(
@@ -164,29 +163,19 @@ class JournalConsumer(Generic[T]):
                 ack_wait_seconds=self._options.ack_wait_seconds,
                 max_deliver=-1,
             )
-            if self._subscription is None:
-                self._subscription = await js.pull_subscribe_bind(self._durable.name, INGEST_STREAM)
+            if self._pull is None:
+                self._pull = Pull(self._client, stream=INGEST_STREAM, consumer=self._durable.name)
             self._check_at = now + _CHECK_SECONDS
+        # One alone: a request for several would wait for all of them.
+        events = await self._pull.fetch(1, wait_seconds=self._options.fetch_seconds)
+        more = self._options.batch_size - len(events)
+        if not events or more < 1 or not events[-1].metadata.num_pending:
+            return events
         try:
-            # One alone: asked for several, the client now and then waits out its time for more
-            # before it hands over what has come, and somebody waits for it.
-            [first] = await self._subscription.fetch(1, timeout=self._options.fetch_seconds)
-        except TimeoutError:
-            return ()
-        return [first, *await self._more(self._subscription, first)]
-
-    async def _more(
-        self, subscription: JetStreamContext.PullSubscription, first: Msg
-    ) -> Sequence[Msg]:
-        """What was waiting when an event was delivered."""
-        waiting = min(first.metadata.num_pending, self._options.batch_size - 1)
-        if not waiting:
-            return ()
-        try:
-            return await subscription.fetch(waiting, timeout=_MORE_SECONDS)
-        except (nats.errors.Error, OSError, TimeoutError):
-            # Another replica has it. Or the next request shows what is wrong.
-            return ()
+            return [*events, *await self._pull.fetch(more)]
+        except (nats.errors.Error, OSError):
+            # The next request shows what is wrong.
+            return events
 
     async def _process(self, deliveries: Sequence[Msg]) -> None:
         events: list[_Event[T]] = []
@@ -290,10 +279,10 @@ class JournalConsumer(Generic[T]):
             log.warning("the journal was not told; the events come again", error=repr(error))
 
     async def _close(self) -> None:
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None:
+        pull, self._pull = self._pull, None
+        if pull is not None:
             with contextlib.suppress(nats.errors.Error, OSError):
-                await subscription.unsubscribe()
+                await pull.close()
                 # So that the acknowledgements are out before the process goes.
                 await self._client.flush(timeout=2)
 

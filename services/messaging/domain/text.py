@@ -18,4 +18,6 @@ def storable(text: str) -> str:
 
     JSON can hold both, so whatever vendors answer may, too.
     """
+    if text.isascii() and "\0" not in text:
+        return text
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

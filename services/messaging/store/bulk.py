@@ -1,16 +1,21 @@
 """Many rows of one table, or many values, in one statement.
 
+Statements are kept: SQLAlchemy takes longer to put one together than to execute it.
+
 PostgreSQL gets them as one JSON parameter: with one for each value, psycopg takes longer to
 prepare the statement than the server to run it, and the statement differs with the number of rows.
 """
 
+import functools
 import json
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Executable,
+    FromClause,
     Row,
     Text,
     any_,
@@ -20,13 +25,14 @@ from sqlalchemy import (
     func,
     inspect,
     literal,
+    literal_column,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import QueryableAttribute
-from sqlalchemy.sql.selectable import NamedFromClause
 
 from services.messaging.store.models import Base
 
@@ -37,7 +43,7 @@ async def insert_many(
     connection: AsyncConnection,
     table: type[Base],
     rows: Sequence[Mapping[str, Any]],
-    *returning: Any,
+    *returning: QueryableAttribute[Any],
 ) -> Sequence[Row[*tuple[Any, ...]]]:
     """Insert rows that all have the same columns, leaving out those whose unique keys are taken.
 
@@ -45,23 +51,10 @@ async def insert_many(
     """
     if not rows:
         return ()
-    names = list(rows[0])
-    if connection.dialect.name == "postgresql":
-        source = _recordset(table, names)
-        statement = (
-            postgresql.insert(table)
-            .from_select(names, select(*(source.c[name] for name in names)))
-            .on_conflict_do_nothing()
-        )
-        if not returning:
-            await connection.execute(statement, _json_rows(rows))
-            return ()
-        return (await connection.execute(statement.returning(*returning), _json_rows(rows))).all()
-    plain = sqlite.insert(table).on_conflict_do_nothing()
-    if not returning:
-        await connection.execute(plain, rows)
-        return ()
-    return (await connection.execute(plain.returning(*returning), rows)).all()
+    dialect, names = connection.dialect.name, tuple(rows[0])
+    statement = _insertion(dialect, table, names, tuple(one.key for one in returning))
+    inserted = await connection.execute(statement, _parameters(dialect, names, rows))
+    return inserted.all() if returning else ()
 
 
 async def update_many(
@@ -71,16 +64,8 @@ async def update_many(
     if not changes:
         return
     rows = [{_ROW_ID: row_id, **values} for row_id, values in changes.items()]
-    names = [name for name in rows[0] if name != _ROW_ID]
-    row_id = inspect(table).primary_key[0]
-    if connection.dialect.name == "postgresql":
-        source = _recordset(table, [_ROW_ID, *names])
-        values: dict[str, Any] = {name: source.c[name] for name in names}
-        statement = update(table).where(row_id == source.c[_ROW_ID]).values(values)
-        await connection.execute(statement, _json_rows(rows))
-        return
-    values = {name: bindparam(name) for name in names}
-    await connection.execute(update(table).where(row_id == bindparam(_ROW_ID)).values(values), rows)
+    dialect, names = connection.dialect.name, tuple(rows[0])
+    await connection.execute(_change(dialect, table, names), _parameters(dialect, names, rows))
 
 
 def one_of(
@@ -92,8 +77,44 @@ def one_of(
     return where.in_(values)
 
 
-def _recordset(table: type[Base], names: Sequence[str]) -> NamedFromClause:
+def among(dialect: str, where: QueryableAttribute[Any], parameter: str) -> ColumnElement[bool]:
+    """Like `one_of`, for a statement that is kept: it gets the list of values as a parameter."""
+    if dialect == "postgresql":
+        return where == any_(bindparam(parameter, type_=postgresql.ARRAY(where.type)))
+    return where.in_(bindparam(parameter, expanding=True))
+
+
+@functools.cache
+def _insertion(
+    dialect: str, table: type[Base], names: Sequence[str], returning: Sequence[str]
+) -> Executable:
+    source = _source(dialect, table, names)
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    # Without a condition SQLite would take "ON CONFLICT" for that of a join.
+    rows = select(*(source.c[name] for name in names)).where(true())
+    statement = insert(table).from_select(names, rows).on_conflict_do_nothing()
+    columns = inspect(table).columns
+    return statement.returning(*(columns[name] for name in returning)) if returning else statement
+
+
+@functools.cache
+def _change(dialect: str, table: type[Base], names: Sequence[str]) -> Executable:
+    source = _source(dialect, table, names)
+    row_id = inspect(table).primary_key[0]
+    values: dict[str, Any] = {name: source.c[name] for name in names if name != _ROW_ID}
+    return update(table).where(row_id == source.c[_ROW_ID]).values(values)
+
+
+def _source(dialect: str, table: type[Base], names: Sequence[str]) -> FromClause:
     """The parameter `rows` as a table with columns of the types that `table` has."""
+    if dialect == "sqlite":
+        row = func.json_each(bindparam("rows", type_=Text)).table_valued("value", name="row")
+        return select(
+            *(
+                func.json_extract(row.c.value, literal_column(f"'$[{place}]'")).label(name)
+                for place, name in enumerate(names)
+            )
+        ).subquery("source")
     columns = inspect(table).columns
     types = {name: columns[name].type for name in names if name != _ROW_ID}
     types[_ROW_ID] = inspect(table).primary_key[0].type
@@ -105,5 +126,15 @@ def _recordset(table: type[Base], names: Sequence[str]) -> NamedFromClause:
     )
 
 
-def _json_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    return {"rows": json.dumps(rows, default=datetime.isoformat)}
+def _parameters(
+    dialect: str, names: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> Mapping[str, str]:
+    if dialect == "postgresql":
+        return {"rows": json.dumps(rows, default=datetime.isoformat, allow_nan=False)}
+    lists = [[row[name] for name in names] for row in rows]
+    return {"rows": json.dumps(lists, default=_sqlite_time, allow_nan=False)}
+
+
+def _sqlite_time(time: datetime) -> str:
+    """As SQLAlchemy writes and reads it."""
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")

@@ -1,16 +1,17 @@
 """Finding or creating contacts and conversations, by any number of transactions at once."""
 
+import functools
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import BigInteger, and_, bindparam, insert, or_, select, text
+from sqlalchemy import BigInteger, Select, bindparam, insert, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.domain.contact import Identity
-from services.messaging.store.bulk import one_of
+from services.messaging.store.bulk import among
 from services.messaging.store.models import ContactRow, IdentityRow
 from services.messaging.store.opening import (
     ConversationKey,
@@ -82,8 +83,7 @@ async def _resolve(
     connection: AsyncConnection, parties: Sequence[Party], now: datetime
 ) -> tuple[Mapping[Identity, int], Known]:
     """The contacts of all identities, created where there are none, and known conversations."""
-    contacts, known = await _lock_contacts(connection, parties)
-    people = _people(_unsettled(parties, contacts), contacts)
+    contacts, people, known = await _lock_contacts(connection, parties)
     await _add_contacts(connection, people, now)
     fresh = {
         identity: contact_id
@@ -97,8 +97,11 @@ async def _resolve(
 
 async def _lock_contacts(
     connection: AsyncConnection, parties: Sequence[Party]
-) -> tuple[dict[Identity, int], Known]:
-    """The contacts of known identities, and their conversations, kept from being merged."""
+) -> tuple[dict[Identity, int], list[_Person], Known]:
+    """The contacts of known identities, whoever isn't known by all of theirs, and conversations.
+
+    The contacts are kept from being merged.
+    """
     identities = {identity for party in parties for identity in party.proof}
     contacts = await _contacts_of(connection, identities)
     if unknown := identities - contacts.keys():
@@ -112,7 +115,7 @@ async def _lock_contacts(
         expected = set(contacts.values())
         found, known = await known_conversations(connection, expected)
         if found == expected:
-            return contacts, known
+            return contacts, people, known
         # One was merged into another a moment ago, and its identities have moved there.
         contacts = await _contacts_of(connection, identities)
 
@@ -121,20 +124,25 @@ async def _contacts_of(
     connection: AsyncConnection, identities: Collection[Identity]
 ) -> dict[Identity, int]:
     wanted = {(one.kind.value, one.value): one for one in identities}
-    by_kind: dict[str, list[str]] = {}
-    for kind, value in wanted:
-        by_kind.setdefault(kind, []).append(value)
     rows = await connection.execute(
-        select(IdentityRow.kind, IdentityRow.value, IdentityRow.contact_id).where(
-            or_(
-                *(
-                    and_(IdentityRow.kind == kind, one_of(connection, IdentityRow.value, values))
-                    for kind, values in sorted(by_kind.items())
-                )
-            )
-        )
+        _identities(connection.dialect.name),
+        {
+            "kinds": sorted({kind for kind, _ in wanted}),
+            "values": [value for _, value in wanted],
+        },
     )
-    return {wanted[kind, value]: contact_id for kind, value, contact_id in rows}
+    return {
+        wanted[kind, value]: contact_id
+        for kind, value, contact_id in rows
+        if (kind, value) in wanted
+    }
+
+
+@functools.cache
+def _identities(dialect: str) -> Select[str, str, int]:
+    return select(IdentityRow.kind, IdentityRow.value, IdentityRow.contact_id).where(
+        among(dialect, IdentityRow.kind, "kinds"), among(dialect, IdentityRow.value, "values")
+    )
 
 
 async def _lock_unknown(connection: AsyncConnection, unknown: Iterable[Identity]) -> None:

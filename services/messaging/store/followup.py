@@ -1,5 +1,6 @@
 """What new messages change besides being there: the contact, the conversation, the reply due."""
 
+import functools
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.domain.conversation import PausedBy
 from services.messaging.ports.receiving import ReceivedMessage
-from services.messaging.store.bulk import one_of, update_many
+from services.messaging.store.bulk import among, update_many
 from services.messaging.store.models import ContactRow, ConversationRow, PendingReplyRow
 from services.messaging.store.opening import ConversationKey
 from services.messaging.store.pausing import pause
@@ -90,6 +91,14 @@ def _conversations_of(contact_ids: Collection[int]) -> Select[int]:
 
 async def _lock(connection: AsyncConnection, conversation_ids: Iterable[int]) -> Sequence[AnyRow]:
     rows = await connection.execute(
+        _locking(connection.dialect.name), {"conversation_ids": list(conversation_ids)}
+    )
+    return rows.all()
+
+
+@functools.cache
+def _locking(dialect: str) -> Select[*tuple[Any, ...]]:
+    return (
         select(
             ConversationRow.id.label("conversation_id"),
             ConversationRow.contact_address,
@@ -106,23 +115,24 @@ async def _lock(connection: AsyncConnection, conversation_ids: Iterable[int]) ->
             ContactRow.last_opt_in_at,
         )
         .join(ContactRow, ContactRow.id == ConversationRow.contact_id)
-        .where(one_of(connection, ConversationRow.id, list(conversation_ids)))
+        .where(among(dialect, ConversationRow.id, "conversation_ids"))
         .order_by(ContactRow.id, ConversationRow.id)
         # Not "for update": that would also wait for whoever adds a message to the conversation.
         .with_for_update(key_share=True)
     )
-    return rows.all()
 
 
 def _contact(row: AnyRow, messages: Sequence[StoredMessage]) -> dict[str, Any]:
-    named = [(one.at, one.received.message.profile_name) for one in messages]
-    known = [(row.named_at, row.display_name)] if row.named_at else []
-    named_at, name = max(
-        [*known, *((at, name) for at, name in named if name)],
-        default=(row.named_at, row.display_name),
-    )
-    out_at = _latest(row.last_opt_out_at, (m.at for m in messages if m.received.opted_out))
-    in_at = _latest(row.last_opt_in_at, (m.at for m in messages if m.received.opted_out is False))
+    named_at, name = row.named_at, row.display_name
+    out_at, in_at = row.last_opt_out_at, row.last_opt_in_at
+    for one in messages:
+        given = one.received.message.profile_name
+        if given and (named_at is None or (named_at, name) < (one.at, given)):
+            named_at, name = one.at, given
+        if one.received.opted_out:
+            out_at = _later(out_at, one.at)
+        elif one.received.opted_out is False:
+            in_at = _later(in_at, one.at)
     return {
         "display_name": name,
         "named_at": named_at,
@@ -145,13 +155,13 @@ def _conversation(row: AnyRow, messages: Sequence[StoredMessage]) -> dict[str, A
         # A message that was on its way for longer came first all the same.
         "created_at": min(row.created_at, *(one.at for one in messages)),
         "last_message_at": max(row.last_message_at, newest),
-        "last_inbound_at": _latest(row.last_inbound_at, inbound),
+        "last_inbound_at": _later(row.last_inbound_at, *inbound),
         "unread_count": row.unread_count + len(inbound),
     }
 
 
-def _latest(known: datetime | None, times: Iterable[datetime]) -> datetime | None:
-    return max([*times, *([known] if known else [])], default=None)
+def _later(known: datetime | None, *times: datetime) -> datetime | None:
+    return max((known, *times)) if known else max(times, default=None)
 
 
 async def _request_replies(

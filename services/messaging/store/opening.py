@@ -1,14 +1,15 @@
 """Finding and beginning conversations of known contacts, within the caller's transaction."""
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.domain.contact import Identity
-from services.messaging.store.bulk import insert_many, one_of
+from services.messaging.store.bulk import among, insert_many
 from services.messaging.store.models import ContactRow, ConversationEventRow, ConversationRow
 from services.messaging.store.public_ids import new_public_id
 from services.messaging.store.rows import insert_ignoring
@@ -58,17 +59,7 @@ async def known_conversations(
     if not contact_ids:
         return set(), {}
     rows = await connection.execute(
-        select(
-            ContactRow.id.label("contact_id"),
-            ConversationRow.id,
-            ConversationRow.public_id,
-            ConversationRow.own_address,
-        )
-        .outerjoin(ConversationRow, ConversationRow.contact_id == ContactRow.id)
-        .where(one_of(connection, ContactRow.id, contact_ids))
-        .order_by(ContactRow.id)
-        # Holds off nobody but who merges contacts.
-        .with_for_update(read=True, key_share=True, of=ContactRow)
+        _of_contacts(connection.dialect.name), {"contact_ids": list(contact_ids)}
     )
     contacts: set[int] = set()
     conversations: dict[tuple[int, str], ConversationKey] = {}
@@ -78,6 +69,23 @@ async def known_conversations(
             key = ConversationKey(row_id, public_id, contact_id)
             conversations[contact_id, own_address] = key
     return contacts, conversations
+
+
+@functools.cache
+def _of_contacts(dialect: str) -> Select[int, int, str, str]:
+    return (
+        select(
+            ContactRow.id,
+            ConversationRow.id,
+            ConversationRow.public_id,
+            ConversationRow.own_address,
+        )
+        .outerjoin(ConversationRow, ConversationRow.contact_id == ContactRow.id)
+        .where(among(dialect, ContactRow.id, "contact_ids"))
+        .order_by(ContactRow.id)
+        # Holds off nobody but who merges contacts.
+        .with_for_update(read=True, key_share=True, of=ContactRow)
+    )
 
 
 async def open_conversations(

@@ -1,7 +1,7 @@
 """Adding messages that were received, within the caller's transaction."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,6 +16,22 @@ from services.messaging.store.forbidding import cancel_automatic
 from services.messaging.store.models import MediaFetchRow, MessageEventRow, MessageRow
 from services.messaging.store.opening import Party
 from services.messaging.store.public_ids import received_id
+
+# Reading an enumeration's value takes long for what is done with every message.
+_FROM_CONTACT: Final[Mapping[str, Any]] = {
+    "direction": Direction.INBOUND.value,
+    "author": Author.CONTACT.value,
+    "status": MessageStatus.RECEIVED.value,
+    "sent_at": None,
+    "sent_source": None,
+}
+_FROM_US: Final[Mapping[str, Any]] = {
+    "direction": Direction.OUTBOUND.value,
+    "author": Author.PERSON.value,
+    "status": MessageStatus.SENT.value,
+    "sent_source": TimeSource.PROVIDER.value,
+}
+_OUR_CLOCK: Final = TimeSource.RECEIVED.value
 
 
 async def store_messages(connection: AsyncConnection, received: Iterable[ReceivedMessage]) -> int:
@@ -87,7 +103,7 @@ async def _add_events(connection: AsyncConnection, new: Sequence[StoredMessage])
                 "provider": one.received.message.provider,
                 "origin": one.received.message.origin or None,
                 "occurred_at": one.at,
-                "source": TimeSource.RECEIVED.value,
+                "source": _OUR_CLOCK,
                 "payload": dict(one.received.message.payload),
             }
             for one in new
@@ -107,23 +123,9 @@ async def _queue_media(connection: AsyncConnection, new: Sequence[StoredMessage]
     )
 
 
-def _from(message: InboundMessage) -> dict[str, Any]:
+def _from(message: InboundMessage) -> Mapping[str, Any]:
     """What the columns say of who wrote a message, all of them for every message."""
-    if not message.from_us:
-        return {
-            "direction": Direction.INBOUND.value,
-            "author": Author.CONTACT.value,
-            "status": MessageStatus.RECEIVED.value,
-            "sent_at": None,
-            "sent_source": None,
-        }
-    return {
-        "direction": Direction.OUTBOUND.value,
-        "author": Author.PERSON.value,
-        "status": MessageStatus.SENT.value,
-        "sent_at": message.received_at,
-        "sent_source": TimeSource.PROVIDER.value,
-    }
+    return {**_FROM_US, "sent_at": message.received_at} if message.from_us else _FROM_CONTACT
 
 
 def _file(media: Media) -> dict[str, str]:

@@ -20,7 +20,11 @@ class Parameters:
 
     def first(self, *names: str) -> str:
         """The value of the first of these parameters that has one, else ""."""
-        return next((value for name in names for value in self._values.get(name, ()) if value), "")
+        for name in names:
+            for value in self._values.get(name, ()):
+                if value:
+                    return value
+        return ""
 
     def required(self, *names: str, at_most: int) -> str:
         """Like `first`, for what nothing can be done without.

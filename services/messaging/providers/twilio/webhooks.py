@@ -128,11 +128,11 @@ def _identities(address: str, parameters: Parameters) -> Iterator[Identity]:
     wa_id = parameters.first("WaId").removeprefix("+")
     for value in (
         address,
-        f"+{wa_id}",
+        wa_id and f"+{wa_id}",
         parameters.first("ExternalUserId"),
         parameters.first("ParentExternalUserId"),
     ):
-        identity = whatsapp_identity(value)
+        identity = whatsapp_identity(value) if value else None
         if identity is not None:
             yield identity
     user_name = whatsapp_username(parameters.first("ProfileUsername"))
