@@ -113,6 +113,8 @@ class JournalConsumer(Generic[T]):
         self._dead_letters = DeadLetters(client)
         self._pull: Pull | None = None
         self._check_at = 0.0
+        self._fetching = asyncio.Lock()
+        self._storing = asyncio.Lock()
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -120,6 +122,11 @@ class JournalConsumer(Generic[T]):
         await drained(self._consume(), self._stopping.set)
 
     async def _consume(self) -> None:
+        # Two in turns: while one stores a batch, the other fetches and decodes the next.
+        await asyncio.gather(self._take_turns(), self._take_turns())
+        await self._close()
+
+    async def _take_turns(self) -> None:
         pause = 0.0
         while not self._stopping.is_set():
             healthy = await self._step()
@@ -127,22 +134,26 @@ class JournalConsumer(Generic[T]):
             if pause:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), pause)
-        await self._close()
 
     async def _step(self) -> bool:
         """Fetch and handle one batch; returns whether to go on without a pause."""
-        try:
-            events = await self._fetch()
-        except (nats.errors.Error, OSError) as error:
-            log.warning("the journal can't be read now", error=repr(error))
-            await self._close()
-            return False
+        async with self._fetching:
+            if self._stopping.is_set():
+                return True
+            try:
+                events = await self._fetch()
+            except (nats.errors.Error, OSError) as error:
+                log.warning("the journal can't be read now", error=repr(error))
+                await self._close()
+                return False
         if self._stopping.is_set():
             await self._give_back(events, delay=0.0)
             return True
         async with self._leases(events):
             try:
-                await self._process(events)
+                decoded = await self._decoded(events)
+                async with self._storing:
+                    await self._store_all(decoded)
                 return True
             except UnavailableError as error:
                 waiting = [event for event in events if not event.is_acked]
@@ -177,7 +188,7 @@ class JournalConsumer(Generic[T]):
             # The next request shows what is wrong.
             return events
 
-    async def _process(self, deliveries: Sequence[Msg]) -> None:
+    async def _decoded(self, deliveries: Sequence[Msg]) -> Sequence[_Event[T]]:
         events: list[_Event[T]] = []
         for delivery in deliveries:
             sent = delivery.headers or {}
@@ -191,6 +202,9 @@ class JournalConsumer(Generic[T]):
                     await self._bury(delivery, str(error))
             else:
                 events.append(_Event(delivery, content, traceparent))
+        return events
+
+    async def _store_all(self, events: Sequence[_Event[T]]) -> None:
         suspect = [e for e in events if e.delivery.metadata.num_delivered > _TOGETHER_AT_MOST]
         together = [e for e in events if e.delivery.metadata.num_delivered <= _TOGETHER_AT_MOST]
         if together:

@@ -8,6 +8,7 @@ prepare the statement than the server to run it, and the statement differs with 
 
 import functools
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -37,6 +38,8 @@ from sqlalchemy.orm import QueryableAttribute
 from services.messaging.store.models import Base
 
 _ROW_ID = "row_id"
+# Not behind an escaped backslash.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 async def insert_many(
@@ -132,7 +135,12 @@ def _parameters(
     if dialect == "postgresql":
         return {"rows": json.dumps(rows, default=datetime.isoformat, allow_nan=False)}
     lists = [[row[name] for name in names] for row in rows]
-    return {"rows": json.dumps(lists, default=_sqlite_time, allow_nan=False)}
+    # Not as ASCII: SQLite would take an escaped half of a surrogate pair, which nobody can read.
+    document = json.dumps(lists, default=_sqlite_time, allow_nan=False, ensure_ascii=False)
+    if "\\u0000" in document and _NUL.search(document):
+        # PostgreSQL refuses it, and SQLite would cut the text off there.
+        raise ValueError("a value holds a NUL character")
+    return {"rows": document}
 
 
 def _sqlite_time(time: datetime) -> str:
