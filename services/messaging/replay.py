@@ -25,7 +25,8 @@ from services.common.journal.streams import connect
 from services.common.lifecycle import run_once
 from services.common.settings import split_list
 from services.messaging.baileys_wiring import baileys_events
-from services.messaging.consumers.replaying import ACT, CALL, Replay, ReplayProgress
+from services.messaging.consumers.replay_progress import ReplayProgress
+from services.messaging.consumers.replaying import ACT, CALL, Replay
 from services.messaging.domain.opt_out import OptOutWords
 from services.messaging.providers.baileys.addresses import PROVIDER as BAILEYS
 from services.messaging.providers.twilio import voice_webhooks

@@ -203,7 +203,7 @@ async def test_some_messages_wait_for_a_person(database_url: str) -> None:
 
 
 async def test_text_and_parameters_are_stored_as_they_came(database_url: str) -> None:
-    """Whatever looks like a part of a document, an escape or a deep nesting comes back unchanged."""
+    """What looks like a part of a document or an escape comes back as it was, however deep."""
     nested: list[object] = []
     for _ in range(500):
         nested = [nested]

@@ -7,8 +7,8 @@ of conversations come first of all.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -23,10 +23,12 @@ from services.common.journal.reading import count_events, in_order, read_events,
 from services.common.journal.streams import ACTS_STREAM, INGEST_STREAM
 from services.messaging.consumers.act_events import decode_act
 from services.messaging.consumers.decoding import PoisonError, Translator, decode
+from services.messaging.consumers.replay_groups import Content, Webhook, in_groups
+from services.messaging.consumers.replay_progress import ReplayProgress
 from services.messaging.consumers.voice_decoding import VoiceTranslator, decode_voice
 from services.messaging.domain.contact import InboundMessage, SamePerson
 from services.messaging.domain.message import StatusReport
-from services.messaging.ports.acts import Act, ActRestorer, Opened, Read
+from services.messaging.ports.acts import Act, ActRestorer, Opened
 from services.messaging.ports.receiving import IngestResult
 from services.messaging.usecases.calls.take_in import VoiceEvent
 
@@ -45,9 +47,6 @@ _OPENED: Final = EventKind.CONVERSATION_OPENED.subject
 CALL: Final = "call"
 """The kind of all that webhooks brought about calls."""
 
-Webhook = InboundMessage | StatusReport | SamePerson
-Content = Webhook | VoiceEvent | Act
-
 
 class Handler(Protocol):
     """Stores a batch: `usecases.receive.Receive`."""
@@ -55,48 +54,6 @@ class Handler(Protocol):
     async def __call__(
         self, messages: Sequence[InboundMessage], reports: Sequence[StatusReport]
     ) -> IngestResult: ...
-
-
-@dataclass
-class ReplayProgress:
-    """How far a replay is.
-
-    Attributes:
-        total: Events there are to read.
-        read: Events that have been stored or skipped.
-        oldest: When the first of these came into the journal.
-        position: When the last of these did.
-        calls: Events of calls.
-        acts: What messaging did.
-        restored: Those among them that were not in the database.
-        skipped: Events that can't be understood or stored, as they couldn't before, and acts about
-            messages that are not there.
-        failed: Those among them that failed in a way nobody foresaw.
-        reasons: Stream and sequence, and reason, of the first skipped ones.
-        complete: Whether it has come to the end.
-    """
-
-    total: int = 0
-    read: int = 0
-    oldest: datetime | None = None
-    position: datetime | None = None
-    messages: int = 0
-    stored: int = 0
-    reports: int = 0
-    applied: int = 0
-    parked: int = 0
-    calls: int = 0
-    acts: int = 0
-    restored: int = 0
-    skipped: int = 0
-    failed: int = 0
-    reasons: list[tuple[str, str]] = field(default_factory=list)
-    complete: bool = False
-
-    @property
-    def percent(self) -> float:
-        """From 0 to 100."""
-        return min(100 * self.read / self.total, 100.0) if self.total else 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +193,7 @@ class Replay:
                 continue
             if not self._is_later(content):
                 events.append((message, content))
-        for together in _in_groups(events):
+        for together in in_groups(events):
             if not await self._store(together, stop):
                 return False
         if first_of_all:
@@ -359,27 +316,3 @@ def _subject(kind: str | None) -> str | None:
     if kind == CALL:
         return f"{_VOICE}>"
     return None if kind is None else f"ingest.whatsapp.{kind}"
-
-
-def _in_groups(
-    events: Iterable[tuple[Msg, Content]],
-) -> Iterator[Sequence[tuple[Msg, Content]]]:
-    """Events that may be stored together: first messages, then acts, then reports.
-
-    A mark of what was read covers only what came before it, and a contact may reply to a message of
-    ours.
-    """
-    group: list[tuple[Msg, Content]] = []
-    acted = marked = False
-    for event in events:
-        content = event[1]
-        is_mark = isinstance(content, Read)
-        is_reply = isinstance(content, InboundMessage) and content.reply_to is not None
-        if (marked and not is_mark) or (acted and is_reply):
-            yield group
-            group, acted = [], False
-        marked = is_mark
-        acted = acted or not isinstance(content, Webhook | VoiceEvent)
-        group.append(event)
-    if group:
-        yield group
