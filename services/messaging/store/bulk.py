@@ -1,9 +1,8 @@
 """Many rows of one table, or many values, in one statement.
 
-Statements are kept: SQLAlchemy takes longer to put one together than to execute it.
-
-PostgreSQL gets them as one JSON parameter: with one for each value, psycopg takes longer to
-prepare the statement than the server to run it, and the statement differs with the number of rows.
+Rows go as one JSON parameter: with one for each value, SQLAlchemy and the driver take longer to
+prepare the statement than the database to run it, and the statement differs with the number of
+rows. Statements are kept, because putting one together takes longer than executing it.
 """
 
 import functools
