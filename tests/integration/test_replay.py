@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import text
+
 from services.common.journal.events import JournalEvent
 from services.common.journal.streams import INGEST_STREAM
 from services.messaging.domain.message import Template
@@ -141,11 +143,17 @@ async def test_a_stopped_replay_can_be_gone_on_with(setup: Setup, other_database
     process = await setup.start("--since", EVER, into=other_database_url)
     async with open_database(other_database_url) as database:
 
-        async def begun() -> bool:
-            return bool(await rows(database, "contacts"))
+        async def stopped_after_a_batch() -> bool:
+            # Meanwhile nothing more is stored, however fast it is.
+            async with database.write() as connection:
+                if database.dialect == "postgresql":
+                    await connection.execute(text("LOCK TABLE messages IN EXCLUSIVE MODE"))
+                if not await rows(database, "contacts"):
+                    return False
+                process.send_signal(signal.SIGINT)
+                return True
 
-        await until(begun)
-        process.send_signal(signal.SIGINT)
+        await until(stopped_after_a_batch)
         stopped = await ended(process)
         assert stopped.code == 130, stopped.err
         assert "Traceback" not in stopped.err
