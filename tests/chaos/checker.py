@@ -175,14 +175,19 @@ class Checker:
         missing = (await asyncio.to_thread(self._read)).positions - len(self._watcher.seen)
         return f"{missing} events not seen by the watcher" if missing > 0 else ""
 
-    async def settle(self, seconds: float) -> tuple[float, str]:
-        """Wait until nothing is on its way; how long it took, and what is left if too long."""
-        began = time.monotonic()
+    async def settle(self, seconds: float) -> tuple[float, str, bool]:
+        """Wait until nothing is on its way.
+
+        Returns:
+            How long it took, what was last, and whether it came to rest in time.
+        """
+        began, last = time.monotonic(), ""
         while left := await self.unsettled():
+            last = left
             if time.monotonic() - began > seconds:
-                return time.monotonic() - began, left
+                return time.monotonic() - began, last, False
             await asyncio.sleep(0.3)
-        return time.monotonic() - began, ""
+        return time.monotonic() - began, last, True
 
     async def violations(self, ledger: Ledger) -> list[Broken]:
         """Every promise that was broken, once all has settled."""

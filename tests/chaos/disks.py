@@ -110,6 +110,8 @@ async def power_cut_unsynced(world: World) -> None:
         world.stack.kill(name)
     try:
         await _restart_nats(world, config, safe.replace("sync_interval: always", ""))
+        for edge in world.stack.edges:
+            await world.stack.has_journal(edge)
         await power_cut(world)
         await world.stack.ready("NATS")
     finally:

@@ -63,6 +63,7 @@ class Round:
 
     Attributes:
         settle_seconds: From the load's end until nothing was on its way any more.
+        last: What was the last to be on its way.
         lost, doubled: How many things that were acknowledged or sent.
         broken: Promises that were broken at the end.
         shown: What was lost where that was to be shown.
@@ -75,6 +76,7 @@ class Round:
     sends: int = 0
     requests: int = 0
     settle_seconds: float = 0
+    last: str = ""
     memory_mib: dict[str, float] = field(default_factory=dict)
     lost: int = 0
     doubled: int = 0
@@ -90,6 +92,7 @@ class Round:
         return (
             f"round {self.number}, {self.database}: {self.events} events acknowledged,"
             f" {self.sends} sends, settled in {self.settle_seconds:.1f} s"
+            f" (last: {self.last or 'nothing'})"
         )
 
 
@@ -141,9 +144,11 @@ class Rounds:
             await asyncio.sleep(1)
             stop.set()
             await running
-            done.settle_seconds, left = await self._checker.settle(_SETTLE_SECONDS * _load())
-            if left:
-                done.broken.append(f"not settled: {left}")
+            done.settle_seconds, done.last, settled = await self._checker.settle(
+                _SETTLE_SECONDS * _load()
+            )
+            if not settled:
+                done.broken.append(f"not settled: {done.last}")
             ledger = load.ledger
             found = await self._checker.violations(ledger)
         to_lose = any(fault.loses for fault in faults)
@@ -244,8 +249,9 @@ async def rounds(
                 await watcher.begun.wait()
             async with Load(stack.api, random.Random(f"{seed} contacts")) as load:
                 await load.introduce()
-            if left := (await checker.settle(_SETTLE_SECONDS))[1]:
-                raise RuntimeError(f"the stack doesn't come to rest: {left}")
+            _, last, settled = await checker.settle(_SETTLE_SECONDS)
+            if not settled:
+                raise RuntimeError(f"the stack doesn't come to rest: {last}")
             yield Rounds(stack, checker, database=database, seed=seed, size=size, rate=rate)
         finally:
             watching.cancel()

@@ -259,6 +259,17 @@ class ChaosStack:
                 raise RuntimeError(f"{name} doesn't start:\n{self.log(name)[-3000:]}")
             await asyncio.sleep(0.05)
 
+    async def has_journal(self, edge: str) -> None:
+        """Wait until an edge's events go into the journal.
+
+        Raises:
+            TimeoutError: They don't.
+        """
+        address = f"{self.internal(edge)}/internal/health"
+        async with asyncio.timeout(START_SECONDS):
+            while not await http_answers(address, true="journal_connected"):
+                await asyncio.sleep(0.05)
+
     def process(self, name: str) -> "subprocess.Popen[bytes]":
         """A service's process."""
         process = self._services[name].process
