@@ -75,13 +75,18 @@ class Stored:
 
 
 class Checker:
-    """Looks at the three sides of a running system, past all proxies."""
+    """Looks at the three sides of a running system, past all proxies.
+
+    Attributes:
+        last: What `settle` waited for to the last.
+    """
 
     def __init__(self, stack: ChaosStack, watcher: Watcher) -> None:
         self._stack = stack
         self._watcher = watcher
         url = database_url(stack.database_url, asynchronous=False)
         self._engine = create_engine(url, pool_pre_ping=True)
+        self.last = ""
         self._bodies: set[str] = set()
         """Of sends that earlier rounds saw at the provider."""
 
@@ -175,19 +180,15 @@ class Checker:
         missing = (await asyncio.to_thread(self._read)).positions - len(self._watcher.seen)
         return f"{missing} events not seen by the watcher" if missing > 0 else ""
 
-    async def settle(self, seconds: float) -> tuple[float, str, bool]:
-        """Wait until nothing is on its way.
-
-        Returns:
-            How long it took, what was last, and whether it came to rest in time.
-        """
-        began, last = time.monotonic(), ""
+    async def settle(self, seconds: float) -> tuple[float, str]:
+        """Wait until nothing is on its way; how long it took, and what is left if too long."""
+        began, self.last = time.monotonic(), ""
         while left := await self.unsettled():
-            last = left
+            self.last = left
             if time.monotonic() - began > seconds:
-                return time.monotonic() - began, last, False
+                return time.monotonic() - began, left
             await asyncio.sleep(0.3)
-        return time.monotonic() - began, last, True
+        return time.monotonic() - began, ""
 
     async def violations(self, ledger: Ledger) -> list[Broken]:
         """Every promise that was broken, once all has settled."""

@@ -144,11 +144,10 @@ class Rounds:
             await asyncio.sleep(1)
             stop.set()
             await running
-            done.settle_seconds, done.last, settled = await self._checker.settle(
-                _SETTLE_SECONDS * _load()
-            )
-            if not settled:
-                done.broken.append(f"not settled: {done.last}")
+            done.settle_seconds, left = await self._checker.settle(_SETTLE_SECONDS * _load())
+            done.last = self._checker.last
+            if left:
+                done.broken.append(f"not settled: {left}")
             ledger = load.ledger
             found = await self._checker.violations(ledger)
         to_lose = any(fault.loses for fault in faults)
@@ -249,9 +248,8 @@ async def rounds(
                 await watcher.begun.wait()
             async with Load(stack.api, random.Random(f"{seed} contacts")) as load:
                 await load.introduce()
-            _, last, settled = await checker.settle(_SETTLE_SECONDS)
-            if not settled:
-                raise RuntimeError(f"the stack doesn't come to rest: {last}")
+            if left := (await checker.settle(_SETTLE_SECONDS))[1]:
+                raise RuntimeError(f"the stack doesn't come to rest: {left}")
             yield Rounds(stack, checker, database=database, seed=seed, size=size, rate=rate)
         finally:
             watching.cancel()

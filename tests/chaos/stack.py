@@ -267,7 +267,7 @@ class ChaosStack:
         """
         address = f"{self.internal(edge)}/internal/health"
         async with asyncio.timeout(START_SECONDS):
-            while not await http_answers(address, true="journal_connected"):
+            while not await http_answers(address, true="journal_connected"):  # noqa: ASYNC110 - Nobody tells.
                 await asyncio.sleep(0.05)
 
     def process(self, name: str) -> "subprocess.Popen[bytes]":

@@ -145,3 +145,15 @@ async def test_acts_after_a_clock_was_set_back(database: Database) -> None:
     assert not await other.unjournaled(limit=10, lease_seconds=10)
     await SqlSchedule(database, clock).bring_forward(longest_lease=timedelta(minutes=2))
     assert await other.unjournaled(limit=10, lease_seconds=10)
+
+
+async def test_a_process_that_starts_after_it(database: Database, sandbox: RunningSandbox) -> None:
+    """A process that was not there when the clock was set back finds what was left waiting."""
+    clock = WrongClock(HOUR)
+    store = SqlOutboxStore(database, clock, ANY_TIME)
+    await store.enqueue(new_message())
+    clock.wrong = timedelta()
+    async with twilio(sandbox.base_url) as provider:
+        process = sender(store, provider)
+        async with running(clock_watch(database, clock).run(), process.dispatcher.run()):
+            await until_settled(database)

@@ -13,6 +13,14 @@ class Clock(Protocol):
 class Schedule(Protocol):
     """What is due at a time, or claimed until one."""
 
+    async def is_ahead(self) -> bool:
+        """Whether something was stored of late at a time that is still to come.
+
+        Raises:
+            UnavailableError: The database can't be reached.
+        """
+        ...
+
     async def bring_forward(self, *, longest_lease: timedelta) -> int:
         """Make due at once what would be due later, and end claims that were made for too long.
 

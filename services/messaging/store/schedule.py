@@ -1,9 +1,10 @@
 """What is due, and until when it is claimed, of all tables that say so."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
-from sqlalchemy import Update, update
+from sqlalchemy import Update, select, update
 
 from services.messaging.ports.clock import Clock
 from services.messaging.store.call_models import CallTurnRow
@@ -12,9 +13,18 @@ from services.messaging.store.models import (
     ConversationRow,
     LeaseRow,
     MediaFetchRow,
+    MessageRow,
     OutboxRow,
     PendingReplyRow,
 )
+
+_LATELY: Final = 200
+"""Messages of which one was made while the clock was ahead, if any was."""
+
+_SKEW: Final = timedelta(seconds=5)
+"""By so much clocks may differ; health says when they differ by more."""
+
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class SqlSchedule:
@@ -23,6 +33,13 @@ class SqlSchedule:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+
+    async def is_ahead(self) -> bool:
+        """Whether something was stored of late at a time that is still to come."""
+        newest = select(MessageRow.created_at).order_by(MessageRow.id.desc()).limit(_LATELY)
+        async with self._database.read() as connection:
+            times = (await connection.scalars(newest)).all()
+        return max(times, default=_LONG_AGO) > self._clock() + _SKEW
 
     async def bring_forward(self, *, longest_lease: timedelta) -> int:
         """Make due at once what would be due later, and end claims that were made for too long."""

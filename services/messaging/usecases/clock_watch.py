@@ -51,24 +51,26 @@ class ClockWatch:
         self._poll_seconds = poll_seconds
 
     async def run(self) -> None:
-        """Watch for ever."""
+        """Watch for ever, and look first whether it happened while nobody watched."""
         expected = self._offset()
+        began = False
         again_at: float | None = None
         while True:
-            await asyncio.sleep(self._poll_seconds)
             offset = self._offset()
-            set_back = expected - offset > _STEP
-            if set_back or (again_at is not None and self._monotonic() >= again_at):
-                try:
+            try:
+                set_back = expected - offset > _STEP or (
+                    not began and await self._schedule.is_ahead()
+                )
+                if set_back or (again_at is not None and self._monotonic() >= again_at):
                     count = await self._schedule.bring_forward(longest_lease=self._longest_lease)
-                except UnavailableError:
-                    log.warning("the clock was set back, and what is due waits for the database")
-                    continue
-                again_at = self._monotonic() + _AGAIN_SECONDS if set_back else None
-                if set_back:
-                    seconds = round((expected - offset).total_seconds())
-                    log.warning("the clock was set back", seconds=seconds, brought_forward=count)
-            expected = offset
+                    again_at = self._monotonic() + _AGAIN_SECONDS if set_back else None
+                    if set_back:
+                        log.warning("the clock was set back", brought_forward=count)
+            except UnavailableError:
+                log.warning("whether the clock was set back waits for the database")
+            else:
+                began, expected = True, offset
+            await asyncio.sleep(self._poll_seconds)
 
     def _offset(self) -> datetime:
         """The time at which the clock that nobody can set stood at 0."""
