@@ -75,7 +75,8 @@ async def test_watchers_are_bounded(database_url: str, attacks: Attacks) -> None
 async def test_files_in_memory_are_bounded(database_url: str, attacks: Attacks) -> None:
     """Of files that nobody reads on messaging holds few; who leaves makes room for others."""
     media = MemoryMediaStore()
-    stored = await media.put(File(b"x" * 8_000_000, "image/png"))
+    # More than a client takes in by itself before it reads.
+    stored = await media.put(File(b"x" * 32_000_000, "image/png"))
     async with (
         open_database(database_url) as database,
         served(database, media=media) as server,
