@@ -34,8 +34,9 @@ from services.messaging.domain.message import StatusReport
 from services.messaging.providers.twilio import webhooks
 from services.messaging.store.contacts import resolve_conversations
 from services.messaging.store.database import Database
+from services.messaging.store.event_models import MessageEventRow
 from services.messaging.store.ingest import SqlIngestStore
-from services.messaging.store.models import MessageEventRow, MessageRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.opening import Party
 from services.messaging.store.public_ids import new_public_id
 from services.messaging.usecases.receive import Receive

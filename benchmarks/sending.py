@@ -33,7 +33,8 @@ from services.common.grpc_client import open_channel
 from services.messaging.grpc_api.servicer import SERVICE_NAME
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
-from services.messaging.store.models import MessageRow, OutboxRow
+from services.messaging.store.message_models import MessageRow
+from services.messaging.store.work_models import OutboxRow
 from tests.support.databases import PostgresServer, migrated
 from tests.support.grpc_api import TOKEN, served
 from tests.support.receiving import clear, inbound, phone, receive

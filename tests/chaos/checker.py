@@ -18,14 +18,13 @@ from services.common.journal.streams import ACTS_STREAM, DEAD_STREAM, INGEST_STR
 from services.messaging.domain.message import MessageStatus
 from services.messaging.store.call_models import CallEventRow
 from services.messaging.store.database import database_url
-from services.messaging.store.models import (
+from services.messaging.store.event_models import (
     ConversationEventRow,
     MessageEventRow,
-    MessageRow,
-    OutboxRow,
     ParkedStatusRow,
-    PendingReplyRow,
 )
+from services.messaging.store.message_models import MessageRow
+from services.messaging.store.work_models import OutboxRow, PendingReplyRow
 from tests.chaos.load import Ledger
 from tests.chaos.stack import ChaosStack
 from tests.chaos.watcher import Watcher

@@ -19,18 +19,14 @@ from services.messaging.providers.baileys.events import BaileysEvents
 from services.messaging.providers.baileys.files import ReceivedFiles
 from services.messaging.providers.baileys.folder import QueueFolder
 from services.messaging.providers.baileys.inbox import InboxReader
+from services.messaging.store.contact_models import ContactRow, ConversationRow, IdentityRow
 from services.messaging.store.database import Database
 from services.messaging.store.files import ObjectMediaStore
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.media import SqlMediaQueue
-from services.messaging.store.models import (
-    ContactRow,
-    ConversationRow,
-    IdentityRow,
-    PendingReplyRow,
-)
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
+from services.messaging.store.work_models import PendingReplyRow
 from services.messaging.usecases.fetch_media import FetchMedia
 from services.messaging.usecases.receive import Receive, ReplyPolicy
 from tests.support.baileys import baileys

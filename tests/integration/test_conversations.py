@@ -19,9 +19,10 @@ from services.messaging.domain.conversation import PausedBy
 from services.messaging.domain.message import Author
 from services.messaging.ports.answering import ReplyTask
 from services.messaging.ports.sending import NewMessage
+from services.messaging.store.contact_models import ConversationRow
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
-from services.messaging.store.models import ConversationRow, MessageRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.pausing import conversation_key, pause
 from services.messaging.store.replies import SqlReplyStore
 from tests.support.grpc_api import called, details, have_written, served

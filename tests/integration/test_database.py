@@ -10,9 +10,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import UnavailableError
+from services.messaging.store.contact_models import ContactRow, IdentityRow
 from services.messaging.store.database import Database
 from services.messaging.store.database import database_url as parsed_url
-from services.messaging.store.models import ContactRow, IdentityRow
 from tests.support.ports import free_port
 
 

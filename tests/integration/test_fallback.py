@@ -14,7 +14,8 @@ from sandbox.server import RunningSandbox
 from services.messaging.ports.sending import Routes
 from services.messaging.providers.twilio.client import TwilioProvider
 from services.messaging.store.database import Database
-from services.messaging.store.models import MessageEventRow, MessageRow
+from services.messaging.store.event_models import MessageEventRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.outbox import SqlOutboxStore
 from tests.support.sending import (
     ANY_TIME,

@@ -14,10 +14,11 @@ from switchboard.messaging.v1 import message_pb2
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
 
 from services.messaging.domain.message import MessageStatus
+from services.messaging.store.contact_models import ConversationAliasRow, ConversationRow
 from services.messaging.store.contacts import resolve_conversations
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
-from services.messaging.store.models import ConversationAliasRow, ConversationRow, MessageRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.opening import Party
 from tests.support.grpc_api import called, details, served
 from tests.support.receiving import at, inbound, phone, receive, report

@@ -13,10 +13,10 @@ from services.common.errors import PolicyRefusedError
 from services.messaging.domain.contact import Identity, IdentityKind, InboundMessage
 from services.messaging.domain.message import Author, MessageStatus
 from services.messaging.ports.sending import NewMessage, OutcomeKind, SendOutcome
+from services.messaging.store.contact_models import ConversationRow
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.merging import merge_contacts
-from services.messaging.store.models import ConversationRow
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.pausing import conversation_key
 from services.messaging.store.replies import SqlReplyStore

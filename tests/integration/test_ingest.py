@@ -11,9 +11,9 @@ from services.messaging.ports.reading import MessageFilter
 from services.messaging.ports.receiving import IngestResult, ReceivedMessage
 from services.messaging.ports.sending import OutcomeKind, SendOutcome
 from services.messaging.store.ingest import SqlIngestStore
-from services.messaging.store.models import Base
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
+from services.messaging.store.schema import SCHEMA
 from tests.support.receiving import at, inbound, phone, receive, report, rows, state
 from tests.support.sending import ANY_TIME, ManualClock, new_message, open_database, unsettled
 
@@ -226,7 +226,7 @@ async def test_a_value_that_cannot_be_stored_stores_nothing(database_url: str, b
     async with open_database(database_url) as database:
         with pytest.raises(ValueError, match=r"fit its column|surrogates|NUL"):
             await SqlIngestStore(database).ingest([received(inbound("SM1")), received(bad)], [])
-        for table in Base.metadata.tables:
+        for table in SCHEMA.tables:
             assert await rows(database, table) == [], table
 
 

@@ -11,11 +11,12 @@ from sqlalchemy import delete, insert, select, text
 from services.messaging.domain.contact import InboundMessage
 from services.messaging.domain.message import MessageStatus, StatusReport
 from services.messaging.ports.sending import OutcomeKind, SendOutcome
+from services.messaging.store.contact_models import ConversationRow
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
-from services.messaging.store.models import ConversationRow, PendingReplyRow
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.replies import SqlReplyStore
+from services.messaging.store.work_models import PendingReplyRow
 from tests.support.databases import PostgresServer, migrated
 from tests.support.receiving import at, inbound, phone, receive, report, rows, state
 from tests.support.sending import ANY_TIME, ManualClock, new_message, open_database

@@ -10,8 +10,8 @@ from sqlalchemy import select, update
 from services.common.errors import IdempotencyConflictError, PolicyRefusedError
 from services.messaging.domain.message import MessageStatus
 from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
+from services.messaging.store.contact_models import ContactRow, ConversationRow, IdentityRow
 from services.messaging.store.database import Database
-from services.messaging.store.models import ContactRow, ConversationRow, IdentityRow
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queueing import Queueing, conversations, insert_queued
 from tests.support.sending import (

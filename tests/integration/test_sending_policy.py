@@ -17,10 +17,11 @@ from services.common.errors import (
 )
 from services.messaging.domain.message import Author, Template
 from services.messaging.ports.sending import NewMessage, OutcomeKind, SendOutcome
+from services.messaging.store.contact_models import ContactRow, ConversationRow
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
-from services.messaging.store.models import ContactRow, ConversationRow, PendingReplyRow
 from services.messaging.store.outbox import SqlOutboxStore
+from services.messaging.store.work_models import PendingReplyRow
 from services.messaging.usecases.pace import RecipientPace
 from services.messaging.usecases.policy import SendPolicy
 from tests.support.receiving import START, inbound, phone, receive, rows

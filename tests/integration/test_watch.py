@@ -21,8 +21,9 @@ from services.messaging.grpc_api.tokens import encode_cursor
 from services.messaging.store.changes import SqlChangeReader
 from services.messaging.store.contacts import resolve_conversations
 from services.messaging.store.database import Database
+from services.messaging.store.event_models import MessageEventRow
 from services.messaging.store.ingest import SqlIngestStore
-from services.messaging.store.models import MessageEventRow, MessageRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.opening import Party
 from services.messaging.store.public_ids import new_public_id
 from services.messaging.usecases.watch import Watch

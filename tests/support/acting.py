@@ -19,10 +19,11 @@ from services.messaging.domain.message import Author, Message
 from services.messaging.store.acts import SqlActLog
 from services.messaging.store.conversations import SqlConversationStore
 from services.messaging.store.database import Database
+from services.messaging.store.event_models import ConversationEventRow, MessageEventRow
 from services.messaging.store.ingest import SqlIngestStore
-from services.messaging.store.models import ConversationEventRow, MessageEventRow, OutboxRow
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.replies import SqlReplyStore
+from services.messaging.store.work_models import OutboxRow
 from services.messaging.usecases.receive import ReplyPolicy
 from tests.support.journal import JOURNAL_BYTES, consuming, publish, settled
 from tests.support.receiving import OWN, receive, webhook_event

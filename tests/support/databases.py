@@ -9,9 +9,8 @@ from pathlib import Path
 import psycopg
 from alembic import command
 
-from services.messaging.store import call_models  # noqa: F401 - Its tables belong to `Base`.
 from services.messaging.store.migrate import alembic_config
-from services.messaging.store.models import Base
+from services.messaging.store.schema import SCHEMA
 
 
 class PostgresServer:
@@ -51,7 +50,7 @@ class PostgresServer:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
-            tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+            tables = ", ".join(table.name for table in SCHEMA.sorted_tables)
             connection.execute(f"TRUNCATE {tables} RESTART IDENTITY")
         return self._migrated
 

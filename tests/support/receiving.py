@@ -19,7 +19,7 @@ from services.messaging.domain.opt_out import OptOutWords
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.receiving import IngestStore
 from services.messaging.store.database import Database
-from services.messaging.store.models import Base
+from services.messaging.store.schema import SCHEMA
 from services.messaging.usecases.receive import Receive, ReplyPolicy
 
 START = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -157,7 +157,7 @@ def status_event(sid: str, status: str, *, message_id: str | None = None) -> Jou
 
 async def rows(database: Database, table: str) -> list[dict[str, Any]]:
     """Every row of a table."""
-    source = Base.metadata.tables[table]
+    source = SCHEMA.tables[table]
     async with database.read() as connection:
         found = await connection.execute(select(source).order_by(*source.primary_key))
         return [dict(row._mapping) for row in found]
@@ -165,7 +165,7 @@ async def rows(database: Database, table: str) -> list[dict[str, Any]]:
 
 async def clear(database: Database) -> None:
     """Empty every table."""
-    tables = list(reversed(Base.metadata.sorted_tables))
+    tables = list(reversed(SCHEMA.sorted_tables))
     async with database.write() as connection:
         if database.dialect == "postgresql":
             # Row by row it would look for replies to each message.

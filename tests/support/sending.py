@@ -21,8 +21,9 @@ from services.messaging.providers.twilio.client import TwilioProvider
 from services.messaging.providers.twilio.session import TwilioSession, open_session
 from services.messaging.providers.twilio.webhooks import status_report
 from services.messaging.store.database import Database
+from services.messaging.store.event_models import MessageEventRow
 from services.messaging.store.ingest import SqlIngestStore
-from services.messaging.store.models import MessageEventRow, MessageRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.usecases.breaker import Breaker
 from services.messaging.usecases.dispatch import Dispatcher

@@ -12,7 +12,7 @@ from services.messaging.ports.activity import Activity
 from services.messaging.ports.clock import Clock
 from services.messaging.store.call_models import CallRow
 from services.messaging.store.database import Database
-from services.messaging.store.models import MessageRow
+from services.messaging.store.message_models import MessageRow
 
 _HOUR: Final = timedelta(hours=1)
 

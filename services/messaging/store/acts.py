@@ -33,18 +33,13 @@ from services.messaging.ports.acts import (
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import OutcomeKind
 from services.messaging.store.bulk import one_of
+from services.messaging.store.contact_models import ContactRow, ConversationRow, IdentityRow
 from services.messaging.store.database import Database
-from services.messaging.store.models import (
-    ContactRow,
-    ConversationEventRow,
-    ConversationRow,
-    IdentityRow,
-    LeaseRow,
-    MessageEventRow,
-    MessageRow,
-)
+from services.messaging.store.event_models import ConversationEventRow, MessageEventRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.outcomes import VOID
 from services.messaging.store.public_ids import new_public_id
+from services.messaging.store.work_models import LeaseRow
 
 AnyRow = Row[*tuple[Any, ...]]
 

@@ -34,7 +34,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import QueryableAttribute
 
-from services.messaging.store.models import Base
+from services.messaging.store.base import Base
 
 _ROW_ID = "row_id"
 # Not behind an escaped backslash.

@@ -1,4 +1,4 @@
-"""The tables of telephone calls; conventions as in `models`.
+"""The tables of telephone calls; conventions as in `schema`.
 
 Who locks a call and its turns locks the call first. A caller is linked to a contact by the number
 alone, so that merging contacts needn't touch calls.
@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from services.messaging.store.models import Base, RowId
+from services.messaging.store.base import Base, RowId
 
 
 class CallRow(Base):

@@ -15,13 +15,10 @@ from services.common.errors import InvalidInputError
 from services.messaging.domain.contact import Identity
 from services.messaging.ports.reading import Change, ChangePage, Position
 from services.messaging.store.bulk import one_of
+from services.messaging.store.contact_models import ConversationRow, IdentityRow
 from services.messaging.store.database import Database
-from services.messaging.store.models import (
-    ConversationRow,
-    IdentityRow,
-    MessageEventRow,
-    MessageRow,
-)
+from services.messaging.store.event_models import MessageEventRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.rows import event_of, message_of, select_events, select_messages
 
 _LAST_ROW = 2**63 - 1

@@ -11,8 +11,9 @@ from sqlalchemy.orm import aliased
 
 from services.messaging.domain.message import MessageStatus, TimeSource
 from services.messaging.ports.sending import ClaimedSend, Routes
+from services.messaging.store.event_models import MessageEventRow
 from services.messaging.store.forbidding import fail_if_forbidden
-from services.messaging.store.models import MessageEventRow, MessageRow, OutboxRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.moving import may_move_to
 from services.messaging.store.outcomes import move
 from services.messaging.store.rows import insert_ignoring
@@ -24,6 +25,7 @@ from services.messaging.store.unsettled import (
     oldest_of_its_conversation,
     select_unsettled,
 )
+from services.messaging.store.work_models import OutboxRow
 from services.messaging.usecases.policy import SendPolicy
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.domain.contact import Identity
 from services.messaging.store.bulk import among
-from services.messaging.store.models import ContactRow, IdentityRow
+from services.messaging.store.contact_models import ContactRow, IdentityRow
 from services.messaging.store.opening import (
     ConversationKey,
     Known,

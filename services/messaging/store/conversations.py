@@ -15,8 +15,9 @@ from services.messaging.domain.message import Message
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.reading import ConversationPage, ListPosition
 from services.messaging.store.bulk import one_of
+from services.messaging.store.contact_models import ContactRow, ConversationRow, IdentityRow
 from services.messaging.store.database import Database
-from services.messaging.store.models import ContactRow, ConversationRow, IdentityRow, MessageRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.pausing import held_conversation, known_as, pause, resume
 from services.messaging.store.queries import conversations_with
 from services.messaging.store.reading_marks import mark_read

@@ -11,8 +11,8 @@ from services.messaging.domain.conversation import PausedBy
 from services.messaging.domain.message import Author, Message
 from services.messaging.ports.sending import NewMessage
 from services.messaging.store.bulk import one_of
+from services.messaging.store.contact_models import ConversationRow, IdentityRow
 from services.messaging.store.contacts import resolve_conversations
-from services.messaging.store.models import ConversationRow, IdentityRow
 from services.messaging.store.opening import Party
 from services.messaging.store.pausing import pause
 from services.messaging.store.queueing import (

@@ -23,7 +23,7 @@ from services.messaging.ports.clock import Clock
 from services.messaging.ports.media import File, StoredFile
 from services.messaging.store.bulk import insert_many
 from services.messaging.store.database import Database
-from services.messaging.store.models import MediaRow
+from services.messaging.store.message_models import MediaRow
 
 log = structlog.get_logger(__name__)
 

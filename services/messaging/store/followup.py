@@ -14,9 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.messaging.domain.conversation import PausedBy
 from services.messaging.ports.receiving import ReceivedMessage
 from services.messaging.store.bulk import among, update_many
-from services.messaging.store.models import ContactRow, ConversationRow, PendingReplyRow
+from services.messaging.store.contact_models import ContactRow, ConversationRow
 from services.messaging.store.opening import ConversationKey
 from services.messaging.store.pausing import pause
+from services.messaging.store.work_models import PendingReplyRow
 
 AnyRow = Row[*tuple[Any, ...]]
 

@@ -9,9 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.domain.message import Author
 from services.messaging.ports.sending import OutcomeKind, SendOutcome
-from services.messaging.store.models import ContactRow, MessageRow, OutboxRow
+from services.messaging.store.contact_models import ContactRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.outcomes import record_outcome, reject
 from services.messaging.store.unsettled import DUE, WAITING, claimed_send, select_unsettled
+from services.messaging.store.work_models import OutboxRow
 from services.messaging.usecases.policy import (
     EXPIRED,
     NO_TEMPLATES,

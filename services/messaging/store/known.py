@@ -7,7 +7,7 @@ from sqlalchemy import select
 from services.messaging.domain.message import MessageStatus
 from services.messaging.store.bulk import one_of
 from services.messaging.store.database import Database
-from services.messaging.store.models import MessageRow
+from services.messaging.store.message_models import MessageRow
 
 
 class SqlKnownMessages:

@@ -8,7 +8,8 @@ from sqlalchemy import delete, or_, select, update
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.media import MediaTask, StoredFile
 from services.messaging.store.database import Database
-from services.messaging.store.models import MediaFetchRow, MessageRow
+from services.messaging.store.message_models import MessageRow
+from services.messaging.store.work_models import MediaFetchRow
 
 
 class SqlMediaQueue:

@@ -1,6 +1,6 @@
 """Making one contact of several that turn out to be one person.
 
-Runs in a transaction of its own, so that it can lock in the order that `store.models` gives. While
+Runs in a transaction of its own, so that it can lock in the order that `store.schema` gives. While
 it lasts nobody else can add to these contacts and their conversations. Whoever waits for it finds
 the contact gone and looks again; whoever is sending or answering goes on: a send knows its message
 and not its conversation, and an answer to a conversation that is gone is made anew.
@@ -16,20 +16,19 @@ from sqlalchemy import Row, case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import QueryableAttribute
 
-from services.messaging.store.followup import opted_out_since
-from services.messaging.store.forbidding import cancel_automatic
-from services.messaging.store.models import (
+from services.messaging.store.contact_models import (
     ContactRow,
     ConversationAliasRow,
-    ConversationEventRow,
     ConversationRow,
     IdentityRow,
-    MessageRow,
-    OutboxRow,
-    PendingReplyRow,
 )
+from services.messaging.store.event_models import ConversationEventRow
+from services.messaging.store.followup import opted_out_since
+from services.messaging.store.forbidding import cancel_automatic
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.pausing import fold_pauses
 from services.messaging.store.unsettled import DUE, WAITING
+from services.messaging.store.work_models import OutboxRow, PendingReplyRow
 
 log = structlog.get_logger(__name__)
 

@@ -4,7 +4,8 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Text, and_, cast, func, or_
 
-from services.messaging.store.models import ConversationRow, MessageRow
+from services.messaging.store.contact_models import ConversationRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.usecases.policy import SendPolicy
 
 _NULL = "null"  # In a JSON column of SQLite.

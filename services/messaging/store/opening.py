@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.domain.contact import Identity
 from services.messaging.store.bulk import among, insert_many
-from services.messaging.store.models import ContactRow, ConversationEventRow, ConversationRow
+from services.messaging.store.contact_models import ContactRow, ConversationRow
+from services.messaging.store.event_models import ConversationEventRow
 from services.messaging.store.public_ids import new_public_id
 from services.messaging.store.rows import insert_ignoring
 

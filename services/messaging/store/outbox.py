@@ -33,7 +33,7 @@ from services.messaging.store.enqueueing import (
     Stored,
     enqueue_all,
 )
-from services.messaging.store.models import MessageRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.queueing import requested_before
 from services.messaging.store.settling import settle_attempt
 from services.messaging.store.sweeping import make_expired_unknown, make_stranded_due

@@ -16,13 +16,15 @@ from services.messaging.domain.message import (
     fold,
 )
 from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
-from services.messaging.store.models import MessageEventRow, MessageRow, OutboxRow
+from services.messaging.store.event_models import MessageEventRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.rows import (
     DELIVERY_COLUMNS,
     delivery_of,
     delivery_values,
     insert_ignoring,
 )
+from services.messaging.store.work_models import OutboxRow
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,8 @@ from sqlalchemy import Select, and_, delete, select
 
 from services.messaging.domain.message import Direction
 from services.messaging.store.database import Database
-from services.messaging.store.models import MessageRow, ParkedStatusRow
+from services.messaging.store.event_models import ParkedStatusRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.reports import apply_reports, parked_report
 
 _AT_ONCE = 500

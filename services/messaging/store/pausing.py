@@ -10,14 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.common.errors import NotFoundError
 from services.messaging.domain.conversation import PausedBy
 from services.messaging.store.bulk import one_of
-from services.messaging.store.models import (
+from services.messaging.store.contact_models import (
     ContactRow,
     ConversationAliasRow,
-    ConversationEventRow,
     ConversationRow,
-    PendingReplyRow,
 )
+from services.messaging.store.event_models import ConversationEventRow
 from services.messaging.store.rows import insert_ignoring
+from services.messaging.store.work_models import PendingReplyRow
 
 PAUSED: Final = "paused"
 RESUMED: Final = "resumed"

@@ -14,19 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.messaging.domain.contact import Identity
 from services.messaging.domain.message import Direction, Message, MessageEvent, MessageStatus
 from services.messaging.ports.reading import ListPosition, MessageFilter, MessagePage, QueueSizes
+from services.messaging.store.contact_models import ConversationRow, IdentityRow
 from services.messaging.store.database import Database
-from services.messaging.store.models import (
-    ConversationRow,
-    IdentityRow,
-    MessageEventRow,
-    MessageRow,
-    OutboxRow,
-    ParkedStatusRow,
-    PendingReplyRow,
-)
+from services.messaging.store.event_models import MessageEventRow, ParkedStatusRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.pausing import conversation_key
 from services.messaging.store.rows import event_of, message_of, select_events, select_messages
 from services.messaging.store.unsettled import SENDING, UNKNOWN
+from services.messaging.store.work_models import OutboxRow, PendingReplyRow
 
 # What a message's status says about its direction: so `status` serves both filters.
 _STATUSES: Mapping[Direction, Sequence[MessageStatus]] = {

@@ -24,16 +24,12 @@ from services.messaging.domain.message import (
 )
 from services.messaging.ports.sending import NewMessage
 from services.messaging.store.bulk import insert_many, one_of, update_many
-from services.messaging.store.models import (
-    ContactRow,
-    ConversationRow,
-    IdentityRow,
-    MessageEventRow,
-    MessageRow,
-    OutboxRow,
-)
+from services.messaging.store.contact_models import ContactRow, ConversationRow, IdentityRow
+from services.messaging.store.event_models import MessageEventRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.public_ids import new_public_id
 from services.messaging.store.rows import message_of, select_messages
+from services.messaging.store.work_models import OutboxRow
 from services.messaging.usecases.policy import RecipientFacts, SendPolicy
 
 AnyRow = Row[*tuple[Any, ...]]

@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.common.errors import InvalidInputError
 from services.messaging.domain.message import Direction
 from services.messaging.ports.reading import ListPosition
-from services.messaging.store.models import ConversationRow, MessageRow
+from services.messaging.store.contact_models import ConversationRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.pausing import add_event
 
 READ: Final = "read"

@@ -11,11 +11,13 @@ from services.messaging.domain.message import Author, Direction, Media, MessageS
 from services.messaging.ports.receiving import ReceivedMessage
 from services.messaging.store.bulk import insert_many, update_many
 from services.messaging.store.contacts import resolve_conversations
+from services.messaging.store.event_models import MessageEventRow
 from services.messaging.store.followup import StoredMessage, follow_up
 from services.messaging.store.forbidding import cancel_automatic
-from services.messaging.store.models import MediaFetchRow, MessageEventRow, MessageRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.opening import Party
 from services.messaging.store.public_ids import received_id
+from services.messaging.store.work_models import MediaFetchRow
 
 # Reading an enumeration's value takes long for what is done with every message.
 _FROM_CONTACT: Final[Mapping[str, Any]] = {

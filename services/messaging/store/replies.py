@@ -13,13 +13,11 @@ from services.messaging.domain.message import Author, Direction, Message, Messag
 from services.messaging.ports.answering import ANSWERS_COUNTED, ReplyTask, Turn
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import NewMessage
+from services.messaging.store.contact_models import ConversationRow
 from services.messaging.store.database import Database
-from services.messaging.store.models import (
-    ConversationRow,
-    MessageRow,
-    PendingReplyRow,
-)
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.queueing import Queueing, conversations, insert_queued
+from services.messaging.store.work_models import PendingReplyRow
 from services.messaging.usecases.policy import SendPolicy
 
 log = structlog.get_logger(__name__)

@@ -18,18 +18,15 @@ from services.messaging.domain.message import (
     fold,
 )
 from services.messaging.store.bulk import insert_many, one_of, update_many
-from services.messaging.store.models import (
-    MessageEventRow,
-    MessageRow,
-    OutboxRow,
-    ParkedStatusRow,
-)
+from services.messaging.store.event_models import MessageEventRow, ParkedStatusRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.outcomes import leave_outbox
 from services.messaging.store.rows import (
     DELIVERY_COLUMNS,
     delivery_of,
     delivery_values,
 )
+from services.messaging.store.work_models import OutboxRow
 
 _MAX_MESSAGE_ID: Final = 64
 

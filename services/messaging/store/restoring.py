@@ -26,15 +26,11 @@ from services.messaging.ports.acts import (
 )
 from services.messaging.ports.clock import Clock
 from services.messaging.store.bulk import insert_many
+from services.messaging.store.contact_models import ConversationAliasRow, ConversationRow
 from services.messaging.store.contacts import resolve_conversations
 from services.messaging.store.database import Database
-from services.messaging.store.models import (
-    ConversationAliasRow,
-    ConversationEventRow,
-    ConversationRow,
-    MessageRow,
-    OutboxRow,
-)
+from services.messaging.store.event_models import ConversationEventRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.opening import ConversationKey, Party
 from services.messaging.store.pausing import PAUSED, RESUMED, fold_pauses
 from services.messaging.store.reading_marks import READ, set_mark
@@ -42,6 +38,7 @@ from services.messaging.store.restoring_messages import HELD, restore_messages
 from services.messaging.store.restoring_sends import restore_sends
 from services.messaging.store.rows import insert_ignoring
 from services.messaging.store.unsettled import UNKNOWN
+from services.messaging.store.work_models import OutboxRow
 
 
 class SqlActRestorer:

@@ -10,14 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.messaging.domain.message import Direction, EventKind, MessageStatus, TimeSource
 from services.messaging.ports.acts import Queued
 from services.messaging.store.bulk import insert_many, one_of, update_many
-from services.messaging.store.models import (
-    ConversationRow,
-    MessageEventRow,
-    MessageRow,
-    OutboxRow,
-)
+from services.messaging.store.contact_models import ConversationRow
+from services.messaging.store.event_models import MessageEventRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.opening import ConversationKey
 from services.messaging.store.unsettled import UNKNOWN
+from services.messaging.store.work_models import OutboxRow
 
 HELD: Final = timedelta(hours=1)
 """So long the outcome of a restored message isn't looked up, unless the restoring ends before: its

@@ -21,11 +21,13 @@ from services.messaging.domain.message import (
 from services.messaging.ports.acts import Act, Attempted, Ended
 from services.messaging.ports.sending import OutcomeKind
 from services.messaging.store.bulk import insert_many, one_of
-from services.messaging.store.models import MessageEventRow, MessageRow, OutboxRow
+from services.messaging.store.event_models import MessageEventRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.outcomes import VOID, leave_outbox
 from services.messaging.store.restoring_messages import HELD
 from services.messaging.store.rows import DELIVERY_COLUMNS, delivery_of, delivery_values
 from services.messaging.store.unsettled import UNKNOWN
+from services.messaging.store.work_models import OutboxRow
 
 AnyRow = Row[*tuple[Any, ...]]
 

@@ -21,7 +21,10 @@ from services.messaging.domain.message import (
     Template,
     TimeSource,
 )
-from services.messaging.store.models import Base, ConversationRow, MessageEventRow, MessageRow
+from services.messaging.store.base import Base
+from services.messaging.store.contact_models import ConversationRow
+from services.messaging.store.event_models import MessageEventRow
+from services.messaging.store.message_models import MessageRow
 
 _MOMENTS = ("sent", "delivered", "read", "failed")
 

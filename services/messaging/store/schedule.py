@@ -8,15 +8,10 @@ from sqlalchemy import Update, select, update
 
 from services.messaging.ports.clock import Clock
 from services.messaging.store.call_models import CallTurnRow
+from services.messaging.store.contact_models import ConversationRow
 from services.messaging.store.database import Database
-from services.messaging.store.models import (
-    ConversationRow,
-    LeaseRow,
-    MediaFetchRow,
-    MessageRow,
-    OutboxRow,
-    PendingReplyRow,
-)
+from services.messaging.store.message_models import MessageRow
+from services.messaging.store.work_models import LeaseRow, MediaFetchRow, OutboxRow, PendingReplyRow
 
 _LATELY: Final = 200
 """Messages of which one was made while the clock was ahead, if any was."""

@@ -6,10 +6,12 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
-from services.messaging.store.models import ConversationRow, MessageRow, OutboxRow
+from services.messaging.store.contact_models import ConversationRow
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.moving import may_move_to
 from services.messaging.store.outcomes import accept, move, record_outcome, reject
 from services.messaging.store.unsettled import DUE, UNKNOWN
+from services.messaging.store.work_models import OutboxRow
 from services.messaging.usecases.policy import SendPolicy
 
 

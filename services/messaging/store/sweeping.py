@@ -8,7 +8,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.ports.sending import OutcomeKind, SendOutcome
 from services.messaging.store.database import Database
-from services.messaging.store.models import OutboxRow
 from services.messaging.store.outcomes import record_outcome
 from services.messaging.store.unsettled import (
     DUE,
@@ -19,6 +18,7 @@ from services.messaging.store.unsettled import (
     oldest_of_its_conversation,
     select_unsettled,
 )
+from services.messaging.store.work_models import OutboxRow
 
 _LEASE_EXPIRED: Final = SendOutcome(
     OutcomeKind.UNKNOWN,

@@ -8,7 +8,9 @@ from sqlalchemy.orm import aliased
 
 from services.messaging.domain.message import Direction, Template
 from services.messaging.ports.sending import ClaimedSend, RepliedTo
-from services.messaging.store.models import ContactRow, ConversationRow, MessageRow, OutboxRow
+from services.messaging.store.contact_models import ContactRow, ConversationRow
+from services.messaging.store.message_models import MessageRow
+from services.messaging.store.work_models import OutboxRow
 
 DUE: Final = "due"
 SENDING: Final = "sending"

@@ -4,8 +4,7 @@ from alembic import context
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from services.messaging.store import call_models  # noqa: F401 - Its tables belong to `Base`.
-from services.messaging.store.models import Base
+from services.messaging.store.schema import SCHEMA
 
 # Any number, the same for every process that migrates this database.
 _MIGRATION_LOCK = 7_349_112
@@ -16,9 +15,7 @@ def _run() -> None:
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
-        context.configure(
-            connection=connection, target_metadata=Base.metadata, render_as_batch=True
-        )
+        context.configure(connection=connection, target_metadata=SCHEMA, render_as_batch=True)
         with context.begin_transaction():
             context.run_migrations()
 
