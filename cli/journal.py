@@ -15,6 +15,7 @@ from cli.data_folder import Addresses, DataFolder, NotRunningError
 from cli.environment import Environment, load_environment
 from cli.run_settings import RunSettings
 from services.common.environment import process_environment
+from services.common.journal.client import NatsClient
 from services.common.settings import split_list
 
 _CONNECT_SECONDS = 5
@@ -71,7 +72,7 @@ class Installation:
         """
         # What it prints is for programs; what it logs is not part of that.
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-        client = Client()
+        client = NatsClient()
         try:
             await client.connect(
                 list(split_list(self.nats_url)),

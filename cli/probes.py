@@ -7,7 +7,8 @@ import grpc.aio
 import httpx
 import nats.errors
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from nats.aio.client import Client
+
+from services.common.journal.client import NatsClient
 
 _SECONDS = 2.0
 _DIRECT = [("grpc.enable_http_proxy", 0)]
@@ -42,7 +43,7 @@ async def jetstream_answers(url: str) -> bool:
     async def ignore(_: Exception) -> None:
         """A server that doesn't listen yet is no news."""
 
-    client = Client()
+    client = NatsClient()
     try:
         await client.connect(
             url, allow_reconnect=False, connect_timeout=2, reconnect_time_wait=0, error_cb=ignore

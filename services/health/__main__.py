@@ -10,6 +10,7 @@ from nats.aio.client import Client
 from services.common.configuration import configuration_finding
 from services.common.grpc_client import open_channel
 from services.common.http_server import serving_http
+from services.common.journal.client import NatsClient, cancellable
 from services.common.journal.streams import connect
 from services.common.lifecycle import run_service, run_until_stopped
 from services.common.metrics import process_registry, serving_metrics, watch_event_loop
@@ -36,14 +37,14 @@ async def serve(settings: HealthSettings, stop: asyncio.Event) -> None:
     """Probe and serve until `stop` is set."""
     registry = process_registry("health")
     metrics = ProbeMetrics(registry)
-    client = Client()
+    client = NatsClient()
     channel = open_channel(settings.messaging_grpc_address, settings.messaging_token())
     interval, timeout = (
         settings.health_probe_interval_seconds,
         settings.health_probe_timeout_seconds,
     )
     async with contextlib.AsyncExitStack() as closing:
-        closing.push_async_callback(_disconnect, client)
+        closing.push_async_callback(client.close)
         closing.push_async_callback(channel.close)
         http = await closing.enter_async_context(
             httpx.AsyncClient(trust_env=False, timeout=timeout)
@@ -78,7 +79,7 @@ async def serve(settings: HealthSettings, stop: asyncio.Event) -> None:
             log.info("health is ready", port=port)
             await run_until_stopped(
                 stop,
-                _stay_connected(client, settings.nats_url.get_secret_value()),
+                cancellable(_stay_connected(client, settings.nats_url.get_secret_value())),
                 monitor.run(),
                 metrics.show(report),
                 watch_event_loop(registry),
@@ -99,11 +100,6 @@ async def _stay_connected(client: Client, url: str) -> None:
     await connect(url, name="switchboard-health", on_closed=on_closed, client=client)
     await closed.wait()
     raise ConnectionError("the NATS client has given up")
-
-
-async def _disconnect(client: Client) -> None:
-    if not client.is_closed:
-        await client.close()
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ from functools import partial
 
 import grpc.aio
 import structlog
-from nats.aio.client import Client
 from switchboard.health.v1 import health_service_pb2_grpc
 from switchboard.messaging.v1 import messaging_service_pb2_grpc
 from switchboard.voice.v1 import voice_service_pb2_grpc
 
 from services.common.grpc_server import GrpcServer
+from services.common.journal.client import NatsClient
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import keep_connected
 from services.common.lifecycle import (
@@ -67,7 +67,7 @@ log = structlog.get_logger(__name__)
 async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
     """Run messaging until `stop` is set."""
     registry = process_registry("messaging")
-    client = Client()
+    client = NatsClient()
     changes = ChangeSignal(client)
     database = Database(
         settings.database_url.get_secret_value(),
@@ -80,7 +80,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
     async with contextlib.AsyncExitStack() as closing:
         traces = await closing.enter_async_context(tracing(settings, "messaging"))
         closing.push_async_callback(database.close)
-        closing.push_async_callback(_disconnect, client)
+        closing.push_async_callback(client.close)
         closing.enter_context(
             serving_metrics(settings.metrics_port, registry, host=settings.metrics_host)
         )
@@ -288,12 +288,6 @@ async def _say_ready(ready: asyncio.Event, port: int) -> None:
     spare_collector()
     # Nothing else to do, and a loop has no end.
     await asyncio.Event().wait()
-
-
-async def _disconnect(client: Client) -> None:
-    # One that never connected can't be closed.
-    if client.is_connected or client.is_reconnecting:
-        await client.close()
 
 
 if __name__ == "__main__":

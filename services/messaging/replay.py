@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 
 import nats.errors
 import uvloop
-from nats.aio.client import Client
 from nats.js import JetStreamContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.common.errors import UnavailableError
+from services.common.journal.client import NatsClient
 from services.common.journal.streams import connect
 from services.common.lifecycle import run_once
 from services.common.settings import split_list
@@ -170,7 +170,7 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 
 @contextlib.asynccontextmanager
 async def _journal(url: str) -> AsyncIterator[JetStreamContext]:
-    client = Client()
+    client = NatsClient()
 
     async def on_closed() -> None:
         """What is under way then fails by itself."""

@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 
 import structlog
-from nats.aio.client import Client
 from prometheus_client import CollectorRegistry, Gauge
 
 from services.common.audio import AudioBucket
 from services.common.grpc_client import open_channel
 from services.common.http_server import serving_http
+from services.common.journal.client import NatsClient
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import keep_connected
 from services.common.lifecycle import run_service, run_until_stopped, spare_collector
@@ -46,7 +46,7 @@ async def serve(settings: WebhookSettings, stop: asyncio.Event) -> None:
 
 async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing) -> None:
     registry = process_registry("webhook")
-    client = Client()
+    client = NatsClient()
     streams_ready = asyncio.Event()
     journal = JournalPublisher(client, streams_ready=streams_ready)
     spill = Spill(settings.spill_path, max_bytes=settings.spill_max_bytes)
@@ -141,8 +141,7 @@ async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing
         await channel.close()
         await journal.close()
         await spill.close()
-        if not client.is_closed:
-            await client.close()
+        await client.close()
 
 
 def _watch_spill(spill: Spill, registry: CollectorRegistry) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import aiohttp
 import nats.errors
-from nats.aio.client import Client
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from services.common.journal.client import NatsClient
 from services.common.journal.streams import ACTS_STREAM, DEAD_STREAM, INGEST_STREAM
 from services.messaging.domain.message import MessageStatus
 from services.messaging.store.call_models import CallEventRow
@@ -138,7 +138,7 @@ class Checker:
         return ""
 
     async def _unread(self) -> str:
-        client = Client()
+        client = NatsClient()
         await client.connect(self._stack.nats_url, allow_reconnect=False, error_cb=_ignore)
         try:
             js = client.jetstream()

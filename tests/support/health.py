@@ -8,7 +8,6 @@ from typing import Any
 
 import grpc.aio
 import httpx
-import nats
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry
@@ -21,6 +20,7 @@ from services.common.configuration import configuration_finding
 from services.common.grpc_client import open_channel
 from services.common.grpc_server import GrpcServer
 from services.common.http_server import serving_http
+from services.common.journal.client import NatsClient
 from services.common.monitor import ComponentReport, Monitor, Probe
 from services.health.access import Access
 from services.health.app import build_app
@@ -130,8 +130,12 @@ async def health(
     )
     registry = CollectorRegistry()
     metrics = ProbeMetrics(registry)
-    broker = await nats.connect(
-        nats_url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_ignore
+    broker = NatsClient()
+    await broker.connect(
+        nats_url,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.1,  # type: ignore[arg-type]  # only ever added
+        error_cb=_ignore,
     )
     async with contextlib.AsyncExitStack() as closing:
         closing.push_async_callback(broker.close)

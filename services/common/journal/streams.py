@@ -20,6 +20,8 @@ from nats.js.api import (
 )
 from nats.js.errors import NotFoundError
 
+from services.common.journal.client import NatsClient, cancellable
+
 log = structlog.get_logger(__name__)
 
 INGEST_STREAM = "INGEST"
@@ -29,8 +31,6 @@ ACTS_SUBJECTS = "acts.>"
 DEAD_STREAM = "DEAD"
 DEAD_SUBJECTS = "dead.>"
 DUPLICATE_WINDOW_SECONDS = 600.0
-
-_CANCEL_SECONDS = 0.1
 
 
 async def connect(
@@ -49,7 +49,7 @@ async def connect(
         on_closed: Called when the client has given up for good; the process should end.
         client: One to connect that others hold already.
     """
-    client = client or Client()
+    client = client or NatsClient()
 
     async def on_error(error: Exception) -> None:
         log.warning("NATS error", error=repr(error))
@@ -118,7 +118,7 @@ async def keep_connected(
     Raises:
         ConnectionError: The client has given up for good.
     """
-    keeping = asyncio.create_task(
+    await cancellable(
         _keep_connected(
             client,
             url,
@@ -129,14 +129,6 @@ async def keep_connected(
             ready=ready,
         )
     )
-    try:
-        await asyncio.wait([keeping])
-    finally:
-        # The client may take a cancellation for a failed attempt, and goes on.
-        while not keeping.done():
-            keeping.cancel()
-            await asyncio.wait([keeping], timeout=_CANCEL_SECONDS)
-    keeping.result()
 
 
 async def _keep_connected(

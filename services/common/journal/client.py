@@ -1,0 +1,68 @@
+"""The NATS client, with what nats-py leaves open closed."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from nats.aio.client import Client, Srv
+
+_CANCEL_SECONDS = 0.1
+
+
+class NatsClient(Client):
+    """nats-py's client, of which nothing is left once it is closed, whatever it was doing.
+
+    nats-py 2.16 forgets the connection of an attempt that failed after it was made, as one to a
+    frozen server does. And one that is closed while it connects may be connected afterwards, or
+    fail for what it could not send any more.
+    """
+
+    async def close(self) -> None:
+        """Close for good; may be called at any moment, and again."""
+        await _ended(self._reconnection_task)
+        if not self.is_connected:
+            await self._let_go()
+            # There is no way any more for what waits to be sent.
+            self._transport = None
+        if self._flush_queue is None:
+            # It was never told to connect, and nats-py has nothing that could be closed.
+            self._status = Client.CLOSED
+            return
+        try:
+            await super().close()
+        except OSError:
+            # The connection broke just now. What was to be sent is gone, so it isn't tried again.
+            self._status = Client.DISCONNECTED
+            await super().close()
+        await self._let_go()
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        await self._let_go()
+        await super()._connect_to_server(s)
+
+    async def _let_go(self) -> None:
+        """End what an attempt to connect has begun."""
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            await _ended(task)
+        if self._transport is not None:
+            self._transport.close()  # type: ignore[no-untyped-call]  # nats-py has left it out
+            # Not until it is closed: whoever was cancelled while waiting for that has cancelled it
+            # for all others.
+            await asyncio.sleep(0)
+
+
+async def cancellable(work: Coroutine[Any, Any, None]) -> None:
+    """Run what connects, so that a cancellation ends it: the client goes on after some."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task])
+    finally:
+        await _ended(task)
+    await task
+
+
+async def _ended(task: "asyncio.Task[None] | None") -> None:
+    """Cancel a task until it has ended: some of the client's take that for a failed attempt."""
+    while task is not None and task is not asyncio.current_task() and not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_CANCEL_SECONDS)
