@@ -4,16 +4,21 @@ import dataclasses
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.messaging.domain.contact import Identity, IdentityKind, InboundMessage
 from services.messaging.domain.message import Author, MessageStatus
 from services.messaging.ports.reading import MessageFilter
 from services.messaging.ports.receiving import IngestResult, ReceivedMessage
 from services.messaging.ports.sending import OutcomeKind, SendOutcome
+from services.messaging.store.contact_models import IdentityRow
+from services.messaging.store.event_models import MessageEventRow
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
 from services.messaging.store.schema import SCHEMA
+from services.messaging.store.work_models import PendingReplyRow
 from tests.support.receiving import at, inbound, phone, receive, report, rows, state
 from tests.support.sending import ANY_TIME, ManualClock, new_message, open_database, unsettled
 
@@ -50,6 +55,24 @@ async def test_a_message_becomes_contact_conversation_message_and_event(database
         assert event["payload"] == {"Body": "Is it free?", "Repeated": ["1", "2"]}
         [pending] = await rows(database, "pending_replies")
         assert (pending["due_at"], pending["latest_at"]) == (at(7), at(15))
+
+
+async def test_rows_lead_to_what_belongs_to_them(database_url: str) -> None:
+    """The models' relationships lead from an event to its message, conversation and contact."""
+    async with open_database(database_url) as database:
+        await receive(SqlIngestStore(database), clock=clock())([inbound("SM1", name="Dana")], [])
+        async with database.read() as connection, AsyncSession(bind=connection) as session:
+
+            def walk(_: object) -> None:
+                event = session.sync_session.scalars(select(MessageEventRow)).one()
+                conversation = event.message.conversation
+                identity = session.sync_session.scalars(select(IdentityRow)).one()
+                assert identity.contact is conversation.contact
+                assert identity.contact.display_name == "Dana"
+                pending = session.sync_session.scalars(select(PendingReplyRow)).one()
+                assert (pending.conversation, pending.up_to) == (conversation, event.message)
+
+            await session.run_sync(walk)
 
 
 async def test_the_same_webhook_a_hundred_times_is_one_row(database_url: str) -> None:

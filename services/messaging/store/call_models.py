@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from services.messaging.store.base import Base, RowId
 
@@ -89,6 +89,8 @@ class CallTurnRow(Base):
     # The request that brought the recording: the work on it goes on under its id.
     traceparent: Mapped[str | None] = mapped_column(String(55))
 
+    call: Mapped[CallRow] = relationship(backref="turns")
+
 
 class CallTurnPartRow(Base):
     """A sentence of an answer."""
@@ -103,6 +105,8 @@ class CallTurnPartRow(Base):
     text: Mapped[str] = mapped_column(Text)
     # None when the provider speaks it.
     audio_id: Mapped[str | None] = mapped_column(String(64))
+
+    turn: Mapped[CallTurnRow] = relationship(backref="sentences")
 
 
 class CallEventRow(Base):
@@ -120,3 +124,5 @@ class CallEventRow(Base):
     occurred_at: Mapped[datetime]
     # What the provider said.
     payload: Mapped[dict[str, Any]]
+
+    call: Mapped[CallRow] = relationship(backref="events")

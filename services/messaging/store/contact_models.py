@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from services.messaging.store.base import Base, RowId
 
@@ -38,6 +38,8 @@ class IdentityRow(Base):
     # Of a user name: time of the newest message that bore it. It passes from person to person.
     named_at: Mapped[datetime | None]
 
+    contact: Mapped[ContactRow] = relationship(backref="identities")
+
 
 class ConversationRow(Base):
     """All that was said between a contact and one of our addresses, whatever the provider."""
@@ -68,6 +70,8 @@ class ConversationRow(Base):
     # person or api
     assistant_paused_by: Mapped[str | None] = mapped_column(String(16))
 
+    contact: Mapped[ContactRow] = relationship(backref="conversations")
+
 
 class ConversationAliasRow(Base):
     """A conversation's earlier id, from before it was merged into another."""
@@ -76,3 +80,5 @@ class ConversationAliasRow(Base):
 
     public_id: Mapped[str] = mapped_column(String(32), primary_key=True)
     conversation_id: Mapped[int] = mapped_column(ForeignKey("conversations.id"), index=True)
+
+    conversation: Mapped[ConversationRow] = relationship(backref="aliases")

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, text, true
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from services.messaging.store.base import Base, RowId
 from services.messaging.store.contact_models import ConversationRow
@@ -51,6 +51,8 @@ class MessageEventRow(Base):
     # the journal told us.
     journaled: Mapped[bool] = mapped_column(default=True, server_default=true())
 
+    message: Mapped[MessageRow] = relationship(backref="events")
+
 
 class ConversationEventRow(Base):
     """What was done to a conversation otherwise than by a message. Rows are only ever added."""
@@ -72,6 +74,8 @@ class ConversationEventRow(Base):
     message_id: Mapped[int | None] = mapped_column(ForeignKey(MessageRow.id))
     occurred_at: Mapped[datetime]
     journaled: Mapped[bool] = mapped_column(default=True, server_default=true())
+
+    conversation: Mapped[ConversationRow] = relationship(backref="events")
 
 
 class ParkedStatusRow(Base):

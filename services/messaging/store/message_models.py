@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from services.messaging.store.base import Base, RowId
 from services.messaging.store.contact_models import ConversationRow
@@ -57,6 +57,12 @@ class MessageRow(Base):
     failed_source: Mapped[str | None] = mapped_column(String(16))
     # The request that brought it or asked for it: what follows from it goes on under its id.
     traceparent: Mapped[str | None] = mapped_column(String(55))
+
+    conversation: Mapped[ConversationRow] = relationship(backref="messages")
+    answers: Mapped["MessageRow | None"] = relationship(remote_side="MessageRow.id", foreign_keys=[answers_id])
+    reply_to: Mapped["MessageRow | None"] = relationship(
+        remote_side="MessageRow.id", foreign_keys=[reply_to_id]
+    )
 
 
 class MediaRow(Base):

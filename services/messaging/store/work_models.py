@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from sqlalchemy import ForeignKey, Index, String, false
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from services.messaging.store.base import Base
 from services.messaging.store.contact_models import ConversationRow
@@ -36,6 +36,9 @@ class OutboxRow(Base):
     first_attempt_at: Mapped[datetime | None]
     last_attempt_at: Mapped[datetime | None]
 
+    message: Mapped[MessageRow] = relationship()
+    conversation: Mapped[ConversationRow] = relationship()
+
 
 class PendingReplyRow(Base):
     """A conversation whose newest inbound message waits for the assistant."""
@@ -52,6 +55,9 @@ class PendingReplyRow(Base):
     attempts: Mapped[int]
     lease_until: Mapped[datetime | None]
 
+    conversation: Mapped[ConversationRow] = relationship()
+    up_to: Mapped[MessageRow] = relationship()
+
 
 class MediaFetchRow(Base):
     """An inbound message whose files are still to be fetched. The row goes when all is settled."""
@@ -64,6 +70,8 @@ class MediaFetchRow(Base):
     attempts: Mapped[int]
     due_at: Mapped[datetime] = mapped_column(index=True)
     lease_until: Mapped[datetime | None]
+
+    message: Mapped[MessageRow] = relationship()
 
 
 class LeaseRow(Base):
