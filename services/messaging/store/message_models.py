@@ -59,7 +59,9 @@ class MessageRow(Base):
     traceparent: Mapped[str | None] = mapped_column(String(55))
 
     conversation: Mapped[ConversationRow] = relationship(backref="messages")
-    answers: Mapped["MessageRow | None"] = relationship(remote_side="MessageRow.id", foreign_keys=[answers_id])
+    answers: Mapped["MessageRow | None"] = relationship(
+        remote_side="MessageRow.id", foreign_keys=[answers_id]
+    )
     reply_to: Mapped["MessageRow | None"] = relationship(
         remote_side="MessageRow.id", foreign_keys=[reply_to_id]
     )
