@@ -13,7 +13,7 @@ from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutco
 from services.messaging.store.contact_models import ContactRow, ConversationRow, IdentityRow
 from services.messaging.store.database import Database
 from services.messaging.store.outbox import SqlOutboxStore
-from services.messaging.store.queueing import Queueing, conversations, insert_queued
+from services.messaging.store.queueing import Queueing, insert_queued, select_conversations
 from tests.support.sending import (
     ANY_TIME,
     ManualClock,
@@ -282,9 +282,8 @@ async def test_numbers_become_visible_in_their_order(
     await store.settle(await claim_one(store), accepted(), clock())
     [before] = await stored(database)
     async with database.write() as connection:
-        [conversation] = await conversations(
-            connection, ConversationRow.id == before.conversation_id, lock=True
-        )
+        asking = select_conversations(lock=True).where(ConversationRow.id == before.conversation_id)
+        [conversation] = await connection.execute(asking)
         older = Queueing(new_message("older"), conversation)
         await insert_queued(connection, [older], policy=ANY_TIME, now=clock())
         younger = asyncio.create_task(store.enqueue(new_message("younger")))

@@ -30,6 +30,7 @@ class ReplyTask:
 
     Attributes:
         up_to: Position of the newest inbound message the answer takes into account.
+        up_to_message_id: Our id of that message.
         turns: The conversation so far, oldest first.
         attempt: Number of this attempt, from 1.
         answered: How many answers the assistant gave in the last `ANSWERS_COUNTED`.
@@ -38,6 +39,7 @@ class ReplyTask:
 
     conversation_id: int
     up_to: int
+    up_to_message_id: str
     turns: tuple[Turn, ...]
     recipient: Identity
     contact_address: str

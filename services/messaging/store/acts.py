@@ -8,10 +8,21 @@ there for all.
 import functools
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, case, func, or_, select, update
+from sqlalchemy import (
+    Integer,
+    Row,
+    Select,
+    Update,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
@@ -32,7 +43,7 @@ from services.messaging.ports.acts import (
 )
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import OutcomeKind
-from services.messaging.store.bulk import one_of
+from services.messaging.store.bulk import among
 from services.messaging.store.contact_models import ContactRow, ConversationRow, IdentityRow
 from services.messaging.store.database import Database
 from services.messaging.store.event_models import ConversationEventRow, MessageEventRow
@@ -58,10 +69,11 @@ class SqlActLog:
         """The oldest acts that aren't known to be in the journal, of a message in their order."""
         async with self._database.read() as connection:
             acts = await _unjournaled(connection, limit)
-        # First the look: nearly always there is nothing, and a lease is a write.
-        if not acts or not await self._leased(lease_seconds):
-            return ()
-        return acts
+            # First the look: nearly always there is nothing, and a lease is a write.
+            if not acts:
+                return ()
+            lease = (await connection.execute(_lease())).first()
+        return acts if await self._leased(lease, lease_seconds) else ()
 
     async def mark_journaled(self, acts: Sequence[Act]) -> None:
         """Note that acts are in the journal."""
@@ -73,27 +85,22 @@ class SqlActLog:
                 (MessageEventRow, of_messages),
             ):
                 if keys:
-                    await connection.execute(
-                        update(table)
-                        .where(one_of(connection, table.event_key, keys))
-                        .values(journaled=True)
-                    )
+                    statement = _journaled(connection.dialect.name, table)
+                    await connection.execute(statement, {"keys": keys})
 
-    async def _leased(self, seconds: float) -> bool:
-        """Whether this process is the one that brings acts to the journal."""
+    async def _leased(self, known: AnyRow | None, seconds: float) -> bool:
+        """Whether this process is the one that brings acts to the journal.
+
+        Args:
+            known: The row of `_lease`, if there is one.
+        """
         now = self._clock()
         until = now + timedelta(seconds=seconds)
         mine = LeaseRow.holder == self._holder
-        async with self._database.read() as connection:
-            row = (
-                await connection.execute(
-                    select(LeaseRow.holder, LeaseRow.lease_until).where(LeaseRow.name == _LEASE)
-                )
-            ).first()
-        if row is not None and row.lease_until > now:
-            if row.holder != self._holder:
+        if known is not None and known.lease_until > now:
+            if known.holder != self._holder:
                 return False
-            if row.lease_until > now + timedelta(seconds=seconds / 2):
+            if known.lease_until > now + timedelta(seconds=seconds / 2):
                 return True
         async with self._database.write() as connection:
             dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
@@ -113,25 +120,19 @@ class SqlActLog:
 _OF_CONVERSATIONS = (Opened, Paused, Resumed, Read)
 
 
+@functools.cache
+def _journaled(dialect: str, table: type[ConversationEventRow | MessageEventRow]) -> Update:
+    return update(table).where(among(dialect, table.event_key, "keys")).values(journaled=True)
+
+
+@functools.cache
+def _lease() -> Select[str, datetime]:
+    return select(LeaseRow.holder, LeaseRow.lease_until).where(LeaseRow.name == _LEASE)
+
+
 async def _unjournaled(connection: AsyncConnection, limit: int) -> list[Act]:
-    rows = (
-        await connection.execute(
-            select(
-                ConversationEventRow.conversation_id,
-                ConversationEventRow.event_key,
-                ConversationEventRow.kind,
-                ConversationEventRow.public_id,
-                ConversationEventRow.paused_by,
-                ConversationEventRow.occurred_at,
-                MessageRow.public_id.label("read_up_to"),
-            )
-            .outerjoin(MessageRow, MessageRow.id == ConversationEventRow.message_id)
-            .where(~ConversationEventRow.journaled)
-            .order_by(ConversationEventRow.id)
-            .limit(limit)
-        )
-    ).all()
-    messages = (await connection.execute(_message_events().limit(limit - len(rows)))).all()
+    rows = (await connection.execute(_conversation_events(), {"most": limit})).all()
+    messages = (await connection.execute(_message_events(), {"most": limit - len(rows)})).all()
     queued = {row.conversation_id for row in messages if row.kind == EventKind.QUEUED.value}
     conversations = await _conversations(connection, queued | {row.conversation_id for row in rows})
     # The opening first: whatever follows finds its conversation there.
@@ -146,8 +147,27 @@ async def _unjournaled(connection: AsyncConnection, limit: int) -> list[Act]:
 
 
 @functools.cache
+def _conversation_events() -> Select[*tuple[Any, ...]]:
+    return (
+        select(
+            ConversationEventRow.conversation_id,
+            ConversationEventRow.event_key,
+            ConversationEventRow.kind,
+            ConversationEventRow.public_id,
+            ConversationEventRow.paused_by,
+            ConversationEventRow.occurred_at,
+            MessageRow.public_id.label("read_up_to"),
+        )
+        .outerjoin(MessageRow, MessageRow.id == ConversationEventRow.message_id)
+        .where(~ConversationEventRow.journaled)
+        .order_by(ConversationEventRow.id)
+        .limit(bindparam("most", type_=Integer))
+    )
+
+
+@functools.cache
 def _message_events() -> Select[*tuple[Any, ...]]:
-    # Once: two aliases cost more to make than the question to ask, and it is asked all day.
+    # Kept: two aliases cost more to make than the question to ask, and it is asked all day.
     answered, replied_to = aliased(MessageRow), aliased(MessageRow)
     return (
         select(
@@ -176,6 +196,7 @@ def _message_events() -> Select[*tuple[Any, ...]]:
         .outerjoin(replied_to, replied_to.id == MessageRow.reply_to_id)
         .where(~MessageEventRow.journaled)
         .order_by(MessageEventRow.id)
+        .limit(bindparam("most", type_=Integer))
     )
 
 
@@ -184,40 +205,8 @@ async def _conversations(
 ) -> dict[int, ActConversation]:
     if not row_ids:
         return {}
-    # A name that proves who it is, if there is one, and of these the first.
-    proves = case((IdentityRow.kind == IdentityKind.WHATSAPP_USERNAME.value, 1), else_=0)
-    names = (
-        select(
-            IdentityRow.contact_id,
-            IdentityRow.kind,
-            IdentityRow.value,
-            func.row_number()
-            .over(partition_by=IdentityRow.contact_id, order_by=(proves, IdentityRow.id))
-            .label("place"),
-        )
-        .where(
-            IdentityRow.contact_id.in_(
-                select(ConversationRow.contact_id).where(
-                    one_of(connection, ConversationRow.id, row_ids)
-                )
-            )
-        )
-        .subquery()
-    )
     rows = await connection.execute(
-        select(
-            ConversationRow.id,
-            ConversationRow.public_id,
-            ConversationRow.contact_address,
-            ConversationRow.own_address,
-            ConversationRow.created_at,
-            ContactRow.public_id.label("contact_public_id"),
-            names.c.kind,
-            names.c.value,
-        )
-        .join(ContactRow, ContactRow.id == ConversationRow.contact_id)
-        .join(names, (names.c.contact_id == ContactRow.id) & (names.c.place == 1))
-        .where(one_of(connection, ConversationRow.id, row_ids))
+        _of_conversations(connection.dialect.name), {"conversation_ids": list(row_ids)}
     )
     return {
         row.id: ActConversation(
@@ -230,6 +219,40 @@ async def _conversations(
         )
         for row in rows
     }
+
+
+@functools.cache
+def _of_conversations(dialect: str) -> Select[*tuple[Any, ...]]:
+    asked = among(dialect, ConversationRow.id, "conversation_ids")
+    # A name that proves who it is, if there is one, and of these the first.
+    proves = case((IdentityRow.kind == IdentityKind.WHATSAPP_USERNAME.value, 1), else_=0)
+    names = (
+        select(
+            IdentityRow.contact_id,
+            IdentityRow.kind,
+            IdentityRow.value,
+            func.row_number()
+            .over(partition_by=IdentityRow.contact_id, order_by=(proves, IdentityRow.id))
+            .label("place"),
+        )
+        .where(IdentityRow.contact_id.in_(select(ConversationRow.contact_id).where(asked)))
+        .subquery()
+    )
+    return (
+        select(
+            ConversationRow.id,
+            ConversationRow.public_id,
+            ConversationRow.contact_address,
+            ConversationRow.own_address,
+            ConversationRow.created_at,
+            ContactRow.public_id.label("contact_public_id"),
+            names.c.kind,
+            names.c.value,
+        )
+        .join(ContactRow, ContactRow.id == ConversationRow.contact_id)
+        .join(names, (names.c.contact_id == ContactRow.id) & (names.c.place == 1))
+        .where(asked)
+    )
 
 
 def _conversation_act(row: AnyRow, conversation: ActConversation) -> Act:

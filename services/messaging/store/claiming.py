@@ -5,12 +5,26 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Row,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from services.messaging.domain.message import MessageStatus, TimeSource
 from services.messaging.ports.sending import ClaimedSend, Routes
+from services.messaging.store.base import UtcDateTime
+from services.messaging.store.bulk import among
 from services.messaging.store.event_models import MessageEventRow
 from services.messaging.store.forbidding import fail_if_forbidden
 from services.messaging.store.message_models import MessageRow
@@ -42,19 +56,8 @@ async def claim_due(
 
     A message that a rule has come to forbid meanwhile is failed instead.
     """
-    due = (
-        select_unsettled()
-        .where(
-            OutboxRow.state == DUE,
-            OutboxRow.due_at <= now,
-            # Both hold, but where a merge of contacts has brought conversations together.
-            OutboxRow.message_id == oldest_of_its_conversation(),
-            OutboxRow.conversation_id.not_in(_busy_conversations()),
-            *_on(routes, policy, now),
-        )
-        .limit(limit)
-    )
-    rows = (await connection.execute(due)).all()
+    due = _due().where(*_on(routes, policy, now)) if routes.closed else _due()
+    rows = (await connection.execute(due, {"now": now, "most": limit})).all()
     providers = {row.message_id: routes.instead.get(row.provider, row.provider) for row in rows}
     rows = [
         row
@@ -82,21 +85,26 @@ async def claim_due(
     ]
 
 
+@functools.cache
+def _due() -> Select[*tuple[Any, ...]]:
+    return (
+        select_unsettled()
+        .where(
+            OutboxRow.state == DUE,
+            OutboxRow.due_at <= bindparam("now"),
+            # Both hold, but where a merge of contacts has brought conversations together.
+            OutboxRow.message_id == oldest_of_its_conversation(),
+            OutboxRow.conversation_id.not_in(_busy_conversations()),
+        )
+        .limit(bindparam("most", type_=Integer))
+    )
+
+
 async def claim_unknown(
     connection: AsyncConnection, *, limit: int, lease: timedelta, now: datetime
 ) -> Sequence[ClaimedSend]:
     """Take sends whose outcome is unknown and whose time to look has come."""
-    waiting = (
-        select_unsettled()
-        .where(
-            OutboxRow.state == UNKNOWN,
-            OutboxRow.due_at <= now,
-            or_(OutboxRow.lease_until.is_(None), OutboxRow.lease_until <= now),
-            _takes_from_nobody(),
-        )
-        .limit(limit)
-    )
-    rows = (await connection.execute(waiting)).all()
+    rows = (await connection.execute(_unknown(), {"now": now, "most": limit})).all()
     if not rows:
         return ()
     await connection.execute(
@@ -116,6 +124,21 @@ async def claim_unknown(
     ]
 
 
+@functools.cache
+def _unknown() -> Select[*tuple[Any, ...]]:
+    now = bindparam("now", type_=UtcDateTime)
+    return (
+        select_unsettled()
+        .where(
+            OutboxRow.state == UNKNOWN,
+            OutboxRow.due_at <= now,
+            or_(OutboxRow.lease_until.is_(None), OutboxRow.lease_until <= now),
+            _takes_from_nobody(),
+        )
+        .limit(bindparam("most", type_=Integer))
+    )
+
+
 async def _begin_attempts(
     connection: AsyncConnection,
     rows: Sequence[Row[*tuple[Any, ...]]],
@@ -123,23 +146,11 @@ async def _begin_attempts(
     now: datetime,
     lease_until: datetime,
 ) -> None:
-    ids = [row.message_id for row in rows]
+    dialect, ids = connection.dialect.name, [row.message_id for row in rows]
     await connection.execute(
-        update(OutboxRow)
-        .where(OutboxRow.message_id.in_(ids))
-        .values(
-            state=SENDING,
-            attempts=OutboxRow.attempts + 1,
-            lease_until=lease_until,
-            first_attempt_at=func.coalesce(OutboxRow.first_attempt_at, now),
-            last_attempt_at=now,
-        )
+        _sending(dialect), {"message_ids": ids, "now": now, "until": lease_until}
     )
-    await connection.execute(
-        update(MessageRow)
-        .where(MessageRow.id.in_(ids), MessageRow.status == MessageStatus.QUEUED.value)
-        .values(status=MessageStatus.SENDING.value)
-    )
+    await connection.execute(_shown_as_sending(dialect), {"message_ids": ids})
     await connection.execute(
         insert_ignoring(connection, MessageEventRow),
         [
@@ -156,6 +167,34 @@ async def _begin_attempts(
             }
             for row in rows
         ],
+    )
+
+
+@functools.cache
+def _sending(dialect: str) -> Update:
+    now = bindparam("now", type_=UtcDateTime)
+    return (
+        update(OutboxRow)
+        .where(among(dialect, OutboxRow.message_id, "message_ids"))
+        .values(
+            state=SENDING,
+            attempts=OutboxRow.attempts + 1,
+            lease_until=bindparam("until"),
+            first_attempt_at=func.coalesce(OutboxRow.first_attempt_at, now),
+            last_attempt_at=now,
+        )
+    )
+
+
+@functools.cache
+def _shown_as_sending(dialect: str) -> Update:
+    return (
+        update(MessageRow)
+        .where(
+            among(dialect, MessageRow.id, "message_ids"),
+            MessageRow.status == MessageStatus.QUEUED.value,
+        )
+        .values(status=MessageStatus.SENDING.value)
     )
 
 
@@ -186,9 +225,7 @@ def _busy_conversations() -> Select[int]:
 
 
 def _on(routes: Routes, policy: SendPolicy, now: datetime) -> list[ColumnElement[bool]]:
-    """What of the outbox may be claimed by these routes."""
-    if not routes.closed:
-        return []
+    """What of the outbox may be claimed by these routes, some of which are closed."""
     elsewhere = [
         and_(
             MessageRow.provider == provider,

@@ -18,10 +18,10 @@ from services.messaging.store.pausing import pause
 from services.messaging.store.queueing import (
     AnyRow,
     Queueing,
-    conversations,
     insert_queued,
     refusal,
     requested_before,
+    select_conversations,
 )
 from services.messaging.usecases.policy import SendPolicy
 
@@ -80,7 +80,7 @@ async def _store(
     connection: AsyncConnection, messages: Sequence[NewMessage], policy: SendPolicy, now: datetime
 ) -> list[Stored | Exception]:
     theirs = _conversations_of(connection, messages)
-    known = _by_key(await conversations(connection, theirs, lock=False))
+    known = await _conversations(connection, theirs, lock=False)
     results: list[Stored | Exception | None] = [
         None if _key(one) in known else _refuse_stranger(one, policy, now) for one in messages
     ]
@@ -92,11 +92,11 @@ async def _store(
             [Party((one.recipient,), one.contact_address, one.own_address) for one in strangers],
             now,
         )
-        known = _by_key(await conversations(connection, theirs, lock=False))
+        known = await _conversations(connection, theirs, lock=False)
     for index in left:
         if messages[index].author is Author.PERSON and _key(messages[index]) in known:
             await pause(connection, known[_key(messages[index])].id, PausedBy.PERSON, now)
-    locked = _by_key(await conversations(connection, theirs, lock=True)) if left else {}
+    locked = await _conversations(connection, theirs, lock=True) if left else {}
     wanted = {
         index: Queueing(messages[index], locked[_key(messages[index])])
         for index in left
@@ -136,7 +136,10 @@ def _conversations_of(
     )
 
 
-def _by_key(rows: Sequence[AnyRow]) -> dict[_Key, AnyRow]:
+async def _conversations(
+    connection: AsyncConnection, theirs: ColumnElement[bool], *, lock: bool
+) -> dict[_Key, AnyRow]:
+    rows = await connection.execute(select_conversations(lock=lock).where(theirs))
     return {(row.kind, row.value, row.own_address): row for row in rows}
 
 

@@ -1,12 +1,14 @@
 """Writing down how a try to send ended, within the caller's transaction."""
 
-from collections.abc import Collection
+import functools
+from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Row, Update, bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningDelete
 
 from services.messaging.domain.message import (
     MessageStatus,
@@ -16,6 +18,7 @@ from services.messaging.domain.message import (
     fold,
 )
 from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
+from services.messaging.store.bulk import among
 from services.messaging.store.event_models import MessageEventRow
 from services.messaging.store.message_models import MessageRow
 from services.messaging.store.rows import (
@@ -28,8 +31,12 @@ from services.messaging.store.work_models import OutboxRow
 
 log = structlog.get_logger(__name__)
 
+AnyRow = Row[*tuple[Any, ...]]
+
 VOID: Final = "void"
 """In the payload of a rejection that came too late to count."""
+
+_ROW_ID: Final = "row_id"
 
 
 async def record_outcome(
@@ -77,30 +84,30 @@ async def record_outcome(
 
 async def accept(
     connection: AsyncConnection,
-    row_id: int,
+    found: AnyRow,
     message: ClaimedSend,
     outcome: SendOutcome,
     now: datetime,
 ) -> None:
-    """Note the provider's id and take the message out of the outbox."""
-    known = await connection.scalar(
-        select(MessageRow.provider_message_id).where(MessageRow.id == row_id).with_for_update()
-    )
-    if known is None:
-        await connection.execute(
-            update(MessageRow)
-            .where(MessageRow.id == row_id)
-            .values(
-                provider_message_id=outcome.provider_message_id,
-                # Another one than it was with, if a replay didn't know where it had gone.
-                provider=message.provider,
-            )
-        )
-    elif known != outcome.provider_message_id:
+    """Note the provider's id and take the message out of the outbox.
+
+    Args:
+        found: The message, locked, with its `provider_message_id` and `DELIVERY_COLUMNS`.
+    """
+    changes: dict[str, Any] = {}
+    if found.provider_message_id is None:
+        # Another provider than it was with, if a replay didn't know where it had gone.
+        changes = {
+            "provider_message_id": outcome.provider_message_id,
+            "provider": message.provider,
+        }
+    elif found.provider_message_id != outcome.provider_message_id:
         log.error("a message was sent twice", message_id=message.message_id)
     if outcome.status is not None:
-        await _add_report(connection, row_id, _report(message, outcome, outcome.status, now))
-    await leave_outbox(connection, [row_id])
+        changes |= _reported(found, _report(message, outcome, outcome.status, now))
+    if changes:
+        await connection.execute(_of_message(), {_ROW_ID: found.id, **changes})
+    await leave_outbox(connection, [found.id])
 
 
 async def reject(
@@ -111,31 +118,52 @@ async def reject(
     now: datetime,
 ) -> None:
     """Fail a message for good and take it out of the outbox."""
-    await _add_report(connection, row_id, _report(message, outcome, MessageStatus.FAILED, now))
+    found = (
+        await connection.execute(
+            select(*DELIVERY_COLUMNS).where(MessageRow.id == row_id).with_for_update()
+        )
+    ).one()
+    failed = _reported(found, _report(message, outcome, MessageStatus.FAILED, now))
+    await connection.execute(_of_message(), {_ROW_ID: row_id, **failed})
     await leave_outbox(connection, [row_id])
 
 
-async def leave_outbox(connection: AsyncConnection, row_ids: Collection[int]) -> None:
+async def leave_outbox(connection: AsyncConnection, row_ids: Sequence[int]) -> None:
     """Take settled messages out of the outbox and release what waited behind them.
 
     Lock the rows "for update" first: whoever stores a message waits for that, and either sees its
     predecessor gone or has its message seen here.
     """
-    left = set(
-        await connection.scalars(
-            delete(OutboxRow)
-            .where(OutboxRow.message_id.in_(row_ids))
-            .returning(OutboxRow.conversation_id)
-        )
+    dialect = connection.dialect.name
+    left = await connection.scalars(_leaving(dialect), {"row_ids": row_ids})
+    conversation_ids = sorted(set(left))
+    if conversation_ids:
+        await connection.execute(_releasing(dialect), {"conversation_ids": conversation_ids})
+
+
+@functools.cache
+def _of_message() -> Update:
+    """Sets whatever columns are given."""
+    return update(MessageRow).where(MessageRow.id == bindparam(_ROW_ID))
+
+
+@functools.cache
+def _leaving(dialect: str) -> ReturningDelete[int]:
+    return (
+        delete(OutboxRow)
+        .where(among(dialect, OutboxRow.message_id, "row_ids"))
+        .returning(OutboxRow.conversation_id)
     )
-    if not left:
-        return
+
+
+@functools.cache
+def _releasing(dialect: str) -> Update:
     oldest = (
         select(func.min(OutboxRow.message_id))
-        .where(OutboxRow.conversation_id.in_(left))
+        .where(among(dialect, OutboxRow.conversation_id, "conversation_ids"))
         .group_by(OutboxRow.conversation_id)
     )
-    await connection.execute(
+    return (
         update(OutboxRow)
         .where(OutboxRow.message_id.in_(oldest), OutboxRow.state == "waiting")
         .values(state="due")
@@ -150,17 +178,9 @@ async def move(connection: AsyncConnection, row_ids: Collection[int], provider: 
         )
 
 
-async def _add_report(connection: AsyncConnection, row_id: int, report: StatusReport) -> None:
-    row = (
-        await connection.execute(
-            select(*DELIVERY_COLUMNS).where(MessageRow.id == row_id).with_for_update()
-        )
-    ).one()
-    await connection.execute(
-        update(MessageRow)
-        .where(MessageRow.id == row_id)
-        .values(delivery_values(fold(delivery_of(row), report)))
-    )
+def _reported(row: AnyRow, report: StatusReport) -> dict[str, Any]:
+    """What a report makes of a row that has `DELIVERY_COLUMNS`."""
+    return delivery_values(fold(delivery_of(row), report))
 
 
 def _report(

@@ -1,12 +1,14 @@
 """Reports that came before their message: applied once it is known, or forgotten."""
 
-from collections.abc import Collection
+import functools
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, delete, select
+from sqlalchemy import Integer, Select, and_, bindparam, delete, select
 
 from services.messaging.domain.message import Direction
+from services.messaging.store.bulk import among
 from services.messaging.store.database import Database
 from services.messaging.store.event_models import ParkedStatusRow
 from services.messaging.store.message_models import MessageRow
@@ -19,11 +21,11 @@ async def apply_parked(
     database: Database, provider_message_ids: Collection[str] | None = None
 ) -> int:
     """Apply parked reports whose message has become known; returns how many."""
-    total = 0
-    if provider_message_ids is None:
-        # First: what they settle makes more messages known by the provider's id.
-        total = await _apply(database, _hinted())
-    return total + await _apply(database, _applicable(provider_message_ids))
+    if provider_message_ids is not None:
+        ids = {"ids": list(provider_message_ids)}
+        return await _apply(database, _applicable_of(database.dialect), ids)
+    # First: what they settle makes more messages known by the provider's id.
+    return await _apply(database, _hinted(), {}) + await _apply(database, _applicable(), {})
 
 
 async def drop_parked(database: Database, before: datetime) -> int:
@@ -39,19 +41,20 @@ async def drop_parked(database: Database, before: datetime) -> int:
         return len(dropped.all())
 
 
-async def _apply(database: Database, query: Select[*tuple[Any, ...]]) -> int:
+async def _apply(
+    database: Database,
+    query: Select[*tuple[Any, ...]],
+    parameters: Mapping[str, Sequence[str]],
+) -> int:
     total = 0
     while True:
         async with database.read() as connection:
             # The common answer is "nothing", and it should not take SQLite's write lock.
-            if (await connection.execute(query.limit(1))).first() is None:
+            if (await connection.execute(query, {**parameters, "most": 1})).first() is None:
                 return total
         async with database.write() as connection:
-            rows = (
-                await connection.execute(
-                    query.with_for_update(skip_locked=True, of=ParkedStatusRow)
-                )
-            ).all()
+            locking = query.with_for_update(skip_locked=True, of=ParkedStatusRow)
+            rows = (await connection.execute(locking, {**parameters, "most": _AT_ONCE})).all()
             unmatched = await apply_reports(connection, map(parked_report, rows))
             left = {report.event_key for report in unmatched}
             applied = [row.id for row in rows if row.event_key not in left]
@@ -61,8 +64,9 @@ async def _apply(database: Database, query: Select[*tuple[Any, ...]]) -> int:
             return total
 
 
-def _applicable(provider_message_ids: Collection[str] | None) -> Select[*tuple[Any, ...]]:
-    query = (
+@functools.cache
+def _applicable() -> Select[*tuple[Any, ...]]:
+    return (
         select(*ParkedStatusRow.__table__.columns)
         .join(
             MessageRow,
@@ -72,13 +76,16 @@ def _applicable(provider_message_ids: Collection[str] | None) -> Select[*tuple[A
             ),
         )
         .order_by(ParkedStatusRow.id)
-        .limit(_AT_ONCE)
+        .limit(bindparam("most", type_=Integer))
     )
-    if provider_message_ids is not None:
-        query = query.where(ParkedStatusRow.provider_message_id.in_(provider_message_ids))
-    return query
 
 
+@functools.cache
+def _applicable_of(dialect: str) -> Select[*tuple[Any, ...]]:
+    return _applicable().where(among(dialect, ParkedStatusRow.provider_message_id, "ids"))
+
+
+@functools.cache
 def _hinted() -> Select[*tuple[Any, ...]]:
     """Reports that name a message of ours which has no provider's id yet."""
     return (
@@ -93,5 +100,5 @@ def _hinted() -> Select[*tuple[Any, ...]]:
             ),
         )
         .order_by(ParkedStatusRow.id)
-        .limit(_AT_ONCE)
+        .limit(bindparam("most", type_=Integer))
     )

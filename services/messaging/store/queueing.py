@@ -1,12 +1,13 @@
 """Storing messages for sending, within the caller's transaction."""
 
+import functools
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, select
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import (
@@ -17,13 +18,15 @@ from services.common.errors import (
 )
 from services.messaging.domain.message import (
     Author,
+    Delivery,
     Direction,
+    Media,
     Message,
     MessageStatus,
     TimeSource,
 )
 from services.messaging.ports.sending import NewMessage
-from services.messaging.store.bulk import insert_many, one_of, update_many
+from services.messaging.store.bulk import among, insert_many, one_of, update_many
 from services.messaging.store.contact_models import ContactRow, ConversationRow, IdentityRow
 from services.messaging.store.event_models import MessageEventRow
 from services.messaging.store.message_models import MessageRow
@@ -37,17 +40,22 @@ AnyRow = Row[*tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Queueing:
-    """A message, its conversation as `conversations` gave it, locked, and what it answers."""
+    """A message, and its conversation as `select_conversations` gave it, locked.
+
+    Attributes:
+        answers_id: The row of the message that it answers.
+        answers_message_id: Our id of that message.
+    """
 
     message: NewMessage
     conversation: AnyRow
     answers_id: int | None = None
+    answers_message_id: str | None = None
 
 
-async def conversations(
-    connection: AsyncConnection, *where: ColumnElement[bool], lock: bool
-) -> Sequence[AnyRow]:
-    """The conversations of identities, with what the rules need to know.
+@functools.cache
+def select_conversations(*, lock: bool) -> Select[*tuple[Any, ...]]:
+    """Asks for the conversations of identities, with what the rules need to know.
 
     Locked before a message gets its number, and held until the commit: so numbers become visible
     in their order, and a conversation's oldest unsettled message stays its oldest.
@@ -66,12 +74,9 @@ async def conversations(
         )
         .join(ContactRow, ContactRow.id == ConversationRow.contact_id)
         .join(IdentityRow, IdentityRow.contact_id == ContactRow.id)
-        .where(*where)
         .order_by(ContactRow.id, ConversationRow.id)
     )
-    if lock:
-        query = query.with_for_update(of=ConversationRow, key_share=True)
-    return (await connection.execute(query)).all()
+    return query.with_for_update(of=ConversationRow, key_share=True) if lock else query
 
 
 def refusal(
@@ -180,25 +185,36 @@ async def _ahead(connection: AsyncConnection, conversation_ids: Collection[int])
     """
     ahead: dict[int, int] = {}
     left = set(conversation_ids)
+    dialect = connection.dialect.name
     while left:
-        rows = await connection.execute(
-            select(OutboxRow.conversation_id, func.min(OutboxRow.message_id), func.count())
-            .where(one_of(connection, OutboxRow.conversation_id, left))
-            .group_by(OutboxRow.conversation_id)
-        )
+        rows = await connection.execute(_oldest(dialect), {"conversation_ids": list(left)})
         oldest = {message_id: (key, count) for key, message_id, count in rows}
         if not oldest:
             break
-        held = await connection.scalars(
-            select(OutboxRow.message_id)
-            .where(one_of(connection, OutboxRow.message_id, oldest.keys()))
-            .order_by(OutboxRow.message_id)
-            .with_for_update(read=True, key_share=True)
-        )
+        held = await connection.scalars(_holding(dialect), {"message_ids": list(oldest)})
         ahead.update(oldest[message_id] for message_id in held)
         # The others were settled while we waited for them: look who is the oldest now.
         left = {key for key, _ in oldest.values()} - ahead.keys()
     return ahead
+
+
+@functools.cache
+def _oldest(dialect: str) -> Select[int, int, int]:
+    return (
+        select(OutboxRow.conversation_id, func.min(OutboxRow.message_id), func.count())
+        .where(among(dialect, OutboxRow.conversation_id, "conversation_ids"))
+        .group_by(OutboxRow.conversation_id)
+    )
+
+
+@functools.cache
+def _holding(dialect: str) -> Select[int]:
+    return (
+        select(OutboxRow.message_id)
+        .where(among(dialect, OutboxRow.message_id, "message_ids"))
+        .order_by(OutboxRow.message_id)
+        .with_for_update(read=True, key_share=True)
+    )
 
 
 async def _insert(
@@ -249,13 +265,30 @@ async def _insert(
         [_event(row.id, row.public_id, by_key[row.public_id].message, now) for row in inserted],
     )
     await insert_many(connection, OutboxRow, places)
-    rows = await connection.execute(
-        select_messages().where(
-            one_of(connection, MessageRow.id, [place["message_id"] for place in places])
-        )
+    stored = {row.public_id for row in inserted}
+    return [_stored(key, one, now) if key in stored else None for key, one in by_key.items()]
+
+
+def _stored(public_id: str, one: Queueing, now: datetime) -> Message:
+    """The message as reading it would give it."""
+    message = one.message
+    return Message(
+        id=public_id,
+        conversation_id=one.conversation.public_id,
+        direction=Direction.OUTBOUND,
+        author=message.author,
+        contact_address=message.contact_address,
+        own_address=message.own_address,
+        body=message.body,
+        media=tuple(Media(file.url, file.content_type) for file in message.media),
+        provider=message.provider,
+        provider_message_id=None,
+        answers_message_id=one.answers_message_id,
+        delivery=Delivery(MessageStatus.QUEUED),
+        created_at=now,
+        template=message.template,
+        reply_to_message_id=message.reply_to_message_id,
     )
-    messages = {row.public_id: message_of(row) for row in rows}
-    return [messages.get(key) for key in keys]
 
 
 def _message(

@@ -1,11 +1,15 @@
 """Conversations that wait for the assistant."""
 
+import functools
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import Integer, Select, bindparam, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from services.common.errors import SwitchboardError
 from services.messaging.domain.contact import whatsapp_identity
@@ -13,16 +17,23 @@ from services.messaging.domain.message import Author, Direction, Message, Messag
 from services.messaging.ports.answering import ANSWERS_COUNTED, ReplyTask, Turn
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import NewMessage
+from services.messaging.store.base import UtcDateTime
+from services.messaging.store.bulk import among
 from services.messaging.store.contact_models import ConversationRow
 from services.messaging.store.database import Database
 from services.messaging.store.message_models import MessageRow
-from services.messaging.store.queueing import Queueing, conversations, insert_queued
+from services.messaging.store.queueing import (
+    AnyRow,
+    Queueing,
+    insert_queued,
+    select_conversations,
+)
 from services.messaging.store.work_models import PendingReplyRow
 from services.messaging.usecases.policy import SendPolicy
 
 log = structlog.get_logger(__name__)
 
-_FAILED = (MessageStatus.FAILED, MessageStatus.UNDELIVERED)
+_FAILED = (MessageStatus.FAILED.value, MessageStatus.UNDELIVERED.value)
 
 
 class SqlReplyStore:
@@ -40,52 +51,43 @@ class SqlReplyStore:
         if limit <= 0:
             return ()
         now = self._clock()
-        due = (
-            select(PendingReplyRow.conversation_id, PendingReplyRow.up_to_id)
-            .where(
-                PendingReplyRow.due_at <= now,
-                or_(PendingReplyRow.lease_until.is_(None), PendingReplyRow.lease_until <= now),
-            )
-            .order_by(PendingReplyRow.due_at)
-            .limit(limit)
-        )
-        async with self._database.read() as connection:
-            # The common answer is "nothing", and it should not take SQLite's write lock.
-            if not (await connection.execute(due)).first():
-                return ()
+        # The common answer is "nothing", and it should not take SQLite's write lock.
+        if self._database.dialect == "sqlite" and not await self._any_due(now):
+            return ()
         async with self._database.write() as connection:
-            rows = (await connection.execute(due.with_for_update(skip_locked=True))).all()
-            ids = [row.conversation_id for row in rows]
-            await connection.execute(
-                update(PendingReplyRow)
-                .where(PendingReplyRow.conversation_id.in_(ids))
-                .values(lease_until=now + lease, attempts=PendingReplyRow.attempts + 1)
+            claimed = await connection.scalars(
+                _claiming(), {"now": now, "most": limit, "until": now + lease}
             )
-            return [await _task(connection, one, context, now) for one in ids]
+            ids = list(claimed)
+            if not ids:
+                return ()
+            rows = await connection.execute(
+                _tasks(connection.dialect.name),
+                {"conversation_ids": ids, "counted_since": now - ANSWERS_COUNTED},
+            )
+            return [await _task(connection, row, context) for row in rows.all()]
+
+    async def _any_due(self, now: datetime) -> bool:
+        async with self._database.read() as connection:
+            found = await connection.execute(_due(), {"now": now, "most": 1})
+            return found.first() is not None
 
     async def answer(self, task: ReplyTask, message: NewMessage) -> Message | None:
         """Store the answer for sending and end the task, in one transaction."""
         now = self._clock()
         async with self._database.write() as connection:
             # Before the pending reply, as whoever stores the contact's next message does.
-            locked = await conversations(
-                connection, ConversationRow.id == task.conversation_id, lock=True
-            )
-            found = await connection.execute(
-                select(PendingReplyRow.up_to_id, PendingReplyRow.latest_at)
-                .where(PendingReplyRow.conversation_id == task.conversation_id)
-                .with_for_update()
-            )
-            pending = found.first()
-            if pending is None or not locked:
+            conversation = (
+                await connection.execute(_locking(), {"conversation_id": task.conversation_id})
+            ).first()
+            if conversation is None or not await _end(connection, task, now):
                 return None
-            moved_on = pending.up_to_id != task.up_to
-            if moved_on and now < pending.latest_at:
-                # The contact wrote again meanwhile: one answer shall cover it all.
-                await _release(connection, task)
-                return None
-            await _end(connection, task)
-            answer = Queueing(message, locked[0], answers_id=task.up_to)
+            answer = Queueing(
+                message,
+                conversation,
+                answers_id=task.up_to,
+                answers_message_id=task.up_to_message_id,
+            )
             [stored] = await insert_queued(connection, [answer], policy=self._policy, now=now)
             if isinstance(stored, SwitchboardError):
                 log.warning("an answer was not sent", reason=stored.reason, **stored.metadata())
@@ -108,62 +110,115 @@ class SqlReplyStore:
     async def drop(self, task: ReplyTask) -> None:
         """End a task without an answer: a person has to take over."""
         async with self._database.write() as connection:
-            await _end(connection, task)
+            if not await _ended(connection, task):
+                await _release(connection, task)
 
 
-async def _task(
-    connection: AsyncConnection, conversation_id: int, context: int, now: datetime
-) -> ReplyTask:
-    row = (
-        await connection.execute(
-            select(
-                ConversationRow.contact_address,
-                ConversationRow.own_address,
-                PendingReplyRow.up_to_id,
-                PendingReplyRow.attempts,
-                MessageRow.traceparent,
-            )
-            .join(PendingReplyRow, PendingReplyRow.conversation_id == ConversationRow.id)
-            .join(MessageRow, MessageRow.id == PendingReplyRow.up_to_id)
-            .where(ConversationRow.id == conversation_id)
+@functools.cache
+def _due() -> Select[int]:
+    now = bindparam("now", type_=UtcDateTime)
+    return (
+        select(PendingReplyRow.conversation_id)
+        .where(
+            PendingReplyRow.due_at <= now,
+            or_(PendingReplyRow.lease_until.is_(None), PendingReplyRow.lease_until <= now),
         )
-    ).one()
-    newest_first = await connection.execute(
+        .order_by(PendingReplyRow.due_at)
+        .limit(bindparam("most", type_=Integer))
+    )
+
+
+@functools.cache
+def _claiming() -> ReturningUpdate[int]:
+    # By name: as a subquery PostgreSQL might run it again for each row, and claim too many.
+    due = _due().with_for_update(skip_locked=True).cte("due")
+    return (
+        update(PendingReplyRow)
+        .where(PendingReplyRow.conversation_id.in_(select(due.c.conversation_id)))
+        .values(lease_until=bindparam("until"), attempts=PendingReplyRow.attempts + 1)
+        .returning(PendingReplyRow.conversation_id)
+    )
+
+
+@functools.cache
+def _tasks(dialect: str) -> Select[*tuple[Any, ...]]:
+    """What is known of claimed conversations, those that have waited longest first."""
+    answered = (
+        select(func.count())
+        .where(
+            MessageRow.conversation_id == ConversationRow.id,
+            MessageRow.author == Author.ASSISTANT.value,
+            MessageRow.created_at > bindparam("counted_since"),
+        )
+        .correlate(ConversationRow)
+        .scalar_subquery()
+    )
+    newest = aliased(MessageRow)
+    return (
+        select(
+            PendingReplyRow.conversation_id,
+            PendingReplyRow.up_to_id,
+            PendingReplyRow.attempts,
+            ConversationRow.contact_address,
+            ConversationRow.own_address,
+            newest.public_id,
+            newest.traceparent,
+            answered.label("answered"),
+        )
+        .join(ConversationRow, ConversationRow.id == PendingReplyRow.conversation_id)
+        .join(newest, newest.id == PendingReplyRow.up_to_id)
+        .where(among(dialect, PendingReplyRow.conversation_id, "conversation_ids"))
+        .order_by(PendingReplyRow.due_at)
+    )
+
+
+@functools.cache
+def _turns() -> Select[str, str]:
+    return (
         select(MessageRow.direction, MessageRow.body)
         .where(
-            MessageRow.conversation_id == conversation_id,
-            MessageRow.id <= row.up_to_id,
+            MessageRow.conversation_id == bindparam("conversation_id"),
+            MessageRow.id <= bindparam("up_to_id"),
             MessageRow.body != "",
             # What never arrived was not said.
             MessageRow.status.not_in(_FAILED),
         )
         .order_by(MessageRow.created_at.desc(), MessageRow.id.desc())
-        .limit(context)
+        .limit(bindparam("most", type_=Integer))
     )
-    answered = await connection.scalar(
-        select(func.count())
-        .select_from(MessageRow)
-        .where(
-            MessageRow.conversation_id == conversation_id,
-            MessageRow.author == Author.ASSISTANT,
-            MessageRow.created_at > now - ANSWERS_COUNTED,
-        )
+
+
+async def _task(connection: AsyncConnection, row: AnyRow, context: int) -> ReplyTask:
+    newest_first = await connection.execute(
+        _turns(),
+        {
+            "conversation_id": row.conversation_id,
+            "up_to_id": row.up_to_id,
+            "most": context,
+        },
     )
     turns = [Turn(Direction(turn.direction), turn.body) for turn in newest_first]
     recipient = whatsapp_identity(row.contact_address)
     if recipient is None:
         raise ValueError("a conversation has an address that is no WhatsApp address")
     return ReplyTask(
-        conversation_id=conversation_id,
+        conversation_id=row.conversation_id,
         up_to=row.up_to_id,
+        up_to_message_id=row.public_id,
         turns=tuple(reversed(turns)),
         recipient=recipient,
         contact_address=row.contact_address,
         own_address=row.own_address,
         attempt=row.attempts,
-        answered=answered or 0,
+        answered=row.answered,
         traceparent=row.traceparent or "",
     )
+
+
+@functools.cache
+def _locking() -> Select[*tuple[Any, ...]]:
+    of_task = ConversationRow.id == bindparam("conversation_id")
+    return select_conversations(lock=True).where(of_task)
 
 
 async def _release(connection: AsyncConnection, task: ReplyTask) -> None:
@@ -174,12 +229,40 @@ async def _release(connection: AsyncConnection, task: ReplyTask) -> None:
     )
 
 
-async def _end(connection: AsyncConnection, task: ReplyTask) -> None:
-    """Remove the task; one for a newer message stays, free to be taken."""
-    await connection.execute(
-        delete(PendingReplyRow).where(
-            PendingReplyRow.conversation_id == task.conversation_id,
-            PendingReplyRow.up_to_id == task.up_to,
-        )
+async def _end(connection: AsyncConnection, task: ReplyTask, now: datetime) -> bool:
+    """Whether the answer is still wanted; if so the task is over.
+
+    Lock the conversation first, as whoever stores the contact's next message does.
+    """
+    if await _ended(connection, task):
+        return True
+    latest_at = await connection.scalar(
+        select(PendingReplyRow.latest_at)
+        .where(PendingReplyRow.conversation_id == task.conversation_id)
+        .with_for_update()
     )
+    if latest_at is None:
+        return False
+    # The contact wrote again meanwhile. One answer shall cover it all, as long as that can wait.
     await _release(connection, task)
+    return now >= latest_at
+
+
+async def _ended(connection: AsyncConnection, task: ReplyTask) -> bool:
+    """Remove the task; one for a newer message stays."""
+    ended = await connection.scalar(
+        _ending(), {"conversation_id": task.conversation_id, "up_to_id": task.up_to}
+    )
+    return ended is not None
+
+
+@functools.cache
+def _ending() -> ReturningDelete[int]:
+    return (
+        delete(PendingReplyRow)
+        .where(
+            PendingReplyRow.conversation_id == bindparam("conversation_id"),
+            PendingReplyRow.up_to_id == bindparam("up_to_id"),
+        )
+        .returning(PendingReplyRow.conversation_id)
+    )

@@ -1,10 +1,12 @@
 """Adding status reports to messages, within the caller's transaction."""
 
+import functools
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, or_, select
+from sqlalchemy import Row, Select, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.domain.message import (
@@ -17,7 +19,7 @@ from services.messaging.domain.message import (
     TimeSource,
     fold,
 )
-from services.messaging.store.bulk import insert_many, one_of, update_many
+from services.messaging.store.bulk import among, insert_many, one_of, update_many
 from services.messaging.store.event_models import MessageEventRow, ParkedStatusRow
 from services.messaging.store.message_models import MessageRow
 from services.messaging.store.outcomes import leave_outbox
@@ -136,28 +138,50 @@ async def _lock_outbox(connection: AsyncConnection, public_ids: Collection[str])
     if not public_ids:
         return set()
     found = await connection.scalars(
+        _places(connection.dialect.name), {"public_ids": list(public_ids)}
+    )
+    return set(found)
+
+
+@functools.cache
+def _places(dialect: str) -> Select[int]:
+    return (
         select(OutboxRow.message_id)
         .join(MessageRow, MessageRow.id == OutboxRow.message_id)
-        .where(one_of(connection, MessageRow.public_id, public_ids))
+        .where(among(dialect, MessageRow.public_id, "public_ids"))
         .order_by(OutboxRow.message_id)
         .with_for_update(of=OutboxRow)
     )
-    return set(found)
 
 
 async def _lock_messages(
     connection: AsyncConnection, reports: Sequence[StatusReport], public_ids: Collection[str]
 ) -> list[_Target]:
-    known_as: list[ColumnElement[bool]] = (
-        [one_of(connection, MessageRow.public_id, public_ids)] if public_ids else []
-    )
-    for provider in sorted({report.provider for report in reports}):
-        ids = {one.provider_message_id for one in reports if one.provider == provider}
-        known_as.append(
-            (MessageRow.provider == provider)
-            & one_of(connection, MessageRow.provider_message_id, ids)
-        )
+    theirs: dict[str, set[str]] = defaultdict(set)
+    for report in reports:
+        theirs[report.provider].add(report.provider_message_id)
+    providers = tuple(sorted(theirs))
     rows = await connection.execute(
+        _reported_messages(connection.dialect.name, providers),
+        {
+            "public_ids": list(public_ids),
+            **{f"ids_{place}": list(theirs[name]) for place, name in enumerate(providers)},
+        },
+    )
+    return [_Target(row, row.provider_message_id, delivery_of(row)) for row in rows]
+
+
+@functools.cache
+def _reported_messages(dialect: str, providers: Sequence[str]) -> Select[*tuple[Any, ...]]:
+    """By our own ids, and by those of each provider."""
+    of_providers = [
+        and_(
+            MessageRow.provider == name,
+            among(dialect, MessageRow.provider_message_id, f"ids_{place}"),
+        )
+        for place, name in enumerate(providers)
+    ]
+    return (
         select(
             MessageRow.id,
             MessageRow.public_id,
@@ -166,11 +190,10 @@ async def _lock_messages(
             MessageRow.provider_message_id,
             *DELIVERY_COLUMNS,
         )
-        .where(or_(*known_as))
+        .where(or_(among(dialect, MessageRow.public_id, "public_ids"), *of_providers))
         .order_by(MessageRow.id)
         .with_for_update()
     )
-    return [_Target(row, row.provider_message_id, delivery_of(row)) for row in rows]
 
 
 def _match(

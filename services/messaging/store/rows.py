@@ -41,9 +41,13 @@ def insert_ignoring(
     connection: AsyncConnection, table: type[Base]
 ) -> postgresql.Insert | sqlite.Insert:
     """An insert that leaves out rows whose unique keys are taken."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    return sqlite.insert(table).on_conflict_do_nothing()
+    return _insertion(connection.dialect.name, table)
+
+
+@functools.cache
+def _insertion(dialect: str, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insert(table).on_conflict_do_nothing()
 
 
 def delivery_of(row: Row[*tuple[Any, ...]]) -> Delivery:

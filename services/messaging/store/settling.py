@@ -1,15 +1,18 @@
 """What the end of an attempt makes of a row of the outbox, within the caller's transaction."""
 
+import functools
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Select, bindparam, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
 from services.messaging.store.contact_models import ConversationRow
 from services.messaging.store.message_models import MessageRow
 from services.messaging.store.moving import may_move_to
-from services.messaging.store.outcomes import accept, move, record_outcome, reject
+from services.messaging.store.outcomes import AnyRow, accept, move, record_outcome, reject
+from services.messaging.store.rows import DELIVERY_COLUMNS
 from services.messaging.store.unsettled import DUE, UNKNOWN
 from services.messaging.store.work_models import OutboxRow
 from services.messaging.usecases.policy import SendPolicy
@@ -30,21 +33,12 @@ async def settle_attempt(
     Raises:
         LookupError: There is no such message.
     """
-    row_id = await connection.scalar(
-        select(MessageRow.id).where(MessageRow.public_id == message.message_id)
-    )
-    if row_id is None:
-        raise LookupError("a claimed message is not in the database")
-    unsettled = (
-        await connection.execute(
-            select(OutboxRow.attempts, OutboxRow.lease_until, OutboxRow.pinned)
-            .where(OutboxRow.message_id == row_id)
-            .with_for_update()
-        )
-    ).first()
+    found = await _locked(connection, message.message_id)
+    row_id = found.id
+    unsettled = None if found.attempts is None else found
     if outcome.kind is OutcomeKind.ACCEPTED:
         await record_outcome(connection, row_id, message, outcome, now)
-        await accept(connection, row_id, message, outcome, now)
+        await accept(connection, found, message, outcome, now)
         return
     # Without a row the provider's own report has settled the message meanwhile.
     superseded = unsettled is None or unsettled.attempts != message.attempt
@@ -81,6 +75,49 @@ async def settle_attempt(
         )
     else:
         await reject(connection, row_id, message, outcome, now)
+
+
+async def _locked(connection: AsyncConnection, message_id: str) -> AnyRow:
+    """The message and its place in the outbox, of which all is None when it has none."""
+    for statement in (_unsettled(), _settled()):
+        found = (await connection.execute(statement, {"message_id": message_id})).first()
+        if found is not None:
+            return found
+    raise LookupError("a claimed message is not in the database")
+
+
+@functools.cache
+def _unsettled() -> Select[*tuple[Any, ...]]:
+    return (
+        select(
+            MessageRow.id,
+            MessageRow.provider_message_id,
+            *DELIVERY_COLUMNS,
+            OutboxRow.attempts,
+            OutboxRow.lease_until,
+            OutboxRow.pinned,
+        )
+        .join(OutboxRow, OutboxRow.message_id == MessageRow.id)
+        .where(MessageRow.public_id == bindparam("message_id"))
+        # Its place first, as everywhere.
+        .with_for_update(of=[OutboxRow, MessageRow])
+    )
+
+
+@functools.cache
+def _settled() -> Select[*tuple[Any, ...]]:
+    return (
+        select(
+            MessageRow.id,
+            MessageRow.provider_message_id,
+            *DELIVERY_COLUMNS,
+            null().label("attempts"),
+            null().label("lease_until"),
+            null().label("pinned"),
+        )
+        .where(MessageRow.public_id == bindparam("message_id"))
+        .with_for_update()
+    )
 
 
 async def _may_move(
