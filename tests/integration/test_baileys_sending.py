@@ -23,6 +23,7 @@ from tests.support.bridge import STEPS, BridgeDiedError, PretendBridge, PretendW
 from tests.support.sending import (
     ANY_TIME,
     Sender,
+    end_leases,
     events,
     new_message,
     now,
@@ -308,8 +309,9 @@ async def test_messaging_killed(
             str(queue.folder.root),
             point,
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             assert await killed.wait() == -9
+        await end_leases(database)
         one = process(store, queue)
         async with running(one.dispatcher.run(), one.reconciler.run()):
             await until_settled(database)

@@ -22,7 +22,7 @@ from sandbox.faults import (
 )
 from sandbox.server import RunningSandbox
 from services.common.errors import UnavailableError
-from services.messaging.ports.sending import ALL_OPEN, ClaimedSend, Routes, SendOutcome
+from services.messaging.ports.sending import ALL_OPEN, ClaimedSend, Provider, Routes, SendOutcome
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.outbox import SqlOutboxStore
@@ -31,6 +31,7 @@ from services.messaging.usecases.retrying import RetryPolicy
 from tests.support.sandbox import running_receiver
 from tests.support.sending import (
     ANY_TIME,
+    end_leases,
     events,
     ingesting,
     new_message,
@@ -229,6 +230,7 @@ async def test_killed(
         await store.enqueue(new_message("the same text"))
     assert await dead_process(database_url, sandbox.base_url, point) == -9
     assert len(sandbox.state.messages) == (0 if point == "claimed" else 1)
+    await end_leases(database)
     async with twilio(sandbox.base_url) as provider:
         process = sender(store, provider)
         async with running(process.dispatcher.run(), process.reconciler.run()):
@@ -246,6 +248,7 @@ async def test_killed_during_the_call(
     await until(lambda: accepted(sandbox))
     process.kill()
     await process.wait()
+    await end_leases(database)
     async with twilio(sandbox.base_url) as provider:
         successor = sender(store, provider)
         async with running(successor.dispatcher.run(), successor.reconciler.run()):
@@ -261,7 +264,7 @@ async def start_process(url: str, base_url: str, point: str) -> asyncio.subproce
 
 async def dead_process(url: str, base_url: str, point: str) -> int:
     process = await start_process(url, base_url, point)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         return await process.wait()
 
 
@@ -271,13 +274,30 @@ async def test_shutdown_finishes_what_is_under_way(
     """When stopped, the dispatcher waits for its calls and records them, and begins no new one."""
     for number in range(4):
         await store.enqueue(new_message(to=f"+1555000000{number}"))
-    sandbox.set_faults(Faults(latency=Latency(seconds=0.5)))
     async with twilio(sandbox.base_url) as provider:
-        dispatcher = sender(store, provider, concurrency=2).dispatcher
+        slow = _Held(provider)
+        dispatcher = sender(store, slow, concurrency=2).dispatcher
         async with running(dispatcher.run()):
             await until(lambda: sending(database, 2))
+            # The stop that follows comes first: a timer's turn is after what is ready already.
+            asyncio.get_running_loop().call_later(0.01, slow.go_on.set)
         assert await unsettled(database) == [("due", 0), ("due", 0)]
         assert len(sandbox.state.messages) == 2
+
+
+class _Held:
+    """A provider that is called only once the test says so."""
+
+    def __init__(self, provider: Provider) -> None:
+        self.name = provider.name
+        self.absorbs_repeats = provider.absorbs_repeats
+        self.sent_messages = provider.sent_messages
+        self._provider = provider
+        self.go_on = asyncio.Event()
+
+    async def send(self, message: ClaimedSend) -> SendOutcome:
+        await self.go_on.wait()
+        return await self._provider.send(message)
 
 
 class _Interrupted(SqlOutboxStore):

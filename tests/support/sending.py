@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from pydantic import SecretStr
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
 
 from sandbox.server import RunningSandbox, running_sandbox
@@ -25,6 +25,7 @@ from services.messaging.store.event_models import MessageEventRow
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.message_models import MessageRow
 from services.messaging.store.outbox import SqlOutboxStore
+from services.messaging.store.work_models import OutboxRow
 from services.messaging.usecases.breaker import Breaker
 from services.messaging.usecases.dispatch import Dispatcher
 from services.messaging.usecases.pace import RecipientPace
@@ -196,6 +197,12 @@ def sender(
         retry=retry,
     )
     return Sender(dispatcher, reconciler)
+
+
+async def end_leases(database: Database) -> None:
+    """Let what a killed process had claimed be taken at once."""
+    async with database.write() as connection:
+        await connection.execute(update(OutboxRow).values(lease_until=now()))
 
 
 async def unsettled(database: Database) -> list[tuple[str, int]]:

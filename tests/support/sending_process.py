@@ -79,7 +79,7 @@ def _provider(where: str, point: str) -> AbstractAsyncContextManager[Provider]:
 @asynccontextmanager
 async def _baileys(root: Path, point: str) -> AsyncIterator[Provider]:
     folder = _DyingFolder(root) if point == "written" else None
-    async with baileys(root, patience=0.3, folder=folder) as queue:
+    async with baileys(root, patience=20, folder=folder) as queue:
         yield queue.provider
 
 
@@ -87,7 +87,7 @@ async def _main(url: str, where: str, point: str) -> None:
     async with open_database(url) as database, _provider(where, point) as provider:
         store = (_DyingStore if point == "settled" else SqlOutboxStore)(database, now, ANY_TIME)
         dying = _DyingProvider(provider, point)
-        await sender(store, dying, lease=1, send_timeout=0.5).dispatcher.run()
+        await sender(store, dying, lease=60, send_timeout=20).dispatcher.run()
 
 
 if __name__ == "__main__":
