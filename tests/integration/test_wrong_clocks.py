@@ -57,12 +57,28 @@ async def sandbox() -> AsyncIterator[RunningSandbox]:
         yield sandbox
 
 
-def clock_watch(database: Database, clock: WrongClock) -> ClockWatch:
+class LookedAt(SqlSchedule):
+    """A schedule that tells when it was first looked at."""
+
+    def __init__(self, database: Database, clock: WrongClock) -> None:
+        super().__init__(database, clock)
+        self.looked_at = asyncio.Event()
+
+    async def latest_ahead(self) -> datetime | None:
+        latest = await super().latest_ahead()
+        self.looked_at.set()
+        return latest
+
+
+def clock_watch(
+    database: Database, clock: WrongClock, schedule: SqlSchedule | None = None
+) -> ClockWatch:
     return ClockWatch(
-        SqlSchedule(database, clock),
+        schedule or SqlSchedule(database, clock),
         clock=clock,
         longest_lease=timedelta(seconds=1),
         poll_seconds=0.05,
+        look_seconds=0.1,
     )
 
 
@@ -156,4 +172,20 @@ async def test_a_process_that_starts_after_it(database: Database, sandbox: Runni
     async with twilio(sandbox.base_url) as provider:
         process = sender(store, provider)
         async with running(clock_watch(database, clock).run(), process.dispatcher.run()):
+            await until_settled(database)
+
+
+async def test_what_a_process_left_whose_clock_alone_was_ahead(
+    database: Database, sandbox: RunningSandbox
+) -> None:
+    """Others find it though it is killed before its clock is right, and never started again."""
+    ahead = SqlOutboxStore(database, WrongClock(HOUR), ANY_TIME)
+    clock = WrongClock()
+    schedule = LookedAt(database, clock)
+    async with twilio(sandbox.base_url) as provider:
+        process = sender(SqlOutboxStore(database, clock, ANY_TIME), provider, clock=clock)
+        watch = clock_watch(database, clock, schedule)
+        async with running(watch.run(), process.dispatcher.run()):
+            await schedule.looked_at.wait()
+            await ahead.enqueue(new_message())
             await until_settled(database)

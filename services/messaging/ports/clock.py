@@ -13,8 +13,8 @@ class Clock(Protocol):
 class Schedule(Protocol):
     """What is due at a time, or claimed until one."""
 
-    async def is_ahead(self) -> bool:
-        """Whether something was stored of late at a time that is still to come.
+    async def latest_ahead(self) -> datetime | None:
+        """The latest time that something was stored at of late, if that is still to come.
 
         Raises:
             UnavailableError: The database can't be reached.

@@ -29,12 +29,13 @@ class SqlSchedule:
         self._database = database
         self._clock = clock
 
-    async def is_ahead(self) -> bool:
-        """Whether something was stored of late at a time that is still to come."""
+    async def latest_ahead(self) -> datetime | None:
+        """The latest time that something was stored at of late, if that is still to come."""
         newest = select(MessageRow.created_at).order_by(MessageRow.id.desc()).limit(_LATELY)
         async with self._database.read() as connection:
             times = (await connection.scalars(newest)).all()
-        return max(times, default=_LONG_AGO) > self._clock() + _SKEW
+        latest = max(times, default=_LONG_AGO)
+        return latest if latest > self._clock() + _SKEW else None
 
     async def bring_forward(self, *, longest_lease: timedelta) -> int:
         """Make due at once what would be due later, and end claims that were made for too long."""
