@@ -35,6 +35,8 @@ class Strike:
         seconds: How long it took, recovery included.
         recovery_seconds: From the fault's end until a new message had come in, was stored, and
             an answer had gone out to Twilio.
+        recovery_processor_seconds: What the system used of the processors for that, by service:
+            where others use the machine, this says more than the time.
         load: Processes that wanted a core, for each core, from 1 to 5.
         broken: Promises that were broken by then.
     """
@@ -46,6 +48,7 @@ class Strike:
     failed_how: list[str] = field(default_factory=list)
     seconds: float = 0
     recovery_seconds: float = 0
+    recovery_processor_seconds: dict[str, float] = field(default_factory=dict)
     load: float = 0
     broken: list[str] = field(default_factory=list)
 
@@ -54,6 +57,7 @@ class Strike:
             f"{self.fault}: {self.events} events acknowledged, {self.sends} sends, {self.failures}"
             f" requests unanswered ({', '.join(self.failed_how) or 'none'}), recovered in"
             f" {self.recovery_seconds:.1f} s"
+            f" ({sum(self.recovery_processor_seconds.values()):.1f} s of a processor)"
         )
 
 
@@ -169,7 +173,12 @@ class Rounds:
         sends, began = len(ledger.sends), time.monotonic()
         try:
             await fault.strike(World(self._stack, chance, self._size))
+            used = self._stack.processor_seconds()
             done.recovery_seconds = await self._recover(load)
+            done.recovery_processor_seconds = {
+                name: max(0.0, seconds - used.get(name, 0.0))
+                for name, seconds in self._stack.processor_seconds().items()
+            }
         except _NoRecoveryError as error:
             done.broken.append(f"{fault.name}: no recovery, {error}")
         except Exception as error:  # noqa: BLE001 - Whatever it is, the others have their turn.

@@ -32,6 +32,7 @@ START_SECONDS = 60
 _WRONG_CLOCK = Path(__file__).parents[1] / "support" / "wrong_clock"
 _PROCESS = "tests.chaos.process"
 _PORTS = ("HTTP", "HEALTH", "GRPC", "SANDBOX", "NATS")
+_TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 VARIABLES = {
@@ -301,6 +302,17 @@ class ChaosStack:
         """All that a service wrote."""
         return (self._logs / f"{name}.log").read_text(errors="replace")
 
+    def processor_seconds(self) -> dict[str, float]:
+        """What each service has used of the processors until now, PostgreSQL included (Linux)."""
+        processes = {
+            name: [service.process.pid]
+            for name, service in self._services.items()
+            if service.process is not None
+        }
+        if self.postgres:
+            processes["PostgreSQL"] = self.postgres.processes()
+        return {name: sum(map(_processor_seconds, pids)) for name, pids in processes.items()}
+
     def memory_mib(self) -> dict[str, float]:
         """Resident memory of each service (Linux)."""
         found = {}
@@ -309,6 +321,14 @@ class ChaosStack:
                 pages = Path(f"/proc/{service.process.pid}/statm").read_text().split()[1]
                 found[name] = int(pages) * _PAGE_KIB / 1024
         return found
+
+
+def _processor_seconds(process: int) -> float:
+    """Of a process, and of those of its children that have ended."""
+    with contextlib.suppress(OSError):
+        _, _, stat = Path(f"/proc/{process}/stat").read_text().rpartition(")")
+        return sum(map(int, stat.split()[11:15])) / _TICKS
+    return 0.0
 
 
 @asynccontextmanager
