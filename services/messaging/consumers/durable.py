@@ -67,7 +67,7 @@ class ConsumerOptions:
 
     batch_size: int = 256
     fetch_seconds: float = 1.0
-    ack_wait_seconds: float = 10.0
+    ack_wait_seconds: float = 5.0
     max_attempts: int = 10
     first_delay_seconds: float = 1.0
     monotonic: Callable[[], float] = time.monotonic
