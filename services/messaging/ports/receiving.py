@@ -41,11 +41,14 @@ class IngestResult:
         stored: Messages that were new.
         applied: Reports that found their message.
         parked: Reports that wait for a message not yet known.
+        unsettled: The provider's ids of messages for which reports may be parked that apply now:
+            they became known by this batch, or perhaps meanwhile.
     """
 
     stored: int
     applied: int
     parked: int
+    unsettled: frozenset[str] = frozenset()
 
 
 class IngestStore(Protocol):

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Select, bindparam, insert, select, text
+from sqlalchemy import BigInteger, Insert, Select, TextClause, bindparam, insert, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningInsert
 
 from services.messaging.domain.contact import Identity
 from services.messaging.store.bulk import among
@@ -151,10 +152,13 @@ async def _lock_unknown(connection: AsyncConnection, unknown: Iterable[Identity]
         return
     # In one order everywhere, so that two transactions can't wait for each other.
     keys = sorted({_lock_key(identity) for identity in unknown})
-    await connection.execute(
-        text("SELECT pg_advisory_xact_lock(key) FROM unnest(:keys) AS key").bindparams(
-            bindparam("keys", keys, type_=postgresql.ARRAY(BigInteger))
-        )
+    await connection.execute(_locking(), {"keys": keys})
+
+
+@functools.cache
+def _locking() -> TextClause:
+    return text("SELECT pg_advisory_xact_lock(key) FROM unnest(:keys) AS key").bindparams(
+        bindparam("keys", type_=postgresql.ARRAY(BigInteger))
     )
 
 
@@ -197,7 +201,7 @@ async def _add_contacts(
     if not strangers:
         return
     inserted = await connection.execute(
-        insert(ContactRow).returning(ContactRow.id, sort_by_parameter_order=True),
+        _new_contacts(),
         [{"public_id": one.public_id or new_public_id(), "created_at": now} for one in strangers],
     )
     for person, contact_id in zip(strangers, inserted.scalars(), strict=True):
@@ -213,9 +217,19 @@ async def _add_identities(connection: AsyncConnection, fresh: Mapping[Identity, 
     )
     if rows:
         await connection.execute(
-            insert(IdentityRow),
+            _new_identities(),
             [{"contact_id": owner, "kind": kind, "value": value} for kind, value, owner in rows],
         )
+
+
+@functools.cache
+def _new_contacts() -> ReturningInsert[int]:
+    return insert(ContactRow).returning(ContactRow.id, sort_by_parameter_order=True)
+
+
+@functools.cache
+def _new_identities() -> Insert:
+    return insert(IdentityRow)
 
 
 async def _pass_user_names(

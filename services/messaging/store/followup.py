@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, case, delete, select
+from sqlalchemy import Executable, Row, Select, case, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -195,24 +195,26 @@ async def _request_replies(
         )
     if not requests:
         return
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(PendingReplyRow)
+    await connection.execute(_requesting(connection.dialect.name), requests)
+
+
+@functools.cache
+def _requesting(dialect: str) -> Executable:
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = insert(PendingReplyRow)
     new = statement.excluded
     latest_at = _lesser(PendingReplyRow.latest_at, new.latest_at)
     due_at = _greater(PendingReplyRow.due_at, new.due_at)
-    await connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[PendingReplyRow.conversation_id],
-            set_={
-                "up_to_id": _greater(PendingReplyRow.up_to_id, new.up_to_id),
-                "due_at": _lesser(due_at, latest_at),
-                "latest_at": latest_at,
-                "attempts": 0,
-                # The lease stays: an answer being written is thrown away and made anew.
-            },
-        ).returning(PendingReplyRow.conversation_id),
-        requests,
-    )
+    return statement.on_conflict_do_update(
+        index_elements=[PendingReplyRow.conversation_id],
+        set_={
+            "up_to_id": _greater(PendingReplyRow.up_to_id, new.up_to_id),
+            "due_at": _lesser(due_at, latest_at),
+            "latest_at": latest_at,
+            "attempts": 0,
+            # The lease stays: an answer being written is thrown away and made anew.
+        },
+    ).returning(PendingReplyRow.conversation_id)
 
 
 def _greater(one: Any, other: Any) -> Any:

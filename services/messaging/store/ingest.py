@@ -11,12 +11,12 @@ from services.common.errors import UnavailableError
 from services.messaging.domain.contact import SamePerson
 from services.messaging.domain.message import StatusReport
 from services.messaging.ports.receiving import IngestResult, ReceivedMessage
-from services.messaging.store import parked
 from services.messaging.store.contacts import SplitContactsError, resolve_contacts
 from services.messaging.store.database import Database
 from services.messaging.store.merging import merge_contacts
+from services.messaging.store.parked import apply_parked, drop_parked
 from services.messaging.store.receiving import store_messages
-from services.messaging.store.reports import apply_reports, park
+from services.messaging.store.reports import Applied, apply_reports, park
 
 T = TypeVar("T")
 
@@ -46,15 +46,22 @@ class SqlIngestStore:
         if not messages and not reports:
             return IngestResult(stored=0, applied=0, parked=0)
 
-        async def store(connection: AsyncConnection) -> tuple[int, int]:
+        async def store(connection: AsyncConnection) -> tuple[int, Applied]:
             stored = await store_messages(connection, messages)
-            unmatched = await apply_reports(connection, reports)
-            await park(connection, unmatched)
-            return stored, len(unmatched)
+            applied = await apply_reports(connection, reports)
+            await park(connection, applied.unmatched)
+            return stored, applied
 
-        stored, unmatched = await self._merging_where_needed(store)
-        distinct = len({report.event_key for report in reports})
-        return IngestResult(stored=stored, applied=distinct - unmatched, parked=unmatched)
+        stored, applied = await self._merging_where_needed(store)
+        parked = len(applied.unmatched)
+        return IngestResult(
+            stored=stored,
+            applied=len({report.event_key for report in reports}) - parked,
+            parked=parked,
+            unsettled=applied.made_known.union(
+                report.provider_message_id for report in applied.unmatched
+            ),
+        )
 
     async def _merging_where_needed(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Do work in a transaction; merge contacts that turn out to be one, and do it again."""
@@ -73,8 +80,8 @@ class SqlIngestStore:
 
     async def apply_parked(self, provider_message_ids: Collection[str] | None = None) -> int:
         """Apply parked reports whose message has become known; returns how many."""
-        return await parked.apply_parked(self._database, provider_message_ids)
+        return await apply_parked(self._database, provider_message_ids)
 
     async def drop_parked(self, before: datetime) -> int:
         """Forget parked reports from before a time; returns how many."""
-        return await parked.drop_parked(self._database, before)
+        return await drop_parked(self._database, before)

@@ -55,8 +55,8 @@ async def _apply(
         async with database.write() as connection:
             locking = query.with_for_update(skip_locked=True, of=ParkedStatusRow)
             rows = (await connection.execute(locking, {**parameters, "most": _AT_ONCE})).all()
-            unmatched = await apply_reports(connection, map(parked_report, rows))
-            left = {report.event_key for report in unmatched}
+            result = await apply_reports(connection, map(parked_report, rows))
+            left = {report.event_key for report in result.unmatched}
             applied = [row.id for row in rows if row.event_key not in left]
             await connection.execute(delete(ParkedStatusRow).where(ParkedStatusRow.id.in_(applied)))
         total += len(applied)

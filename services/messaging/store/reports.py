@@ -50,10 +50,21 @@ class _Target:
         )
 
 
-async def apply_reports(
-    connection: AsyncConnection, reports: Iterable[StatusReport]
-) -> list[StatusReport]:
-    """Add reports to their messages; returns those whose message isn't known.
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of reports.
+
+    Attributes:
+        unmatched: Those whose message isn't known.
+        made_known: Of messages that are known by the provider's id since now: that id.
+    """
+
+    unmatched: Sequence[StatusReport] = ()
+    made_known: frozenset[str] = frozenset()
+
+
+async def apply_reports(connection: AsyncConnection, reports: Iterable[StatusReport]) -> Applied:
+    """Add reports to their messages.
 
     A report that carries our own message id also settles a send whose outcome isn't known: the
     provider has the message, so the message learns its id there and leaves the outbox.
@@ -62,13 +73,13 @@ async def apply_reports(
     ordered = sorted({one.event_key: one for one in reports}.items())
     remaining = [report for _, report in ordered]
     if not remaining:
-        return []
+        return Applied()
     hints = {report.message_id for report in remaining if report.message_id}
     unsettled = await _lock_outbox(connection, hints)
     targets = await _lock_messages(connection, remaining, hints)
     matched, unmatched = _match(targets, remaining)
     if not matched:
-        return unmatched
+        return Applied(unmatched)
     await insert_many(
         connection, MessageEventRow, [_event(target, report) for target, report in matched]
     )
@@ -89,7 +100,12 @@ async def apply_reports(
     settled = sorted(unsettled & {one.row.id for one in targets if one.reported})
     if settled:
         await leave_outbox(connection, settled)
-    return unmatched
+    made_known = [
+        one.provider_message_id
+        for one in targets
+        if one.provider_message_id and one.row.provider_message_id is None
+    ]
+    return Applied(unmatched, frozenset(made_known))
 
 
 async def park(connection: AsyncConnection, reports: Sequence[StatusReport]) -> None:

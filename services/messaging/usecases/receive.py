@@ -36,7 +36,7 @@ class Receive:
 
     Args:
         replies: None when there is no assistant: messages then wait for a person.
-        on_stored: Called after something was stored.
+        on_stored: Called after messages were stored.
     """
 
     def __init__(
@@ -66,10 +66,9 @@ class Receive:
         now = self._clock()
         received = [self._received(message, now) for message in messages]
         result = await self._store.ingest(received, reports)
-        if reports:
-            # Of these messages some may have become known by this batch, or meanwhile.
-            await self._store.apply_parked({report.provider_message_id for report in reports})
-        if result.stored or result.applied:
+        if result.unsettled:
+            await self._store.apply_parked(result.unsettled)
+        if result.stored:
             self._on_stored()
         return result
 
