@@ -7,8 +7,8 @@ own, on SQLite and on PostgreSQL, and prints
   and what waits for the consumer must stay below one second's worth. As a ratio to what the edge
   acknowledges, in the same stack, when it gets as much as it can take;
 - from webhook to the answer's arrival at Twilio, with a model that answers at once and no pause
-  for a burst: the median and the 99th percentile at half of the rate at which answers come out
-  of a backlog. Every message is a new contact's.
+  for a burst: the median and the 99th percentile at half of saturation, which is the highest rate
+  of even arrivals with which the answers keep up. Every message is a new contact's.
 
 Everything shares the machine's cores, load generator and sandbox included; how much of them each
 part takes is among the details. With `--seconds 600` the rate is held for ten minutes.
@@ -21,7 +21,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -64,7 +64,8 @@ class _Held:
     """What a rate did to the system.
 
     Attributes:
-        lags: Events that the consumer had still to store, second by second.
+        lags: Events that the consumer had still to store, or messages that had still to be
+            answered, second by second.
         cores: How many each part kept busy.
     """
 
@@ -100,7 +101,7 @@ class _System:
         for number in self._numbers:
             yield self._webhooks.message(number, f"97250{number % _CONTACTS:07d}")
 
-    def new(self, first: int) -> Iterator[bytes]:
+    def _new(self, first: int) -> Iterator[bytes]:
         """Messages of contacts who have never written before, numbered from `first`."""
         for contact in itertools.count(first):
             yield self._webhooks.message(next(self._numbers), _new_contact(contact))
@@ -112,26 +113,36 @@ class _System:
             raise SystemExit(f"the edge answered {dict(result.statuses)}")
         return result.per_second
 
-    async def hold(
-        self, rate: float, seconds: float, requests: Iterator[bytes] | None = None
+    async def hold(self, rate: float, seconds: float) -> _Held:
+        """Send messages of known contacts at a rate, looking every second how many events wait."""
+        return await self._hold(self.known(), rate, seconds, self.lag)
+
+    async def hold_new(self, rate: float, seconds: float, first: int) -> _Held:
+        """Likewise messages of new contacts, and look how many wait for an answer."""
+        began = time.perf_counter()
+
+        async def waiting() -> int:
+            due = first + int(rate * min(time.perf_counter() - began, seconds))
+            return max(due - await asyncio.to_thread(self._answered), 0)
+
+        return await self._hold(self._new(first), rate, seconds, waiting)
+
+    async def _hold(
+        self,
+        requests: Iterator[bytes],
+        rate: float,
+        seconds: float,
+        waiting: Callable[[], Awaitable[int]],
     ) -> _Held:
-        """Send at a rate, looking every second how much waits."""
         lags: list[int] = []
         before, began = self._used(), time.perf_counter()
-        looking = asyncio.create_task(self._look(lags))
-        result = await load.steady(
-            self._port, requests or self.known(), per_second=rate, seconds=seconds
-        )
+        looking = asyncio.create_task(_look(waiting, lags))
+        result = await load.steady(self._port, requests, per_second=rate, seconds=seconds)
         took = time.perf_counter() - began
         looking.cancel()
-        lags.append(await self.lag())
+        lags.append(await waiting())
         cores = {name: (used - before[name]) / took for name, used in self._used().items()}
         return _Held(rate, result, lags, cores)
-
-    async def _look(self, lags: list[int]) -> None:
-        while True:
-            await asyncio.sleep(1)
-            lags.append(await self.lag())
 
     async def lag(self) -> int:
         """Events that are in the journal and not yet known to be stored."""
@@ -150,10 +161,13 @@ class _System:
     async def answered(self, count: int) -> None:
         """Wait until so many answers are at Twilio."""
         deadline = time.monotonic() + _DRAIN_SECONDS
-        while self._stack.sandbox.get("/sandbox/health").json()["messages"] < count:
+        while self._answered() < count:
             if time.monotonic() > deadline:
                 raise SystemExit("not every message was answered")
             await asyncio.sleep(0.1)
+
+    def _answered(self) -> int:
+        return int(self._stack.sandbox.get("/sandbox/health").json()["messages"])
 
     def answers(self) -> dict[str, float]:
         """When Twilio got the answer to each contact, in Unix time."""
@@ -222,23 +236,24 @@ def _kept(dialect: str, held: _Held, share: float, edge: float, seconds: float) 
 
 
 async def _answering(system: _System, dialect: str, options: argparse.Namespace) -> list[Result]:
-    """From webhook to answer, at half of what comes out of a backlog."""
+    """From webhook to answer, at half of the highest rate that holds."""
     async with system:
         count = options.backlog
         # Ten a second, for what is made at its first use.
-        await system.hold(10, 3, system.new(0))
+        await system.hold_new(10, 3, 0)
         first = 30
         await system.answered(first)
-        await system.hold(1000, count / 1000, system.new(first))
+        await system.hold_new(1000, count / 1000, first)
         await system.answered(first + count)
         at = system.answers()
         came = sorted(at[_new_contact(number)] for number in range(first, first + count))
-        saturation = (count // 2) / (came[3 * count // 4] - came[count // 4])
-        say(f"{dialect}: {saturation:.0f} answers/s come out of a backlog")
+        backlog = (count // 2) / (came[3 * count // 4] - came[count // 4])
+        say(f"{dialect}: {backlog:.0f} answers/s come out of a backlog")
         first += count
+        saturation, first = await _saturation(system, dialect, backlog, first, options.search)
         half, p50, p99 = saturation / 2, [], []
         for _ in range(options.rounds):
-            held = await system.hold(half, options.answer_seconds, system.new(first))
+            held = await system.hold_new(half, options.answer_seconds, first)
             total = held.load.statuses.total()
             await system.answered(first + total)
             at = system.answers()
@@ -250,7 +265,10 @@ async def _answering(system: _System, dialect: str, options: argparse.Namespace)
             p50.append(1000 * statistics.median(took))
             p99.append(1000 * _quantile(took, 0.99))
             say(f"{dialect}: {half:.0f}/s answered in {p50[-1]:.0f} ms, p99 {p99[-1]:.0f} ms")
-        details = f"at {half:.0f}/s, half of {saturation:.0f}/s; cores: {_cores(held)}"
+        details = (
+            f"at {half:.0f}/s, half of {saturation:.0f}/s; {backlog:.0f}/s come out of a backlog; "
+            f"cores: {_cores(held)}"
+        )
         return [
             Result(f"webhook to answer, p50, {dialect}", p50, unit="ms", wanted="below 50"),
             Result(
@@ -261,6 +279,29 @@ async def _answering(system: _System, dialect: str, options: argparse.Namespace)
                 details=details,
             ),
         ]
+
+
+async def _saturation(
+    system: _System, dialect: str, backlog: float, first: int, seconds: float
+) -> tuple[float, int]:
+    """The highest rate with which answers keep up, and the number of the next new contact."""
+    share = 1.0
+    while share > _STEP:
+        tried = await system.hold_new(share * backlog, seconds, first)
+        say(f"{dialect}: {tried.rate:.0f}/s for {seconds:.0f} s: {_lag(tried)}")
+        first += tried.load.statuses.total()
+        await system.answered(first)
+        await system.drained()
+        if tried.held:
+            return tried.rate, first
+        share -= _STEP
+    raise SystemExit("no rate is answered")
+
+
+async def _look(waiting: Callable[[], Awaitable[int]], lags: list[int]) -> None:
+    while True:
+        await asyncio.sleep(1)
+        lags.append(await waiting())
 
 
 def _lag(held: _Held) -> str:
