@@ -325,9 +325,9 @@ class _Interrupted(SqlOutboxStore):
         retry_at: datetime,
         *,
         move_to: str | None = None,
-    ) -> None:
+    ) -> bool:
         self._fail("settle")
-        await super().settle(message, outcome, retry_at, move_to=move_to)
+        return await super().settle(message, outcome, retry_at, move_to=move_to)
 
     async def unknown(self, *, limit: int, lease: timedelta) -> list[ClaimedSend]:
         self._fail("unknown")

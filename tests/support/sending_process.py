@@ -57,9 +57,10 @@ class _DyingStore(SqlOutboxStore):
         retry_at: datetime,
         *,
         move_to: str | None = None,
-    ) -> None:
+    ) -> bool:
         await super().settle(message, outcome, retry_at, move_to=move_to)
         _die()
+        raise AssertionError
 
 
 class _DyingFolder(QueueFolder):

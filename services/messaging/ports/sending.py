@@ -292,7 +292,7 @@ class OutboxStore(Protocol):
         retry_at: datetime,
         *,
         move_to: str | None = None,
-    ) -> None:
+    ) -> bool:
         """Record how an attempt ended. `retry_at` is used by RETRY and UNKNOWN.
 
         ACCEPTED always counts. REJECTED and RETRY count only while this claim holds, for
@@ -301,6 +301,8 @@ class OutboxStore(Protocol):
         Args:
             move_to: The provider that is to try at once after a RETRY, unless the outcome of an
                 earlier attempt was unknown.
+
+        Returns whether something may be due at once: this message, or one that waited behind it.
         """
         ...
 

@@ -103,11 +103,11 @@ class SqlOutboxStore:
         retry_at: datetime,
         *,
         move_to: str | None = None,
-    ) -> None:
-        """Record how an attempt ended. `retry_at` is used by RETRY and UNKNOWN."""
+    ) -> bool:
+        """Record how an attempt ended; returns whether something may be due at once."""
         now = self._clock()
         async with self._database.write() as connection:
-            await settle_attempt(
+            return await settle_attempt(
                 connection,
                 message,
                 outcome,

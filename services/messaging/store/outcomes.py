@@ -88,8 +88,8 @@ async def accept(
     message: ClaimedSend,
     outcome: SendOutcome,
     now: datetime,
-) -> None:
-    """Note the provider's id and take the message out of the outbox.
+) -> bool:
+    """Note the provider's id and take the message out of the outbox, as `leave_outbox` says.
 
     Args:
         found: The message, locked, with its `provider_message_id` and `DELIVERY_COLUMNS`.
@@ -107,7 +107,7 @@ async def accept(
         changes |= _reported(found, _report(message, outcome, outcome.status, now))
     if changes:
         await connection.execute(_of_message(), {_ROW_ID: found.id, **changes})
-    await leave_outbox(connection, [found.id])
+    return await leave_outbox(connection, [found.id])
 
 
 async def reject(
@@ -116,8 +116,8 @@ async def reject(
     message: ClaimedSend,
     outcome: SendOutcome,
     now: datetime,
-) -> None:
-    """Fail a message for good and take it out of the outbox."""
+) -> bool:
+    """Fail a message for good and take it out of the outbox, as `leave_outbox` says."""
     found = (
         await connection.execute(
             select(*DELIVERY_COLUMNS).where(MessageRow.id == row_id).with_for_update()
@@ -125,11 +125,13 @@ async def reject(
     ).one()
     failed = _reported(found, _report(message, outcome, MessageStatus.FAILED, now))
     await connection.execute(_of_message(), {_ROW_ID: row_id, **failed})
-    await leave_outbox(connection, [row_id])
+    return await leave_outbox(connection, [row_id])
 
 
-async def leave_outbox(connection: AsyncConnection, row_ids: Sequence[int]) -> None:
-    """Take settled messages out of the outbox and release what waited behind them.
+async def leave_outbox(connection: AsyncConnection, row_ids: Sequence[int]) -> bool:
+    """Take settled messages out of the outbox; returns whether anything waited behind them.
+
+    That is released.
 
     Lock the rows "for update" first: whoever stores a message waits for that, and either sees its
     predecessor gone or has its message seen here.
@@ -137,8 +139,10 @@ async def leave_outbox(connection: AsyncConnection, row_ids: Sequence[int]) -> N
     dialect = connection.dialect.name
     left = await connection.scalars(_leaving(dialect), {"row_ids": row_ids})
     conversation_ids = sorted(set(left))
-    if conversation_ids:
-        await connection.execute(_releasing(dialect), {"conversation_ids": conversation_ids})
+    if not conversation_ids:
+        return False
+    released = await connection.execute(_releasing(dialect), {"conversation_ids": conversation_ids})
+    return released.rowcount > 0
 
 
 @functools.cache

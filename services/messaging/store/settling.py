@@ -27,7 +27,7 @@ async def settle_attempt(
     move_to: str | None,
     policy: SendPolicy,
     now: datetime,
-) -> None:
+) -> bool:
     """Record how an attempt ended, as `OutboxStore.settle` says.
 
     Raises:
@@ -38,8 +38,7 @@ async def settle_attempt(
     unsettled = None if found.attempts is None else found
     if outcome.kind is OutcomeKind.ACCEPTED:
         await record_outcome(connection, row_id, message, outcome, now)
-        await accept(connection, found, message, outcome, now)
-        return
+        return await accept(connection, found, message, outcome, now)
     # Without a row the provider's own report has settled the message meanwhile.
     superseded = unsettled is None or unsettled.attempts != message.attempt
     lapsed = unsettled is None or unsettled.lease_until != message.lease_until
@@ -53,7 +52,9 @@ async def settle_attempt(
     )
     # Unknown counts even after the lease: it may only ever make us more careful.
     if superseded or (lapsed and outcome.kind is not OutcomeKind.UNKNOWN):
-        return
+        return False
+    if outcome.kind is OutcomeKind.REJECTED:
+        return await reject(connection, row_id, message, outcome, now)
     place = OutboxRow.message_id == row_id
     if outcome.kind is OutcomeKind.UNKNOWN:
         await connection.execute(
@@ -61,20 +62,19 @@ async def settle_attempt(
             .where(place)
             .values(state=UNKNOWN, pinned=True, due_at=retry_at, lease_until=None)
         )
-    elif outcome.kind is OutcomeKind.RETRY:
-        if (
-            move_to is not None
-            and unsettled is not None
-            and not unsettled.pinned
-            and await _may_move(connection, row_id, move_to, policy, now)
-        ):
-            await move(connection, [row_id], move_to)
-            retry_at = now
-        await connection.execute(
-            update(OutboxRow).where(place).values(state=DUE, due_at=retry_at, lease_until=None)
-        )
-    else:
-        await reject(connection, row_id, message, outcome, now)
+        return False
+    if (
+        move_to is not None
+        and unsettled is not None
+        and not unsettled.pinned
+        and await _may_move(connection, row_id, move_to, policy, now)
+    ):
+        await move(connection, [row_id], move_to)
+        retry_at = now
+    await connection.execute(
+        update(OutboxRow).where(place).values(state=DUE, due_at=retry_at, lease_until=None)
+    )
+    return retry_at <= now
 
 
 async def _locked(connection: AsyncConnection, message_id: str) -> AnyRow:

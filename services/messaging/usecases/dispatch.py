@@ -10,7 +10,6 @@ they were never sent.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -113,11 +112,14 @@ class Dispatcher:
             for kind in OutcomeKind:
                 self._attempts_total.labels(name, kind.value)
         self._wake = asyncio.Event()
+        self._to_look = True
+        self._left_some = True
         self._stopping = False
         self._accepted_ids: set[str] = set()
 
     def wake(self) -> None:
         """Look at once whether something is due."""
+        self._to_look = True
         self._wake.set()
 
     async def run(self) -> None:
@@ -129,26 +131,31 @@ class Dispatcher:
         self._wake.set()
 
     async def _work(self) -> None:
-        running: set[asyncio.Task[None]] = set()
+        running: set[asyncio.Task[bool]] = set()
 
-        def finished(task: asyncio.Task[None]) -> None:
+        def finished(task: asyncio.Task[bool]) -> None:
             running.discard(task)
-            # Its place is free, and so is its conversation.
+            # Its place is free, and so is its conversation; nearly always nothing waits for them.
+            if self._left_some or task.cancelled() or task.exception() or task.result():
+                self._to_look = True
             self._wake.set()
 
         loop = asyncio.get_running_loop()
         while not self._stopping:
             self._wake.clear()
             await self._tell_accepted()
-            lease_ends = loop.time() + self._lease.total_seconds()
-            claimed = await self._claim(self._concurrency - len(running))
-            for message in claimed:
-                task = asyncio.create_task(self._deliver(message, lease_ends))
-                running.add(task)
-                task.add_done_callback(finished)
-            with contextlib.suppress(TimeoutError):
+            if self._to_look:
+                self._to_look = False
+                lease_ends = loop.time() + self._lease.total_seconds()
+                for message in await self._claim(self._concurrency - len(running)):
+                    task = asyncio.create_task(self._deliver(message, lease_ends))
+                    running.add(task)
+                    task.add_done_callback(finished)
+            try:
                 async with asyncio.timeout(self._seconds_to_look(running)):
                     await self._wake.wait()
+            except TimeoutError:
+                self._to_look = True
         if running:
             await asyncio.wait(running)
         await self._tell_accepted()
@@ -163,14 +170,21 @@ class Dispatcher:
         if self._pace is not None:
             free = min(free, self._pace.available())
         claimed: list[ClaimedSend] = []
+        # What a breaker holds back may be tried when a call ends.
+        self._left_some = any(breaker.free() is not None for breaker in self._breakers.values())
         try:
             for limit, routes in self._routes():
-                if free > len(claimed):
-                    most = min(limit or free, free - len(claimed))
-                    found = await self._store.claim(limit=most, lease=self._lease, routes=routes)
-                    self._begin(found)
-                    claimed += found
+                most = min(limit or free, free - len(claimed))
+                found = (
+                    await self._store.claim(limit=most, lease=self._lease, routes=routes)
+                    if most > 0
+                    else ()
+                )
+                self._left_some |= len(found) >= most
+                self._begin(found)
+                claimed += found
         except UnavailableError:
+            self._left_some = True
             log.warning("sending waits for the database")
         return claimed
 
@@ -199,7 +213,8 @@ class Dispatcher:
             takes = instead if opened.intersection(instead.values()) else {}
             yield None, Routes(closed=names - opened, instead=takes)
 
-    async def _deliver(self, message: ClaimedSend, lease_ends: float) -> None:
+    async def _deliver(self, message: ClaimedSend, lease_ends: float) -> bool:
+        """Try to send; returns whether something else may be due now."""
         enter(message.traceparent or new_traceparent())
         outcome = await self._send(message, lease_ends)
         self._attempts_total.labels(message.provider, outcome.kind.value).inc()
@@ -220,7 +235,7 @@ class Dispatcher:
             retry_at = now + self._first_look
         elif outcome.kind is OutcomeKind.RETRY and outcome.error_code != _TOO_LATE:
             move_to = self._next_provider(message.provider)
-        await self._settle(message, outcome, retry_at, move_to, lease_ends)
+        return await self._settle(message, outcome, retry_at, move_to, lease_ends)
 
     def _next_provider(self, failed: str) -> str | None:
         """Who tries a message again that `failed` certainly didn't send.
@@ -283,27 +298,27 @@ class Dispatcher:
         retry_at: datetime,
         move_to: str | None,
         lease_ends: float,
-    ) -> None:
+    ) -> bool:
         pause = _FIRST_SETTLE_PAUSE_SECONDS
         while True:
             try:
-                await self._store.settle(message, outcome, retry_at, move_to=move_to)
+                released = await self._store.settle(message, outcome, retry_at, move_to=move_to)
             except UnavailableError:
                 if asyncio.get_running_loop().time() + pause > lease_ends:
                     log.warning(
                         "an outcome was not recorded; it will be looked up",
                         message_id=message.message_id,
                     )
-                    return
+                    return True
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _MAX_SETTLE_PAUSE_SECONDS)
             except Exception:
                 log.exception("an outcome was not recorded", message_id=message.message_id)
-                return
+                return True
             else:
                 if outcome.kind is OutcomeKind.ACCEPTED and outcome.provider_message_id:
                     self._accepted_ids.add(outcome.provider_message_id)
-                return
+                return released
 
     async def _tell_accepted(self) -> None:
         """Once for all that were accepted since the last time."""
