@@ -23,6 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from services.common.errors import UnavailableError
+from services.messaging.store import sqlite_driver
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +93,8 @@ class Database:
                 "pool_recycle": 1800,
                 "connect_args": {"connect_timeout": 5, "options": "-c timezone=utc"},
             }
+        else:
+            options = {"connect_args": {"async_creator_fn": sqlite_driver.connect}}
         self._engine: AsyncEngine = create_async_engine(
             parsed,
             pool_size=pool_size,
