@@ -2,8 +2,10 @@
 
 import asyncio
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 _LAST_REQUEST_SECONDS = 0.5
@@ -14,6 +16,7 @@ _MAX_HEAD_BYTES = 64 * 1024
 _MAX_HEADERS = 200
 # Who takes nothing of an answer for so long gets no more of it.
 _UNREAD_SECONDS = 30.0
+_INVALID = "Invalid HTTP request received."
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
@@ -58,13 +61,26 @@ class _JoiningTransport:
         return getattr(self._transport, name)
 
 
+def _without_upgrade(line: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """A head that asks for no other protocol, which a server may take it for (RFC 9110, 7.8)."""
+    options = b",".join(value.lower() for name, value in headers if name == b"connection")
+    kept = [(name, value) for name, value in headers if name not in (b"connection", b"upgrade")]
+    kept += [
+        (b"connection", option)
+        for option in (b"close", b"keep-alive")
+        if option in map(bytes.strip, options.split(b","))
+    ]
+    return b"\r\n".join([line, *(name + b": " + value for name, value in kept), b"", b""])
+
+
 class _TooManyHeadersError(Exception):
     """A head has more headers than anyone needs."""
 
 
 class HttpConnection(HttpToolsProtocol):
     """uvicorn's, which by itself takes any number of connections, and of each a head of any size,
-    and waits for it, and for who doesn't read an answer, for ever.
+    and waits for it, and for who doesn't read an answer, for ever. A request for another protocol
+    loses its body by it, which is taken for the next request.
     """
 
     _leaving = False
@@ -76,6 +92,8 @@ class HttpConnection(HttpToolsProtocol):
     _unread: asyncio.TimerHandle | None = None
     # When the newest head was whole.
     _head_at = 0.0
+    # The head of a request that asks for another protocol, as one that doesn't.
+    _without_upgrade = b""
 
     def __init__(self, *args: Any, max_connections: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -145,7 +163,22 @@ class HttpConnection(HttpToolsProtocol):
             self._refuse_head()
             return
         self._head_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self._without_upgrade:
+                    return
+                data = self._without_upgrade + data[upgrade.args[0] :]
+                self._without_upgrade = b""
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            except httptools.HttpParserError:
+                self.logger.warning(_INVALID)
+                self.send_400_response(_INVALID)
+                return
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """As uvicorn has it, whose own would take as long again, but so many and no more."""
@@ -171,6 +204,10 @@ class HttpConnection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._without_upgrade:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """As uvicorn has it, without a timer for each request: `_look` has one for them all."""
@@ -199,8 +236,18 @@ class HttpConnection(HttpToolsProtocol):
         self._head_bytes = 0
         self._waits_since = None
         self._head_at = self.loop.time()
+        method = self.parser.get_method()
+        asks_for_another = self.parser.should_upgrade()
+        if asks_for_another and method != b"CONNECT":
+            # The parser takes no body now: what follows could be another protocol.
+            self._without_upgrade = _without_upgrade(
+                b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode()),
+                self.headers,
+            )
+            return
         super().on_headers_complete()
-        if self._leaving:
+        # What follows a CONNECT isn't meant for us.
+        if self._leaving or asks_for_another:
             self.cycle.keep_alive = False
 
     @property

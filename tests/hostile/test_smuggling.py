@@ -1,5 +1,7 @@
 """Requests within requests: whatever the bytes, nothing is journaled that wasn't asked for."""
 
+from dataclasses import replace
+
 import pytest
 
 from services.common.journal.events import JournalEvent
@@ -173,6 +175,29 @@ async def test_no_protocol_is_changed(
             status = await connection.ask(asked + INNER)
             attacks.count("smuggling: upgrades", through=status not in (403, 404), evidence=status)
     assert await stored(nats_server.url) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "to"),
+    [(b"Upgrade, HTTP2-Settings", b"h2c"), (b"keep-alive, Upgrade", b"websocket")],
+)
+async def test_who_asks_for_another_protocol_keeps_the_body(
+    edge: Edge, nats_server: NatsServer, attacks: Attacks, options: bytes, to: bytes
+) -> None:
+    """However the request arrives, its body is its own, and no request; the next one is taken."""
+    upgrade = [(b"Connection", options), (b"Upgrade", to)]
+    one, two = signed("SMone"), signed("SMtwo").encoded()
+    good = replace(one, headers=[*upgrade, *one.headers]).encoded()
+    bad = outer(*upgrade, WITHIN) + INNER
+    for asked, body, expected in ((good, one.body, 200), (bad, INNER, 403)):
+        for end in (0, len(body) - 9, len(body)):
+            cut = len(asked) - end
+            async with connected(edge.port) as connection:
+                status = await connection.ask(asked[:cut], asked[cut:])
+                attacks.count("smuggling: bodies", through=status != expected, evidence=status)
+                assert await connection.ask(two) == 200
+    assert statuses(await exchange(edge.port, good + good + bad, END)) == [200, 200, 403, 404]
+    assert len(await stored(nats_server.url)) == 2
 
 
 async def test_pipelined_requests_are_apart(

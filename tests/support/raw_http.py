@@ -60,11 +60,17 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
-    async def ask(self, request: bytes) -> int:
-        """The status of the answer; 0 when the connection ends without one."""
+    async def ask(self, *pieces: bytes) -> int:
+        """The status of the answer; 0 when the connection ends without one.
+
+        Args:
+            pieces: The request; each is on its way before the next.
+        """
         try:
-            self._writer.write(request)
-            await self._writer.drain()
+            for piece in pieces:
+                self._writer.write(piece)
+                await self._writer.drain()
+                await asyncio.sleep(0.01 if len(pieces) > 1 else 0)
             answer = await self._reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"(?i)\r\ncontent-length: ([0-9]+)", answer)
             await self._reader.readexactly(int(length[1]) if length else 0)
