@@ -203,7 +203,8 @@ class WebhookSettings(CommonSettings):
     api_held_requests: int = Field(
         20,
         ge=1,
-        description="streams, downloads and waiting sends that one API key may hold open at once",
+        description="streams, downloads and waiting sends that one API key may hold open at once; "
+        "of downloads half as many",
         examples=["20"],
         json_schema_extra=_API,
     )

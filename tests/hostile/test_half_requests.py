@@ -13,7 +13,7 @@ from tests.support.edge import Edge, stored
 from tests.support.nats import NatsServer
 from tests.support.raw_http import connected, head, signed
 
-HELD = 3
+HELD = 4
 
 
 @pytest.fixture
@@ -76,6 +76,19 @@ async def test_who_reads_slowly_takes_only_of_its_own(api: Api, attacks: Attacks
         while status == 429:
             async with unread(port, wanted[0]) as status:
                 pass
+
+
+async def test_downloads_are_half_of_what_a_key_may_hold(api: Api, attacks: Attacks) -> None:
+    """No key has all the files that messaging can read at once; its streams aren't concerned."""
+    port = port_of(api)
+    file, stream = b"/api/whatsapp/media/f-1", b"/api/whatsapp/stream"
+    async with contextlib.AsyncExitStack() as opened:
+        for number in range(HELD):
+            status = await opened.enter_async_context(unread(port, file))
+            through = status != (200 if number < HELD // 2 else 429)
+            attacks.count("downloads of one key", through=through, evidence=(number, status))
+        assert await opened.enter_async_context(unread(port, stream)) == 200
+        assert await opened.enter_async_context(unread(port, file, OTHER_KEY)) == 200
 
 
 async def test_half_a_request_sends_nothing(

@@ -71,12 +71,14 @@ class HeldRequests:
     """Requests that stay open for long: bounded for each key, and let go when the edge stops.
 
     Args:
-        per_key: How many one key may hold.
+        per_key: How many one key may hold; of downloads half as many.
     """
 
     def __init__(self, per_key: int) -> None:
         self._per_key = per_key
+        self._downloads_per_key = max(1, per_key // 2)
         self._held: Counter[str] = Counter()
+        self._downloads: Counter[str] = Counter()
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -91,17 +93,28 @@ class HeldRequests:
             ProblemError: The key holds as many as it may.
         """
         if self._held[key] >= self._per_key:
-            raise ProblemError(
-                429,
-                "TOO_MANY_HELD",
-                f"This key already holds {self._per_key} streams, downloads and waiting requests.",
-                headers={"retry-after": "5"},
-            )
+            raise _too_many(f"{self._per_key} streams, downloads and waiting requests")
         self._held[key] += 1
         try:
             yield
         finally:
             self._held[key] -= 1
+
+    @contextlib.contextmanager
+    def hold_download(self, key: str) -> Iterator[None]:
+        """The same for a download, of which messaging has few for all keys together.
+
+        Raises:
+            ProblemError: The key holds as many as it may.
+        """
+        if self._downloads[key] >= self._downloads_per_key:
+            raise _too_many(f"{self._downloads_per_key} downloads")
+        with self.hold(key):
+            self._downloads[key] += 1
+            try:
+                yield
+            finally:
+                self._downloads[key] -= 1
 
     async def pause(self, seconds: float, *until: asyncio.Future[Any]) -> bool:
         """Wait for `seconds`, or shorter when one of `until` is done.
@@ -117,3 +130,9 @@ class HeldRequests:
         finally:
             closing.cancel()
         return self._closing.is_set()
+
+
+def _too_many(held: str) -> ProblemError:
+    return ProblemError(
+        429, "TOO_MANY_HELD", f"This key already holds {held}.", headers={"retry-after": "5"}
+    )

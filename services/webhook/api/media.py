@@ -41,7 +41,7 @@ def media_router(messaging: Messaging, held: HeldRequests) -> APIRouter:
         """The stored copy of a message's file, as the provider gave it out."""
         with contextlib.ExitStack() as opened:
             # Whoever reads slowly has messaging keep a file in memory for as long.
-            opened.enter_context(held.hold(request.state.key))
+            opened.enter_context(held.hold_download(request.state.key))
             first, call = await messaging.stream(
                 messaging.stub.GetMedia, pb.GetMediaRequest(id=id_), seconds=_SECONDS
             )
