@@ -285,7 +285,7 @@ async def _saturation(
     system: _System, dialect: str, backlog: float, first: int, seconds: float
 ) -> tuple[float, int]:
     """The highest rate with which answers keep up, and the number of the next new contact."""
-    share = 1.0
+    highest, share, step = 0.0, 1.0, _STEP
     while share > _STEP:
         tried = await system.hold_new(share * backlog, seconds, first)
         say(f"{dialect}: {tried.rate:.0f}/s for {seconds:.0f} s: {_lag(tried)}")
@@ -293,8 +293,13 @@ async def _saturation(
         await system.answered(first)
         await system.drained()
         if tried.held:
-            return tried.rate, first
-        share -= _STEP
+            highest = tried.rate
+        elif not highest:
+            # The first was too much: the highest that holds is the next that does.
+            step = -_STEP
+        if highest and (step < 0 or not tried.held):
+            return highest, first
+        share += step
     raise SystemExit("no rate is answered")
 
 
