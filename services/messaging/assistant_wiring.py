@@ -10,7 +10,7 @@ import structlog
 from services.common.lifecycle import Loop
 from services.common.tracing import Tracing
 from services.messaging.ports.clock import Clock
-from services.messaging.ports.sending import ProviderStatus
+from services.messaging.ports.provider_status import ProviderStatus
 from services.messaging.sending_wiring import Sending
 from services.messaging.settings import MessagingSettings
 from services.messaging.store.database import Database

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from services.common.journal.publisher import JournalPublisher
 from services.messaging.ports.clock import Clock
-from services.messaging.ports.sending import ProviderCondition
+from services.messaging.ports.provider_status import ProviderCondition
 from services.messaging.providers.baileys.client import LAST_SECONDS, BaileysProvider
 from services.messaging.providers.baileys.events import BaileysEvents
 from services.messaging.providers.baileys.files import OutgoingFiles, ReceivedFiles

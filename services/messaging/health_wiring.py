@@ -17,8 +17,8 @@ from services.messaging.consumers import progress
 from services.messaging.consumers.progress import Progress
 from services.messaging.grpc_api.health_servicer import HealthServicer
 from services.messaging.ports.clock import Clock
+from services.messaging.ports.provider_status import ProviderStatus
 from services.messaging.ports.reading import MessageReader
-from services.messaging.ports.sending import ProviderStatus
 from services.messaging.settings import MessagingSettings
 from services.messaging.store import condition
 from services.messaging.store.activity import SqlActivityReader

@@ -16,7 +16,8 @@ from services.common.tracing import Tracing
 from services.messaging.baileys_wiring import wire_baileys
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.media import MediaSource
-from services.messaging.ports.sending import Provider, ProviderCondition
+from services.messaging.ports.provider_status import ProviderCondition
+from services.messaging.ports.sending import Provider
 from services.messaging.providers.guarded_http import is_on_this_machine
 from services.messaging.providers.twilio import webhooks as twilio_webhooks
 from services.messaging.providers.twilio.client import TwilioProvider

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from services.common.lifecycle import Loop
 from services.messaging.domain.phone import ContactAddresses
 from services.messaging.ports.clock import Clock
-from services.messaging.ports.sending import ProviderStatus
+from services.messaging.ports.provider_status import ProviderStatus
 from services.messaging.providers.baileys.addresses import PROVIDER as BAILEYS
 from services.messaging.providers.media_inspector import HttpMediaInspector
 from services.messaging.providers_wiring import Providers

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from services.messaging.domain.message import Template
-from services.messaging.ports.sending import OutcomeKind, ProviderState
+from services.messaging.ports.provider_status import ProviderState
+from services.messaging.ports.sending import OutcomeKind
 from services.messaging.providers.baileys.addresses import reserved_id
 from services.messaging.store.database import Database
 from services.messaging.store.outbox import SqlOutboxStore

@@ -19,7 +19,7 @@ from services.common.grpc_server import GrpcServer
 from services.messaging.domain.phone import ContactAddresses
 from services.messaging.grpc_api.servicer import SERVICE_NAME, MessagingServicer
 from services.messaging.ports.media import File, MediaInspector, MediaStore, StoredFile
-from services.messaging.ports.sending import ProviderState, ProviderStatus
+from services.messaging.ports.provider_status import ProviderState, ProviderStatus
 from services.messaging.store.changes import SqlChangeReader
 from services.messaging.store.conversations import SqlConversationStore
 from services.messaging.store.database import Database

@@ -16,7 +16,8 @@ from sandbox.server import RunningSandbox, running_sandbox
 from services.messaging.domain.contact import Identity, IdentityKind
 from services.messaging.domain.message import Author
 from services.messaging.ports.clock import Clock
-from services.messaging.ports.sending import NewMessage, Provider, ProviderCondition
+from services.messaging.ports.provider_status import ProviderCondition
+from services.messaging.ports.sending import NewMessage, Provider
 from services.messaging.providers.twilio.client import TwilioProvider
 from services.messaging.providers.twilio.session import TwilioSession, open_session
 from services.messaging.providers.twilio.webhooks import status_report
@@ -49,8 +50,8 @@ def now() -> datetime:
 class ManualClock:
     """A clock that moves only when told."""
 
-    def __init__(self) -> None:
-        self.time = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    def __init__(self, time: datetime = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)) -> None:
+        self.time = time
 
     def __call__(self) -> datetime:
         return self.time

@@ -4,12 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from services.messaging.ports.sending import (
-    OutcomeKind,
-    ProviderCondition,
-    ProviderState,
-    SendOutcome,
-)
+from services.messaging.ports.provider_status import ProviderCondition, ProviderState
+from services.messaging.ports.sending import OutcomeKind, SendOutcome
 from services.messaging.usecases.breaker import Breaker
 from tests.support.sending import ManualClock
 

@@ -9,7 +9,7 @@ import pytest
 from services.common.errors import InvalidInputError, UnavailableError
 from services.messaging.domain.call import CallAction
 from services.messaging.ports.answering import Turn
-from services.messaging.ports.sending import ProviderState
+from services.messaging.ports.provider_status import ProviderState
 from services.messaging.ports.speech import Exchange
 from services.messaging.usecases.vendors import NotedAssistant, NotedTalker, VendorRecord
 from tests.support.sending import ManualClock

@@ -22,8 +22,8 @@ from services.messaging.grpc_api.tokens import (
     encode_page_token,
 )
 from services.messaging.ports.media import MediaStore
+from services.messaging.ports.provider_status import ProviderStatus
 from services.messaging.ports.reading import ConversationStore, MessageReader
-from services.messaging.ports.sending import ProviderStatus
 from services.messaging.usecases.send import SendMessage
 from services.messaging.usecases.watch import Watch
 

@@ -3,8 +3,8 @@
 from switchboard.messaging.v1 import provider_pb2 as pb
 
 from services.messaging.grpc_api.messages import timestamp
+from services.messaging.ports.provider_status import Pairing, ProviderState, ProviderStatus
 from services.messaging.ports.reading import QueueSizes
-from services.messaging.ports.sending import Pairing, ProviderState, ProviderStatus
 
 _STATES = {
     ProviderState.HEALTHY: pb.PROVIDER_STATE_HEALTHY,

@@ -4,14 +4,13 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from services.messaging.ports.clock import Clock
-from services.messaging.ports.sending import (
+from services.messaging.ports.provider_status import (
     BreakerPhase,
-    OutcomeKind,
     ProviderCondition,
     ProviderState,
     ProviderStatus,
-    SendOutcome,
 )
+from services.messaging.ports.sending import OutcomeKind, SendOutcome
 
 _MAX_HOLD = timedelta(minutes=1)
 

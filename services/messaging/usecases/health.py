@@ -10,8 +10,8 @@ from services.common.errors import UnavailableError
 from services.common.monitor import Finding, Findings, Status
 from services.messaging.ports.activity import Activity, ActivityReader
 from services.messaging.ports.clock import Clock
+from services.messaging.ports.provider_status import BreakerPhase, ProviderState, ProviderStatus
 from services.messaging.ports.reading import MessageReader
-from services.messaging.ports.sending import BreakerPhase, ProviderState, ProviderStatus
 
 SENDING: Final = "sending"
 ACTIVITY: Final = "activity"

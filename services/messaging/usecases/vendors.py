@@ -7,7 +7,8 @@ from services.common.errors import InvalidInputError, UnavailableError
 from services.messaging.domain.call import CallAction
 from services.messaging.ports.answering import Assistant, Turn
 from services.messaging.ports.clock import Clock
-from services.messaging.ports.sending import OutcomeKind, ProviderStatus, SendOutcome
+from services.messaging.ports.provider_status import ProviderStatus
+from services.messaging.ports.sending import OutcomeKind, SendOutcome
 from services.messaging.ports.speech import Exchange, Talker, Transcriber, Transcript
 from services.messaging.usecases.breaker import Breaker
 

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from services.messaging.ports.clock import Clock
-from services.messaging.ports.sending import Pairing, ProviderCondition
+from services.messaging.ports.provider_status import Pairing, ProviderCondition
 from services.messaging.providers.baileys.disk import VARIABLE, QueueUnusableError
 from services.messaging.providers.baileys.folder import QueueFolder
 from services.messaging.providers.baileys.parsing import BadDocumentError

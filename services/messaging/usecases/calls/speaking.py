@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry, Counter
 
 from services.common.errors import InvalidInputError, UnavailableError
 from services.messaging.ports.clock import Clock
-from services.messaging.ports.sending import OutcomeKind, ProviderStatus, SendOutcome
+from services.messaging.ports.provider_status import ProviderStatus
+from services.messaging.ports.sending import OutcomeKind, SendOutcome
 from services.messaging.ports.speech import AudioStore, Synthesizer
 from services.messaging.usecases.breaker import Breaker
 from services.messaging.usecases.single_flight import SingleFlight
