@@ -3,13 +3,15 @@
 import gc
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from services.messaging.store.database import Database
 from tests.support.databases import PostgresServer, migrated
 from tests.support.nats import NatsServer
+from tests.support.sending import open_database
 
 pytest_plugins = ["tests.support.attacks"]
 _THRESHOLD = gc.get_threshold()
@@ -59,6 +61,13 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{file}"
     server: PostgresServer = request.getfixturevalue("postgres")
     return server.migrated_database()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """An open, migrated database of each kind."""
+    async with open_database(database_url) as database:
+        yield database
 
 
 @pytest.fixture

@@ -34,23 +34,15 @@ from tests.support.journal import journal
 from tests.support.nats import NatsServer
 from tests.support.receiving import START, inbound, phone, receive, rows
 from tests.support.sandbox import sandbox_settings
-from tests.support.sending import ManualClock, open_database, running, until
+from tests.support.sending import ManualClock, running, until
 
 SECRET = "The other contact's secret"
 PROMPT = "You answer for Example Estates."
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with open_database(database_url) as database:
-        yield database
-
-
-@pytest.fixture
 def clock() -> ManualClock:
-    clock = ManualClock()
-    clock.time = START
-    return clock
+    return ManualClock(START)
 
 
 @asynccontextmanager
@@ -66,6 +58,18 @@ async def assistant(base_url: str) -> AsyncIterator[OpenAIAssistant]:
         yield one
     finally:
         await one.close()
+
+
+class Repeating:
+    """An assistant that says the same again and again, and counts how often it is asked."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.asked = 0
+
+    async def answer(self, turns: object) -> str:
+        self.asked += 1
+        return self._text
 
 
 async def write(database: Database, clock: ManualClock, *bodies: str, contact: int = 0) -> None:
@@ -182,22 +186,15 @@ async def test_an_answer_that_cannot_be_stored_is_given_up(
     database: Database, clock: ManualClock, attacks: Attacks
 ) -> None:
     """The model isn't asked for ever, at the cost of whoever pays it."""
-    asked = 0
-
-    class Wicked:
-        async def answer(self, turns: object) -> str:
-            nonlocal asked
-            asked += 1
-            return "\ud800"
-
+    wicked = Repeating("\ud800")
     await write(database, clock, "Say something wicked")
     # Rendering a traceback takes longer than all of this.
     with capture_logs():
-        async with running(replies(database, clock, Wicked(), max_attempts=3).run()):
-            while asked < 10 and not await _is_empty(database, "pending_replies"):
+        async with running(replies(database, clock, wicked, max_attempts=3).run()):
+            while wicked.asked < 10 and not await _is_empty(database, "pending_replies"):
                 clock.forward(400)
                 await asyncio.sleep(0.02)
-    attacks.count("answers that can't be stored", through=asked > 3, evidence=asked)
+    attacks.count("answers that can't be stored", through=wicked.asked > 3, evidence=wicked.asked)
     assert await outbound(database) == []
 
 
@@ -206,13 +203,7 @@ async def test_a_robot_is_not_answered_for_ever(
     database: Database, clock: ManualClock, attacks: Attacks
 ) -> None:
     """Who answers whatever it is sent gets so many answers an hour; so much is the model asked."""
-    asked = 0
-
-    class Polite:
-        async def answer(self, turns: object) -> str:
-            nonlocal asked
-            asked += 1
-            return "Thank you! Is there anything else?"
+    polite = Repeating("Thank you! Is there anything else?")
 
     async def says(number: int) -> None:
         said = inbound(f"SM{number}", seconds=(clock() - START).total_seconds(), body="Thank you!")
@@ -220,14 +211,14 @@ async def test_a_robot_is_not_answered_for_ever(
         clock.forward(30)
         await until(lambda: _is_empty(database, "pending_replies"))
 
-    async with running(replies(database, clock, Polite(), max_answers=3).run()):
+    async with running(replies(database, clock, polite, max_answers=3).run()):
         for number in range(10):
             await says(number)
-            attacks.count("talking to itself", through=asked > 3, evidence=asked)
-        assert asked == 3
+            attacks.count("talking to itself", through=polite.asked > 3, evidence=polite.asked)
+        assert polite.asked == 3
         clock.forward(3600)
         await says(10)
-        assert asked == 4
+        assert polite.asked == 4
 
 
 async def test_a_lost_webhook_holds_what_can_be_stored(

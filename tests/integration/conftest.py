@@ -5,18 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from services.messaging.store.database import Database
+from sandbox.server import RunningSandbox
 from tests.support.journal import journal
 from tests.support.nats import NatsServer
 from tests.support.replaying import Setup
-from tests.support.sending import open_database
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    """An open, migrated database of each kind."""
-    async with open_database(database_url) as database:
-        yield database
+from tests.support.sending import open_database, open_sandbox
 
 
 @pytest.fixture
@@ -29,6 +22,13 @@ def other_database_url(
     else:
         with request.getfixturevalue("postgres").database() as url:
             yield url
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[RunningSandbox]:
+    """A sandbox whose callbacks nobody takes."""
+    async with open_sandbox() as sandbox:
+        yield sandbox
 
 
 @pytest.fixture

@@ -5,21 +5,14 @@ import httpx
 import pytest
 
 from sandbox.faults import Fault, Faults, OpenAIRateLimited, OpenAISlow
-from sandbox.server import RunningSandbox, running_sandbox
+from sandbox.server import RunningSandbox
 from services.common.errors import UnavailableError
 from services.messaging.assistant.openai_assistant import OpenAIAssistant
 from services.messaging.domain.message import Direction
 from services.messaging.ports.answering import Turn
 from tests.support.peer import answering, running_peer
-from tests.support.sandbox import sandbox_settings
 
 QUESTION = Turn(Direction.INBOUND, "Is the flat in Haifa still free?")
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[RunningSandbox]:
-    async with running_sandbox(sandbox_settings()) as running:
-        yield running
 
 
 @asynccontextmanager

@@ -26,7 +26,6 @@ from tests.support.sending import (
     Sender,
     new_message,
     now,
-    open_sandbox,
     running,
     sender,
     stored,
@@ -48,12 +47,6 @@ async def store(database: Database) -> SqlOutboxStore:
     )
     await SqlIngestStore(database).ingest([ReceivedMessage(message, None, None)], [])
     return SqlOutboxStore(database, now, WEB_RULES)
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[RunningSandbox]:
-    async with open_sandbox() as sandbox:
-        yield sandbox
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from tests.support.sending import (
     events,
     new_message,
     now,
-    open_database,
     open_sandbox,
     running,
     sender,
@@ -33,12 +32,6 @@ from tests.support.sending import (
     until,
     until_settled,
 )
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with open_database(database_url) as database:
-        yield database
 
 
 @pytest.fixture

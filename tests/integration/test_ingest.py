@@ -27,9 +27,7 @@ LEASE = timedelta(minutes=1)
 
 def clock() -> ManualClock:
     """A clock that stands shortly after the first events."""
-    result = ManualClock()
-    result.time = at(60)
-    return result
+    return ManualClock(at(60))
 
 
 def received(message: InboundMessage) -> ReceivedMessage:

@@ -38,8 +38,7 @@ async def test_replicas_neither_block_each_other_nor_disagree(postgres_url: str)
     Every batch succeeds at the first try, and the state is the one that a single replica makes.
     """
     chance = random.Random(7)
-    clock = ManualClock()
-    clock.time = at(0)
+    clock = ManualClock(at(0))
     async with open_database(postgres_url) as database:
         outbox, ingest = SqlOutboxStore(database, clock, ANY_TIME), SqlIngestStore(database)
         for number in range(SENDS):
@@ -111,8 +110,7 @@ async def test_an_answer_meets_the_next_message(postgres_url: str) -> None:
     Found by killing replicas under load: the next message asked for a reply that another replica
     had asked for since this one looked, and that was being answered.
     """
-    clock = ManualClock()
-    clock.time = at(60)
+    clock = ManualClock(at(60))
     async with open_database(postgres_url) as database, open_database(postgres_url) as other:
         take = receive(SqlIngestStore(database), clock=clock)
         await take([inbound("IN1")], [])

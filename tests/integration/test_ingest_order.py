@@ -125,8 +125,7 @@ async def _outcome(
     database: Database, history: Sequence[Event], *, batch_size: int
 ) -> dict[str, Any]:
     await clear(database)
-    clock = ManualClock()
-    clock.time = at(0)
+    clock = ManualClock(at(0))
     outbox, ingest = SqlOutboxStore(database, clock, ANY_TIME), SqlIngestStore(database)
     # To contacts that don't write, so that every send can be claimed at once.
     for number in range(SENDS):

@@ -22,7 +22,7 @@ from services.messaging.consumers.ingest import DURABLE
 from services.messaging.consumers.progress import Progress
 from services.messaging.grpc_api.health_servicer import SERVICE_NAME
 from services.messaging.health_wiring import wire_health
-from services.messaging.ports.sending import ProviderState, ProviderStatus
+from services.messaging.ports.provider_status import ProviderState, ProviderStatus
 from services.messaging.settings import MessagingSettings
 from services.messaging.store.activity import SqlActivityReader
 from services.messaging.store.calls import SqlCallStore
@@ -231,8 +231,7 @@ async def test_a_database_that_only_answers_is_down(database: Database) -> None:
 
 async def test_activity_counts_what_came_and_went(database: Database) -> None:
     """Messages in and out and calls, each within its span and its hour."""
-    clock = ManualClock()
-    clock.time = at(0)
+    clock = ManualClock(at(0))
     outbox = SqlOutboxStore(database, clock, ANY_TIME)
     reader = SqlActivityReader(database, clock)
     handle = receive(SqlIngestStore(database), clock=clock, replies=None)
@@ -252,8 +251,7 @@ async def test_activity_counts_what_came_and_went(database: Database) -> None:
 
 async def test_what_waits_too_long_to_be_sent_is_late(database: Database) -> None:
     """A send that isn't settled degrades sending after five minutes, and is measured before."""
-    clock = ManualClock()
-    clock.time = at(0)
+    clock = ManualClock(at(0))
     registry = CollectorRegistry()
     probe = SendingProbe(SqlMessageReader(database), clock=clock, registry=registry)
     assert (await probe.look())["sending"].status == "ok"

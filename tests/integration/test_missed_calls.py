@@ -43,8 +43,7 @@ async def replying(
     url: str, message: str, *, policy: SendPolicy = ANY_TIME
 ) -> AsyncIterator[tuple[MissedCallReply, Database, ManualClock]]:
     """What writes to callers, the database in which its messages are, and its clock."""
-    clock = ManualClock()
-    clock.time = seen().at
+    clock = ManualClock(seen().at)
     async with open_database(url) as database:
         send = SendMessage(
             SqlOutboxStore(database, clock, policy),

@@ -1,7 +1,6 @@
 """The outbox on both databases."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -19,19 +18,12 @@ from tests.support.sending import (
     ManualClock,
     events,
     new_message,
-    open_database,
     stored,
     unsettled,
 )
 
 LEASE = timedelta(seconds=60)
 SID = "SM" + "1" * 32
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with open_database(database_url) as database:
-        yield database
 
 
 @pytest.fixture

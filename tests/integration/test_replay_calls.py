@@ -120,8 +120,7 @@ async def test_what_is_known_stays(store: SqlCallStore) -> None:
 
 async def test_a_call_of_this_moment_is_left_to_who_answers(store: SqlCallStore) -> None:
     """A replay that meets a call under way doesn't take its turn from it."""
-    clock = ManualClock()
-    clock.time = START + timedelta(minutes=1)
+    clock = ManualClock(START + timedelta(minutes=1))
     await RestoreCalls(store, clock=clock).recorded(recording())
     assert await store.unfinished(limit=9) == [("CA1", 1)]
     clock.forward(7200)

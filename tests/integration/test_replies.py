@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sandbox.faults import Fault, Faults
-from sandbox.server import RunningSandbox, running_sandbox
+from sandbox.server import RunningSandbox
 from services.common.tracing import new_traceparent
 from services.messaging.assistant.openai_assistant import OpenAIAssistant
 from services.messaging.domain.contact import InboundMessage
@@ -25,34 +25,19 @@ from services.messaging.store.queries import SqlMessageReader
 from services.messaging.store.replies import SqlReplyStore
 from services.messaging.usecases.reply import Replies
 from tests.support.receiving import START, inbound, receive
-from tests.support.sandbox import sandbox_settings
-from tests.support.sending import ManualClock, open_database
+from tests.support.sending import ManualClock
 
 LEASE = timedelta(seconds=60)
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with open_database(database_url) as database:
-        yield database
-
-
-@pytest.fixture
 def clock() -> ManualClock:
-    clock = ManualClock()
-    clock.time = START
-    return clock
+    return ManualClock(START)
 
 
 @pytest.fixture
 def store(database: Database, clock: ManualClock) -> SqlReplyStore:
     return SqlReplyStore(database, clock)
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[RunningSandbox]:
-    async with running_sandbox(sandbox_settings()) as running:
-        yield running
 
 
 async def write(database: Database, clock: ManualClock, *messages: InboundMessage) -> None:

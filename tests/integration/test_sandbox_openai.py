@@ -15,18 +15,11 @@ from sandbox.faults import (
     OpenAIRateLimited,
     OpenAISlow,
 )
-from sandbox.server import RunningSandbox, running_sandbox
-from tests.support.sandbox import sandbox_settings
+from sandbox.server import RunningSandbox
 
 MODEL = "gpt-6-luna"
 QUESTION = "Is the flat in Haifa still free?"
 ANSWER = "Yes, the flat in Haifa is still free. Would you like to come and see it this week?"
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[RunningSandbox]:
-    async with running_sandbox(sandbox_settings()) as running:
-        yield running
 
 
 def client(sandbox: RunningSandbox, **options: Any) -> AsyncOpenAI:

@@ -21,20 +21,13 @@ from sandbox.faults import Fault, Faults, VendorFault
 from sandbox.google_account import new_service_account
 from sandbox.phone.mp3 import mp3_seconds, mp3_title
 from sandbox.phone.wav import read_wav, silence, speech, wav_file
-from sandbox.server import RunningSandbox, running_sandbox
+from sandbox.server import RunningSandbox
 from sandbox.vendors import Latencies
 from tests.support.edge import until
-from tests.support.sandbox import sandbox_settings
 
 AUDIENCE = "https://texttospeech.googleapis.com/"
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 HEBREW = "הדירה בחיפה עדיין פנויה?"
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[RunningSandbox]:
-    async with running_sandbox(sandbox_settings()) as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Twilio's own SDK can't tell the sandbox from Twilio, for what Switchboard uses."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -14,24 +14,17 @@ from twilio.base.exceptions import (  # type: ignore[import-untyped]  # No stubs
 )
 from twilio.rest import Client  # type: ignore[import-untyped]  # No stubs.
 
-from sandbox.server import RunningSandbox, running_sandbox
+from sandbox.server import RunningSandbox
 from tests.support.sandbox import (
     ACCOUNT_SID,
     AUTH_TOKEN,
     CONTACT,
     OUR_NUMBER,
-    sandbox_settings,
     twilio_client,
 )
 
 OTHER_CONTACT = "whatsapp:+972507654321"
 TEMPLATE = "HX0123456789abcdef0123456789abcdef"
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[RunningSandbox]:
-    async with running_sandbox(sandbox_settings()) as running:
-        yield running
 
 
 async def call(

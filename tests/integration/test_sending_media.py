@@ -1,7 +1,5 @@
 """Files and templates reach Twilio exactly once, too: what is looked up has no text to go by."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from sandbox.faults import ApiFault, Fault, Faults, Hang
@@ -13,8 +11,6 @@ from tests.support.sending import (
     ANY_TIME,
     new_message,
     now,
-    open_database,
-    open_sandbox,
     running,
     sender,
     stored,
@@ -24,18 +20,6 @@ from tests.support.sending import (
 
 TEMPLATE = Template("HX" + "0" * 32, {"1": "Dana"})
 PLAN = (Media("https://files.example.com/plan.pdf", "application/pdf"),)
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with open_database(database_url) as database:
-        yield database
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[RunningSandbox]:
-    async with open_sandbox() as sandbox:
-        yield sandbox
 
 
 @pytest.mark.parametrize(

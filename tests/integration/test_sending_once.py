@@ -5,7 +5,6 @@ import contextlib
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
 import pytest
@@ -49,20 +48,8 @@ from tests.support.sending import (
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with open_database(database_url) as database:
-        yield database
-
-
-@pytest.fixture
 def store(database: Database) -> SqlOutboxStore:
     return SqlOutboxStore(database, now, ANY_TIME)
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[RunningSandbox]:
-    async with open_sandbox() as sandbox:
-        yield sandbox
 
 
 async def assert_sent_once(database: Database, sandbox: RunningSandbox) -> None:

@@ -1,7 +1,6 @@
 """The gate before the outbox, on both databases."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -30,7 +29,6 @@ from tests.support.sending import (
     ManualClock,
     events,
     new_message,
-    open_database,
     stored,
     unsettled,
 )
@@ -40,16 +38,8 @@ ACCEPTED = SendOutcome(OutcomeKind.ACCEPTED, provider_message_id="SM" + "1" * 32
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with open_database(database_url) as database:
-        yield database
-
-
-@pytest.fixture
 def clock() -> ManualClock:
-    clock = ManualClock()
-    clock.time = START
-    return clock
+    return ManualClock(START)
 
 
 @pytest.fixture

@@ -12,30 +12,23 @@ from pydantic import SecretStr
 
 from sandbox.faults import Faults, VendorFault
 from sandbox.phone.mp3 import mp3_title
-from sandbox.server import RunningSandbox, running_sandbox
+from sandbox.server import RunningSandbox
 from sandbox.vendors import Latencies
 from services.common.audio import AUDIO_ID, AudioBucket, BucketConfig
 from services.common.journal.streams import connect
 from services.messaging.openai_client import open_client
-from services.messaging.ports.sending import ProviderState
+from services.messaging.ports.provider_status import ProviderState
 from services.messaging.ports.speech import AudioStore, Synthesizer
 from services.messaging.speech.google_speech import GoogleSpeech
 from services.messaging.speech.openai_speech import OpenAISpeech
 from services.messaging.usecases.calls.speaking import Speaker
 from tests.support.edge import until
 from tests.support.nats import NatsServer
-from tests.support.sandbox import sandbox_settings
 from tests.support.sending import ManualClock
 
 SAID = "The flat is still free."
 STORE_SECONDS = 2.0
 CONFIG = BucketConfig(ttl=timedelta(days=1), replicas=1)
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[RunningSandbox]:
-    async with running_sandbox(sandbox_settings()) as running:
-        yield running
 
 
 @pytest.fixture

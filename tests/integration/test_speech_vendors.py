@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from sandbox.faults import Faults, VendorFault
 from sandbox.google_account import new_service_account
 from sandbox.phone.mp3 import mp3_title, silent_mp3
-from sandbox.server import RunningSandbox, running_sandbox
+from sandbox.server import RunningSandbox
 from services.common.errors import InvalidInputError, UnavailableError
 from services.messaging.openai_client import open_client
 from services.messaging.ports.speech import Synthesizer
@@ -32,7 +32,6 @@ from tests.support.peer import (
     silent,
     streaming,
 )
-from tests.support.sandbox import sandbox_settings
 
 KEY = "openai-key"
 TOKEN = "ya29.secret-token"
@@ -41,12 +40,6 @@ HEBREW = "הדירה עדיין פנויה."
 MP3 = silent_mp3(0.5, SAID)
 
 Opened = AbstractAsyncContextManager[Synthesizer]
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[RunningSandbox]:
-    async with running_sandbox(sandbox_settings()) as running:
-        yield running
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from sandbox.faults import Faults, VendorFault
 from sandbox.phone.wav import silence, speech, wav_file
-from sandbox.server import RunningSandbox, running_sandbox
+from sandbox.server import RunningSandbox
 from services.common.errors import InvalidInputError, SwitchboardError, UnavailableError
 from services.messaging.openai_client import open_client
 from services.messaging.ports.speech import Transcript
@@ -26,16 +26,9 @@ from tests.support.peer import (
     running_peer,
     silent,
 )
-from tests.support.sandbox import sandbox_settings
 
 HEBREW = "הדירה בחיפה עדיין פנויה?"
 KEY = "openai-key"
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[RunningSandbox]:
-    async with running_sandbox(sandbox_settings()) as running:
-        yield running
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,15 +13,9 @@ from services.common.errors import UnavailableError
 from services.messaging.domain.message import MessageStatus, Template
 from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
 from tests.support.sandbox import OUR_NUMBER
-from tests.support.sending import PHONE, now, open_sandbox, twilio
+from tests.support.sending import PHONE, now, twilio
 
 ADDRESS = f"whatsapp:{PHONE}"
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[RunningSandbox]:
-    async with open_sandbox() as sandbox:
-        yield sandbox
 
 
 def claimed(body: str = "Hello", *, to: str = ADDRESS) -> ClaimedSend:

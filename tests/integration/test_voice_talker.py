@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from sandbox.faults import Fault, Faults, OpenAICut, OpenAIRateLimited
-from sandbox.server import RunningSandbox, running_sandbox
+from sandbox.server import RunningSandbox
 from services.common.errors import UnavailableError
 from services.messaging.assistant.voice_talker import VoiceTalker
 from services.messaging.domain.call import CallAction
@@ -26,16 +26,9 @@ from tests.support.peer import (
     silent,
     streaming,
 )
-from tests.support.sandbox import sandbox_settings
 
 KEY = "openai-key"
 QUESTION = "Is the flat in Haifa still free?"
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[RunningSandbox]:
-    async with running_sandbox(sandbox_settings()) as running:
-        yield running
 
 
 @asynccontextmanager

@@ -1,7 +1,6 @@
 """A clock that is wrong, or jumps, doubles no message and holds none up."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
 import pytest
@@ -20,8 +19,6 @@ from tests.support.sending import (
     ANY_TIME,
     new_message,
     now,
-    open_database,
-    open_sandbox,
     running,
     sender,
     stored,
@@ -43,18 +40,6 @@ class WrongClock:
 
     def __call__(self) -> datetime:
         return now() + self.wrong
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with open_database(database_url) as database:
-        yield database
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[RunningSandbox]:
-    async with open_sandbox() as sandbox:
-        yield sandbox
 
 
 class LookedAt(SqlSchedule):
