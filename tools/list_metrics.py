@@ -13,7 +13,7 @@ _KINDS = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram", "Inf
 _SUFFIXES = {"Counter": "_total", "Info": "_info"}
 _EVERYWHERE = "every service"
 # Only messaging has a gRPC server.
-_OWNERS = {"services/common/grpc_server.py": "messaging"}
+_OWNERS = {"services/common/grpc_guard.py": "messaging"}
 
 _HEAD = """\
 # Metrics
