@@ -21,7 +21,7 @@ from services.messaging.consumers.voice import voice_consumer
 from services.messaging.domain.phone import ContactAddresses
 from services.messaging.grpc_api.voice_servicer import VoiceServicer
 from services.messaging.ports.clock import Clock
-from services.messaging.ports.sending import ProviderStatus
+from services.messaging.ports.provider_status import ProviderStatus
 from services.messaging.ports.speech import Synthesizer, Talker, Transcriber
 from services.messaging.providers.twilio import voice_webhooks
 from services.messaging.providers.twilio.recordings import TwilioRecordings
@@ -39,6 +39,7 @@ from services.messaging.usecases.calls.retention import DeleteRecordings
 from services.messaging.usecases.calls.speaking import Speaker
 from services.messaging.usecases.calls.take_in import TakeInCalls
 from services.messaging.usecases.calls.turn import Answering
+from services.messaging.usecases.calls.turn_work import TurnWork
 from services.messaging.usecases.calls.understanding import Understanding
 from services.messaging.usecases.calls.worker import TurnWorker
 from services.messaging.usecases.send import SendMessage
@@ -124,12 +125,18 @@ def wire_voice(
         timeout_seconds=settings.recording_timeout_seconds,
     )
     closing.push_async_callback(recordings.close)
-    worker = TurnWorker(
+    work = TurnWork(
         store,
         signal,
         Understanding({PROVIDER: recordings}, vendors.transcriber),
         Answering(vendors.talker, speaker.speak, clock=clock) if vendors.talker else None,
         rules,
+        clock=clock,
+        metrics=metrics,
+    )
+    worker = TurnWorker(
+        store,
+        work,
         clock=clock,
         metrics=metrics,
         concurrency=settings.voice_concurrency,

@@ -33,6 +33,7 @@ from services.messaging.usecases.calls.requests import (
 )
 from services.messaging.usecases.calls.rules import CallRules
 from services.messaging.usecases.calls.turn import Answering
+from services.messaging.usecases.calls.turn_work import TurnWork
 from services.messaging.usecases.calls.understanding import Understanding
 from services.messaging.usecases.calls.worker import TurnWorker
 from tests.support.calls import START, recording, report, seen
@@ -265,8 +266,7 @@ async def open_line(
         rules: Of `CallRules`.
     """
     if clock is None:
-        clock = ManualClock()
-        clock.time = START
+        clock = ManualClock(START)
     clock = like.clock if like else clock
     signal = like.signal if like else LocalSignal()
     registry = CollectorRegistry()
@@ -280,17 +280,22 @@ async def open_line(
         store = SqlCallStore(database, clock, on_change=signal.announce)
         worker = TurnWorker(
             store,
-            signal,
-            Understanding({"twilio": recordings}, transcriber),
-            Answering(talker, speaker.speak, clock=clock) if has_assistant else None,
-            call_rules,
+            TurnWork(
+                store,
+                signal,
+                Understanding({"twilio": recordings}, transcriber),
+                Answering(talker, speaker.speak, clock=clock) if has_assistant else None,
+                call_rules,
+                clock=clock,
+                metrics=metrics,
+                poll_seconds=0.2,
+            ),
             clock=clock,
             metrics=metrics,
             concurrency=concurrency,
             drain=timedelta(seconds=drain),
             lease=timedelta(seconds=15 if lease is None else lease),
             sweep_seconds=0.05,
-            poll_seconds=0.2,
         )
         prompts = Prompts(
             speaker.speak, language="en-US", own_texts={}, retention=timedelta(days=30)
