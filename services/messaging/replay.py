@@ -26,6 +26,7 @@ from services.common.lifecycle import run_once
 from services.common.settings import split_list
 from services.messaging.baileys_wiring import baileys_events
 from services.messaging.consumers.replay_progress import ReplayProgress
+from services.messaging.consumers.replay_storing import ReplayStoring
 from services.messaging.consumers.replaying import ACT, CALL, Replay
 from services.messaging.domain.opt_out import OptOutWords
 from services.messaging.providers.baileys.addresses import PROVIDER as BAILEYS
@@ -123,14 +124,18 @@ async def _replay(args: argparse.Namespace, settings: MessagingSettings) -> int:
     unsettled = 0
     try:
         async with _journal(settings.nats_url.get_secret_value()) as js:
-            replay = Replay(
-                js,
+            storing = ReplayStoring(
                 receive,
                 restorer,
-                {twilio_webhooks.PROVIDER: twilio_webhooks, BAILEYS: baileys_events(settings)},
                 take_in_calls=TakeInCalls(calls, RestoreCalls(calls, clock=_now), calls_at_once=1),
-                voice_translators={twilio_webhooks.PROVIDER: voice_webhooks},
                 join=store.join,
+                progress=progress,
+            )
+            replay = Replay(
+                js,
+                storing,
+                {twilio_webhooks.PROVIDER: twilio_webhooks, BAILEYS: baileys_events(settings)},
+                voice_translators={twilio_webhooks.PROVIDER: voice_webhooks},
                 progress=progress,
             )
             if args.backup:

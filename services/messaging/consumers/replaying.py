@@ -7,36 +7,25 @@ of conversations come first of all.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
-import structlog
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from services.common.errors import UnavailableError
 from services.common.journal.events import EventKind
 from services.common.journal.reading import count_events, in_order, read_events, sequence_at
 from services.common.journal.streams import ACTS_STREAM, INGEST_STREAM
 from services.messaging.consumers.act_events import decode_act
 from services.messaging.consumers.decoding import PoisonError, Translator, decode
-from services.messaging.consumers.replay_groups import Content, Webhook, in_groups
+from services.messaging.consumers.replay_groups import Content, in_groups
 from services.messaging.consumers.replay_progress import ReplayProgress
+from services.messaging.consumers.replay_storing import ReplayStoring
 from services.messaging.consumers.voice_decoding import VoiceTranslator, decode_voice
-from services.messaging.domain.contact import InboundMessage, SamePerson
-from services.messaging.domain.message import StatusReport
-from services.messaging.ports.acts import Act, ActRestorer, Opened
-from services.messaging.ports.receiving import IngestResult
-from services.messaging.usecases.calls.take_in import VoiceEvent
-
-log = structlog.get_logger(__name__)
-
-_TRIES = 8
-_LONGEST_PAUSE_SECONDS = 30.0
-_KEPT_REASONS = 100
+from services.messaging.ports.acts import Opened
 
 ACT: Final = "act"
 """The kind of what messaging did, beside the kinds of webhooks."""
@@ -46,14 +35,6 @@ _OPENED: Final = EventKind.CONVERSATION_OPENED.subject
 
 CALL: Final = "call"
 """The kind of all that webhooks brought about calls."""
-
-
-class Handler(Protocol):
-    """Stores a batch: `usecases.receive.Receive`."""
-
-    async def __call__(
-        self, messages: Sequence[InboundMessage], reports: Sequence[StatusReport]
-    ) -> IngestResult: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,42 +48,30 @@ class _Part:
 
 
 class Replay:
-    """Gives a part of the journal to a handler, and what messaging did to a restorer.
+    """Reads a part of the journal and has it stored.
 
     Args:
-        handle: Must leave what it knows already as it is.
-        take_in_calls: Takes events of calls, likewise.
         translators: By the name of the provider.
         voice_translators: Likewise, of events of calls.
-        join: Sees to it that names which are one person's are one contact's.
         progress: Kept up to date.
     """
 
     def __init__(
         self,
         js: JetStreamContext,
-        handle: Handler,
-        restorer: ActRestorer,
+        storing: ReplayStoring,
         translators: Mapping[str, Translator],
         *,
-        take_in_calls: Callable[[Sequence[VoiceEvent]], Awaitable[None]],
         voice_translators: Mapping[str, VoiceTranslator],
-        join: Callable[[Sequence[SamePerson]], Awaitable[object]],
         progress: ReplayProgress,
         batch_size: int = 500,
-        first_pause_seconds: float = 0.5,
     ) -> None:
         self._js = js
-        self._handle = handle
-        self._restorer = restorer
-        self._take_in_calls = take_in_calls
+        self._storing = storing
         self._translators = translators
         self._voice_translators = voice_translators
-        self._join = join
         self._progress = progress
         self._batch_size = batch_size
-        self._first_pause_seconds = first_pause_seconds
-        self._orphans: list[tuple[Msg, Act]] = []
         self._opened_before: datetime | None = None
 
     async def run(
@@ -140,7 +109,7 @@ class Replay:
                 if not await self._read([replace(acts, subject=_OPENED, last=last)], stop):
                     return
                 parts.append(acts)
-        if await self._read(parts, stop) and await self._adopt_orphans(stop):
+        if await self._read(parts, stop) and await self._storing.adopt_orphans(stop):
             self._progress.complete = True
 
     async def _part(
@@ -189,12 +158,12 @@ class Replay:
             try:
                 content = self._decode(message)
             except PoisonError as error:
-                self._skip(message, str(error))
+                self._storing.skip(message, str(error))
                 continue
             if not self._is_later(content):
                 events.append((message, content))
         for together in in_groups(events):
-            if not await self._store(together, stop):
+            if not await self._storing.store(together, stop):
                 return False
         if first_of_all:
             # These are met again, and counted, in their place.
@@ -218,97 +187,6 @@ class Replay:
         if message.subject.startswith(_VOICE):
             return decode_voice(message.headers, message.data, self._voice_translators)
         return decode(message.headers, message.data, self._translators)
-
-    async def _store(self, events: Sequence[tuple[Msg, Content]], stop: asyncio.Event) -> bool:
-        try:
-            return await self._store_together(events, stop)
-        except UnavailableError:
-            raise
-        except Exception as error:  # noqa: BLE001 - It is met again, and logged, alone.
-            log.warning("a batch failed, its events go one by one", error=type(error).__name__)
-        for event in events:
-            try:
-                if not await self._store_together([event], stop):
-                    return False
-            except UnavailableError:
-                raise
-            except ValueError:
-                self._skip(event[0], "a value can't be stored")
-            except Exception as error:
-                log.exception("an event failed")
-                self._progress.failed += 1
-                self._skip(event[0], f"failed: {type(error).__name__}")
-        return True
-
-    async def _store_together(
-        self, events: Sequence[tuple[Msg, Content]], stop: asyncio.Event
-    ) -> bool:
-        pause = self._first_pause_seconds
-        for attempt in range(1, _TRIES + 1):
-            try:
-                await self._store_once(events)
-                return True
-            except UnavailableError as error:
-                if attempt == _TRIES:
-                    raise
-                log.warning("the database makes us wait", reason=str(error))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), pause)
-                return False
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-        return True
-
-    async def _store_once(self, events: Sequence[tuple[Msg, Content]]) -> None:
-        contents = [content for _, content in events]
-        messages = [one for one in contents if isinstance(one, InboundMessage)]
-        reports = [one for one in contents if isinstance(one, StatusReport)]
-        calls = [one for one in contents if isinstance(one, VoiceEvent)]
-        people = [one for one in contents if isinstance(one, SamePerson)]
-        acts = {
-            id(one): (message, one)
-            for message, one in events
-            if not isinstance(one, Webhook | VoiceEvent)
-        }
-        progress = self._progress
-        if calls:
-            await self._take_in_calls(calls)
-        if people:
-            await self._join(people)
-        if not acts:
-            result = await self._handle(messages, reports)
-        else:
-            # Messages that we answered, then the answers, then what became of these.
-            result = await self._handle(messages, [])
-            done = await self._restorer.restore([act for _, act in acts.values()])
-            self._orphans += [acts[id(orphan)] for orphan in done.orphans]
-            progress.acts += len(acts)
-            progress.restored += done.new
-            reported = await self._handle([], reports)
-            result = IngestResult(result.stored, reported.applied, reported.parked)
-        progress.messages += len(messages)
-        progress.reports += len(reports)
-        progress.calls += len(calls)
-        progress.stored += result.stored
-        progress.applied += result.applied
-        progress.parked += result.parked
-
-    async def _adopt_orphans(self, stop: asyncio.Event) -> bool:
-        """Once more what came before the message that it is about; whether that is done."""
-        again, self._orphans = self._orphans, []
-        if not again:
-            return True
-        self._progress.acts -= len(again)
-        if not await self._store(again, stop):
-            return False
-        for message, _ in self._orphans:
-            self._skip(message, "its message is neither in the journal nor in the database")
-        return True
-
-    def _skip(self, message: Msg, reason: str) -> None:
-        self._progress.skipped += 1
-        if len(self._progress.reasons) < _KEPT_REASONS:
-            place = f"{message.metadata.stream} {message.metadata.sequence.stream}"
-            self._progress.reasons.append((place, reason))
 
 
 def _subject(kind: str | None) -> str | None:
