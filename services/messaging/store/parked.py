@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Integer, Select, and_, bindparam, delete, select
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, delete, select
 
 from services.messaging.domain.message import Direction
 from services.messaging.store.bulk import among
@@ -66,17 +66,9 @@ async def _apply(
 
 @functools.cache
 def _applicable() -> Select[*tuple[Any, ...]]:
-    return (
-        select(*ParkedStatusRow.__table__.columns)
-        .join(
-            MessageRow,
-            and_(
-                MessageRow.provider == ParkedStatusRow.provider,
-                MessageRow.provider_message_id == ParkedStatusRow.provider_message_id,
-            ),
-        )
-        .order_by(ParkedStatusRow.id)
-        .limit(bindparam("most", type_=Integer))
+    return _parked_about(
+        MessageRow.provider == ParkedStatusRow.provider,
+        MessageRow.provider_message_id == ParkedStatusRow.provider_message_id,
     )
 
 
@@ -88,17 +80,18 @@ def _applicable_of(dialect: str) -> Select[*tuple[Any, ...]]:
 @functools.cache
 def _hinted() -> Select[*tuple[Any, ...]]:
     """Reports that name a message of ours which has no provider's id yet."""
+    return _parked_about(
+        MessageRow.public_id == ParkedStatusRow.message_id,
+        MessageRow.provider == ParkedStatusRow.provider,
+        MessageRow.direction == Direction.OUTBOUND.value,
+        MessageRow.provider_message_id.is_(None),
+    )
+
+
+def _parked_about(*message: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
     return (
         select(*ParkedStatusRow.__table__.columns)
-        .join(
-            MessageRow,
-            and_(
-                MessageRow.public_id == ParkedStatusRow.message_id,
-                MessageRow.provider == ParkedStatusRow.provider,
-                MessageRow.direction == Direction.OUTBOUND.value,
-                MessageRow.provider_message_id.is_(None),
-            ),
-        )
+        .join(MessageRow, and_(*message))
         .order_by(ParkedStatusRow.id)
         .limit(bindparam("most", type_=Integer))
     )
