@@ -89,7 +89,8 @@ async def serving_http(
     Where the sender's address matters, the application is wrapped in `behind_proxies`.
 
     Args:
-        max_connections: Beyond so many the one whose request has been longest in coming is closed.
+        max_connections: Beyond so many a tenth of them is closed, those whose requests have been
+            longest in coming.
 
     Raises:
         OSError: The port is taken.

@@ -140,8 +140,8 @@ class WebhookSettings(CommonSettings):
         ge=10,
         le=100_000,
         description=(
-            "connections held at once; beyond so many the one whose request has been longest in"
-            " coming is closed"
+            "connections held at once; beyond so many a tenth of them is closed, those whose"
+            " requests have been longest in coming"
         ),
         examples=["1000"],
         json_schema_extra=_CORE,
