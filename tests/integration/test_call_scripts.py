@@ -1,9 +1,7 @@
 """What a caller hears next, whatever happened: never silence, never an error."""
 
 import asyncio
-import shutil
 from datetime import timedelta
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -26,18 +24,13 @@ from services.messaging.ports.speech import Transcript
 from services.messaging.usecases.calls.prompts import Prompts
 from services.messaging.usecases.calls.requests import Dialed, Incoming, Played, Recorded, Silent
 from tests.support.calls import seen
-from tests.support.turns import QUIET, Gate, ScriptedVoice, audio_id, open_line
+from tests.support.scripted import QUIET, Gate, ScriptedVoice, audio_id
+from tests.support.turns import open_line
 
 PERSON = "+97231234567"
 # `START` is a Sunday, 14:00 in Jerusalem.
 JERUSALEM = ZoneInfo("Asia/Jerusalem")
 WEEKDAYS = BusinessHours.parse("Mon-Thu 09:00-18:00", JERUSALEM)
-
-
-@pytest.fixture
-def url(migrated_sqlite: Path, tmp_path: Path) -> str:
-    """A migrated SQLite database."""
-    return f"sqlite:///{shutil.copy(migrated_sqlite, tmp_path / 'switchboard.db')}"
 
 
 def shut() -> Gate:
@@ -70,27 +63,27 @@ def asked_for_message(why: Phrase, turn: int, language: str = "en-US") -> Script
     )
 
 
-async def test_a_call_is_greeted(url: str) -> None:
+async def test_a_call_is_greeted(sqlite_url: str) -> None:
     """A caller is greeted and listened to, and asking again gives the same."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         script = (said(Phrase.GREETING), *listening(1))
         assert await line.ask(Incoming()) == script
         assert await line.ask(Incoming()) == script
 
 
-async def test_outside_business_hours(url: str) -> None:
+async def test_outside_business_hours(sqlite_url: str) -> None:
     """A caller hears that we are closed, and may leave a message where the business wants it."""
-    async with open_line(url, hours=WEEKDAYS) as line:
+    async with open_line(sqlite_url, hours=WEEKDAYS) as line:
         assert await line.ask(Incoming()) == asked_for_message(Phrase.CLOSED, 1)
         line.clock.forward(86_400)
         assert (await line.ask(Incoming()))[0] == said(Phrase.GREETING)
-    async with open_line(url, hours=WEEKDAYS, message_when_closed=False) as line:
+    async with open_line(sqlite_url, hours=WEEKDAYS, message_when_closed=False) as line:
         assert await line.ask(Incoming()) == (said(Phrase.CLOSED), HangUp())
 
 
-async def test_without_an_assistant_a_message_is_taken(url: str) -> None:
+async def test_without_an_assistant_a_message_is_taken(sqlite_url: str) -> None:
     """Where nobody could answer, nobody is asked a question."""
-    async with open_line(url, answers=False) as line:
+    async with open_line(sqlite_url, answers=False) as line:
         assert await line.ask(Incoming()) == asked_for_message(Phrase.NOBODY_THERE, 1)
 
 
@@ -116,9 +109,9 @@ async def test_an_answer_plays_while_it_is_made(database_url: str) -> None:
         assert await line.ask(Played(1, 3)) == listening(2)
 
 
-async def test_the_provider_speaks_what_we_could_not(url: str) -> None:
+async def test_the_provider_speaks_what_we_could_not(sqlite_url: str) -> None:
     """Sentences without audio are said, in the language of the answer."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         line.transcriber.answers = [Transcript("מתי אתם פתוחים?", "he")]
         line.talker.pieces = ["מתשע. ", "עד שש."]
         line.voice.failing = {"עד שש."}
@@ -128,9 +121,9 @@ async def test_the_provider_speaks_what_we_could_not(url: str) -> None:
         assert script[:2] == (played("מתשע.", "he-IL"), Say("עד שש.", "he-IL"))
 
 
-async def test_a_slow_answer_is_bridged(url: str) -> None:
+async def test_a_slow_answer_is_bridged(sqlite_url: str) -> None:
     """A caller who waits hears so, and asking goes on from where they are."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         line.transcriber.gate.shut()
         await line.says()
         expected = (said(Phrase.ONE_MOMENT), AfterPart(1, 0))
@@ -150,9 +143,9 @@ async def test_a_slow_answer_is_bridged(url: str) -> None:
         assert line.counted("switchboard_call_fillers_total") == 4
 
 
-async def test_patience_ends(url: str) -> None:
+async def test_patience_ends(sqlite_url: str) -> None:
     """After half a minute without an answer the caller is asked for a message, however often."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         line.transcriber.gate.shut()
         await line.says()
         line.clock.forward(30)
@@ -163,9 +156,9 @@ async def test_patience_ends(url: str) -> None:
         assert line.counted("switchboard_call_turns_total", outcome="failed") == 1
 
 
-async def test_a_failed_turn_takes_a_message(url: str) -> None:
+async def test_a_failed_turn_takes_a_message(sqlite_url: str) -> None:
     """When the vendors are down the caller can leave a message; without one they are thanked."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         line.talker.pieces = [KeyError("a bug")]
         await line.says()
         assert await line.ask(Recorded(1)) == asked_for_message(Phrase.SORRY, 2)
@@ -176,12 +169,12 @@ async def test_a_failed_turn_takes_a_message(url: str) -> None:
         assert line.counted("switchboard_call_fallbacks_total", fallback="voicemail") == 1
 
 
-async def test_silence_is_asked_about_twice(url: str) -> None:
+async def test_silence_is_asked_about_twice(sqlite_url: str) -> None:
     """Two silences in a row are asked about, after the third we say goodbye; speech starts anew.
 
     It makes no difference whether nothing was recorded or nothing could be heard in it.
     """
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         first = (said(Phrase.NOT_HEARD), *listening(2, silence=5))
         assert await line.ask(Silent(1)) == first
         line.recordings.files["RE-CA1-2"] = QUIET
@@ -198,15 +191,15 @@ async def test_silence_is_asked_about_twice(url: str) -> None:
         assert await line.ask(Silent(5)) == (said(Phrase.NOT_HEARD), *listening(6, silence=5))
 
 
-async def test_keys(url: str) -> None:
+async def test_keys(sqlite_url: str) -> None:
     """0 is for a person where there is one; of other keys the caller is told to speak."""
     speak = (said(Phrase.PLEASE_SPEAK), *listening(2))
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         assert await line.ask(Recorded(1, digits="0"), hold=0) == speak
         assert await line.ask(Recorded(1, digits="12"), hold=0) == speak
         # What was said before # is worked on.
         assert (await line.ask(Recorded(1, digits="#"), hold=0))[0] == said(Phrase.ONE_MOMENT)
-    async with open_line(url, transfer_to=PERSON) as line:
+    async with open_line(sqlite_url, transfer_to=PERSON) as line:
         assert await line.ask(Recorded(1, digits="0")) == (
             said(Phrase.PUTTING_THROUGH),
             Dial(PERSON, 25, 1),
@@ -214,9 +207,9 @@ async def test_keys(url: str) -> None:
         assert await line.ask(Recorded(1, digits="1")) == speak
 
 
-async def test_a_caller_who_hung_up(url: str) -> None:
+async def test_a_caller_who_hung_up(sqlite_url: str) -> None:
     """Nobody is left to hear anything: the script ends, and nothing is waited for."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         assert await line.ask(Recorded(1, digits="hangup")) == (HangUp(),)
         await line.says()
         await line.over()
@@ -232,19 +225,19 @@ async def test_a_caller_who_hung_up(url: str) -> None:
     ],
 )
 async def test_the_assistant_ends_a_call(
-    url: str, pieces: list[str | CallAction | Gate | Exception], words: Step | None
+    sqlite_url: str, pieces: list[str | CallAction | Gate | Exception], words: Step | None
 ) -> None:
     """The call ends after the assistant's words; where it has none, after ours."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         line.talker.pieces = pieces
         await line.says()
         await line.over()
         assert await line.ask(Recorded(1)) == (words or said(Phrase.GOODBYE), HangUp())
 
 
-async def test_the_assistant_hands_over(url: str) -> None:
+async def test_the_assistant_hands_over(sqlite_url: str) -> None:
     """A person is called; one who doesn't answer is replaced by a message, one who did ends it."""
-    async with open_line(url, transfer_to=PERSON) as line:
+    async with open_line(sqlite_url, transfer_to=PERSON) as line:
         line.talker.pieces = ["One moment.", CallAction.TRANSFER]
         await line.says()
         await line.over()
@@ -258,18 +251,18 @@ async def test_the_assistant_hands_over(url: str) -> None:
         assert (await line.ask(Recorded(2)))[0] == said(Phrase.PUTTING_THROUGH)
 
 
-async def test_a_transfer_that_nobody_can_take(url: str) -> None:
+async def test_a_transfer_that_nobody_can_take(sqlite_url: str) -> None:
     """An assistant that hands over where nobody is configured leads to a message."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         line.talker.pieces = [CallAction.TRANSFER]
         await line.says()
         await line.over()
         assert await line.ask(Recorded(1)) == asked_for_message(Phrase.NOBODY_THERE, 2)
 
 
-async def test_calls_have_an_end(url: str) -> None:
+async def test_calls_have_an_end(sqlite_url: str) -> None:
     """After so many turns, or so long, the last answer is followed by a goodbye."""
-    async with open_line(url, max_turns=2, max_length=timedelta(seconds=100)) as line:
+    async with open_line(sqlite_url, max_turns=2, max_length=timedelta(seconds=100)) as line:
         line.talker.pieces = ["Yes."]
         await line.says(1)
         await line.over(1)
@@ -279,25 +272,25 @@ async def test_calls_have_an_end(url: str) -> None:
         line.clock.forward(30)
         end = (played("Yes."), said(Phrase.OUT_OF_TIME), HangUp())
         assert await line.ask(Recorded(1)) == end
-    async with open_line(url, max_turns=2) as line:
+    async with open_line(sqlite_url, max_turns=2) as line:
         line.talker.pieces = ["Yes."]
         await line.says(2)
         await line.over(2)
         assert await line.ask(Recorded(2)) == end
 
 
-async def test_a_recording_that_never_arrives(url: str) -> None:
+async def test_a_recording_that_never_arrives(sqlite_url: str) -> None:
     """A call or turn that the journal hasn't brought is waited for, and then given up."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         filler = (said(Phrase.ONE_MOMENT), AfterPart(3, 0))
         assert await line.ask(Recorded(3), hold=0) == filler
         assert await line.ask(Recorded(3), hold=0) == filler
         assert await line.ask(Played(3, 0), hold=0) == asked_for_message(Phrase.SORRY, 4)
 
 
-async def test_turns_may_come_in_any_order(url: str) -> None:
+async def test_turns_may_come_in_any_order(sqlite_url: str) -> None:
     """A turn is answered although an earlier one is unknown, which then has its own answer."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         line.talker.pieces = ["Yes."]
         await line.says(3)
         await line.over(3)
@@ -307,9 +300,9 @@ async def test_turns_may_come_in_any_order(url: str) -> None:
         assert await line.ask(Recorded(2)) == (played("Yes."), *listening(3))
 
 
-async def test_phrases_follow_the_callers_language(url: str) -> None:
+async def test_phrases_follow_the_callers_language(sqlite_url: str) -> None:
     """Once a caller has spoken Hebrew, our own words are Hebrew too."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         line.transcriber.answers = [Transcript("מתי אתם פתוחים?", "he")]
         await line.says()
         await line.over()

@@ -1,11 +1,9 @@
 """What comes of a call, what callers who reached nobody are sent, and what recordings become."""
 
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -24,18 +22,13 @@ from services.messaging.usecases.send import SendMessage
 from tests.support.calls import CALLED, CALLER, recording, report, seen
 from tests.support.files import KnownFiles
 from tests.support.sandbox import OUR_NUMBER
+from tests.support.scripted import QUIET
 from tests.support.sending import ANY_TIME, ManualClock, open_database, stored
-from tests.support.turns import QUIET, Line, open_line
+from tests.support.turns import Line, open_line
 
 TEMPLATE = "HX" + "0a" * 16
 PERSON = "+97231234567"
 CLOSED = BusinessHours.parse("Mon 09:00-10:00", ZoneInfo("UTC"))
-
-
-@pytest.fixture
-def url(migrated_sqlite: Path, tmp_path: Path) -> str:
-    """A migrated SQLite database."""
-    return f"sqlite:///{shutil.copy(migrated_sqlite, tmp_path / 'switchboard.db')}"
 
 
 @asynccontextmanager
@@ -90,22 +83,22 @@ async def test_a_missed_call_is_written_to_once(database_url: str) -> None:
         assert message.request_id == "missed-call:CA1"
 
 
-async def test_a_template_is_sent_as_one(url: str) -> None:
+async def test_a_template_is_sent_as_one(sqlite_url: str) -> None:
     """A ContentSid is sent as a template: outside the 24 hours nothing else may be."""
     async with (
-        replying(url, TEMPLATE, policy=SendPolicy()) as (missed, database, clock),
-        open_line(url, missed=missed, clock=clock) as line,
+        replying(sqlite_url, TEMPLATE, policy=SendPolicy()) as (missed, database, clock),
+        open_line(sqlite_url, missed=missed, clock=clock) as line,
     ):
         await line.hangs_up()
         [message] = await stored(database)
         assert message.template["id"] == TEMPLATE
 
 
-async def test_the_rules_of_sending_hold(url: str) -> None:
+async def test_the_rules_of_sending_hold(sqlite_url: str) -> None:
     """A text to somebody who hasn't written to us is refused, which is no error of the call."""
     async with (
-        replying(url, "Sorry!", policy=SendPolicy()) as (missed, database, clock),
-        open_line(url, missed=missed, clock=clock) as line,
+        replying(sqlite_url, "Sorry!", policy=SendPolicy()) as (missed, database, clock),
+        open_line(sqlite_url, missed=missed, clock=clock) as line,
     ):
         await line.hangs_up()
         assert await outcome(line) is CallOutcome.MISSED
@@ -116,11 +109,11 @@ async def test_the_rules_of_sending_hold(url: str) -> None:
     "caller",
     ["", "anonymous", "+266696687", "+7378742833", "+86282452253", "sip:a@example.com", "+1234"],
 )
-async def test_a_caller_without_a_number(url: str, caller: str) -> None:
+async def test_a_caller_without_a_number(sqlite_url: str, caller: str) -> None:
     """Nobody can be written to whose number is withheld, or is none; that is no error either."""
     async with (
-        replying(url, "Sorry!") as (missed, database, clock),
-        open_line(url, missed=missed, clock=clock) as line,
+        replying(sqlite_url, "Sorry!") as (missed, database, clock),
+        open_line(sqlite_url, missed=missed, clock=clock) as line,
     ):
         ended = report(CallStatus.NO_ANSWER)
         call = replace(ended.call, caller=caller, called=CALLED)
@@ -147,9 +140,9 @@ async def test_a_message_left_after_the_end_was_told(database_url: str) -> None:
             assert sent.count(f"missed-call:{call_id}") == 1
 
 
-async def test_other_outcomes(url: str) -> None:
+async def test_other_outcomes(sqlite_url: str) -> None:
     """Silence is a missed call, so is one that nobody took over; one outside hours is closed."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         line.recordings.files["RE-CA1-1"] = QUIET
         await line.says()
         await line.over()
@@ -164,7 +157,7 @@ async def test_other_outcomes(url: str) -> None:
         assert await outcome(line, "CA2") is CallOutcome.MISSED
         assert await outcome(line, "CA3") is CallOutcome.TRANSFERRED
         assert (await line.turn(1, "CA3")).played == 1
-    async with open_line(url, hours=CLOSED) as line:
+    async with open_line(sqlite_url, hours=CLOSED) as line:
         await line.receive.seen(seen("CA4"))
         await line.hangs_up("CA4")
         assert await outcome(line, "CA4") is CallOutcome.CLOSED
@@ -174,12 +167,12 @@ async def test_other_outcomes(url: str) -> None:
 @pytest.mark.parametrize("end_first", [True, False])
 @pytest.mark.parametrize("answered", [True, False])
 async def test_who_was_put_through_was_not_missed(
-    url: str, key: bool, end_first: bool, answered: bool
+    sqlite_url: str, key: bool, end_first: bool, answered: bool
 ) -> None:
     """Whether a caller reached a person is known once we are told, before or after the end."""
     async with (
-        replying(url, "Sorry!") as (missed, database, clock),
-        open_line(url, missed=missed, clock=clock, transfer_to=PERSON) as line,
+        replying(sqlite_url, "Sorry!") as (missed, database, clock),
+        open_line(sqlite_url, missed=missed, clock=clock, transfer_to=PERSON) as line,
     ):
         line.talker.pieces = ["One moment.", CallAction.TRANSFER]
         await line.says(digits="0" if key else "")
@@ -195,11 +188,11 @@ async def test_who_was_put_through_was_not_missed(
         assert len(await stored(database)) == (not answered)
 
 
-async def test_where_nobody_can_be_put_through_a_transfer_is_missed(url: str) -> None:
+async def test_where_nobody_can_be_put_through_a_transfer_is_missed(sqlite_url: str) -> None:
     """A caller who pressed a key for nobody and hung up has reached nobody."""
     async with (
-        replying(url, "Sorry!") as (missed, database, clock),
-        open_line(url, missed=missed, clock=clock) as line,
+        replying(sqlite_url, "Sorry!") as (missed, database, clock),
+        open_line(sqlite_url, missed=missed, clock=clock) as line,
     ):
         await line.says(digits="0")
         await line.over()
@@ -208,11 +201,11 @@ async def test_where_nobody_can_be_put_through_a_transfer_is_missed(url: str) ->
         assert len(await stored(database)) == 1
 
 
-async def test_calls_of_long_ago_are_not_written_to(url: str) -> None:
+async def test_calls_of_long_ago_are_not_written_to(sqlite_url: str) -> None:
     """When the journal is replayed, or was held up for hours, nobody gets a message about it."""
     async with (
-        replying(url, "Sorry!") as (missed, database, clock),
-        open_line(url, missed=missed, clock=clock) as line,
+        replying(sqlite_url, "Sorry!") as (missed, database, clock),
+        open_line(sqlite_url, missed=missed, clock=clock) as line,
     ):
         clock.forward(6 * 3600)
         await line.receive.report(report(CallStatus.COMPLETED))
@@ -254,9 +247,9 @@ async def test_recordings_are_deleted_once_understood(database_url: str) -> None
         assert await line.ask(Recorded(1)) == await line.ask(Played(1, 0))
 
 
-async def test_events_without_their_call(url: str) -> None:
+async def test_events_without_their_call(sqlite_url: str) -> None:
     """What is told of a call that is unknown makes it known: nothing is lost or refused."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         await line.receive.played(seen("CA1"), 1, 2)
         await line.receive.silent(seen("CA2"), 1)
         await line.receive.dialed(seen("CA3"), 1, answered=True)

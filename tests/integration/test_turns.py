@@ -1,9 +1,6 @@
 """Turns of calls: each worked on once, by one owner, until it is answered or nobody listens."""
 
-import shutil
-from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -16,27 +13,16 @@ from services.messaging.ports.speech import (
     Transcript,
 )
 from services.messaging.usecases.calls.requests import Played, Recorded
-from tests.support.calls import at, recording
+from tests.support.calls import recording
+from tests.support.scripted import QUIET, Gate, audio_id
 from tests.support.sending import until
-from tests.support.turns import QUIET, Gate, Line, audio_id, open_line
-
-
-@pytest.fixture
-def url(migrated_sqlite: Path, tmp_path: Path) -> str:
-    """A migrated SQLite database."""
-    return f"sqlite:///{shutil.copy(migrated_sqlite, tmp_path / 'switchboard.db')}"
+from tests.support.turns import open_line
 
 
 def shut() -> Gate:
     gate = Gate()
     gate.shut()
     return gate
-
-
-def vendors(line: Line) -> tuple[int, int, int]:
-    """How often each was asked: recordings, transcriber, assistant."""
-    asked = (line.recordings.fetched, line.transcriber.asked, line.talker.asked)
-    return len(asked[0]), len(asked[1]), len(asked[2])
 
 
 async def test_a_turn_is_answered(database_url: str) -> None:
@@ -50,14 +36,14 @@ async def test_a_turn_is_answered(database_url: str) -> None:
         texts = ["We open at nine.", "Bye."]
         assert turn.parts == tuple(AnswerPart(text, audio_id(text)) for text in texts)
         assert (turn.action, turn.problem) == (CallAction.LISTEN, None)
-        assert vendors(line) == (1, 1, 1)
+        assert line.asked == (1, 1, 1)
         assert line.talker.asked == [((), "When do you open?", "en-US")]
         assert line.counted("switchboard_call_turns_total", outcome="done") == 1
 
 
-async def test_stages_are_measured(url: str) -> None:
+async def test_stages_are_measured(sqlite_url: str) -> None:
     """Each stage has its own time, and the gap is what the caller waits in all."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         line.clock.forward(1)
         line.recordings.gate.shut()
         line.transcriber.gate.shut()
@@ -96,13 +82,13 @@ async def test_both_webhooks_and_two_replicas_ask_no_vendor_twice(database_url: 
         script = await other.ask(Recorded(1))
         assert await one.ask(Recorded(1)) == script
         assert turn.state is TurnState.DONE
-        assert vendors(one) == (1, 1, 1)
+        assert one.asked == (1, 1, 1)
         assert one.voice.asked == ["We open at nine.", "Bye."]
 
 
-async def test_a_second_recording_of_a_turn_is_left(url: str) -> None:
+async def test_a_second_recording_of_a_turn_is_left(sqlite_url: str) -> None:
     """Of two recordings of one turn the first is answered, and both requests get its script."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         await line.says()
         first = await line.ask(Recorded(1))
         await line.over()
@@ -126,13 +112,13 @@ async def test_a_second_recording_of_a_turn_is_left(url: str) -> None:
     ids=["missing", "refused", "page", "empty", "quiet", "no words", "dots", "invalid"],
 )
 async def test_nothing_to_answer_is_a_silence(
-    url: str,
+    sqlite_url: str,
     file: bytes | Exception | None,
     transcript: Transcript | Exception | None,
     asked: tuple[int, int, int],
 ) -> None:
     """What holds no words is a silent turn, and no vendor further on is asked."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         if file is not None:
             line.recordings.files["RE-CA1-1"] = file
         if transcript is not None:
@@ -141,13 +127,13 @@ async def test_nothing_to_answer_is_a_silence(
         turn = await line.over()
         assert turn.state is TurnState.SILENT
         assert turn.problem
-        assert vendors(line) == asked
+        assert line.asked == asked
 
 
 @pytest.mark.parametrize("stage", ["recording", "transcriber", "assistant", "unforeseen"])
-async def test_a_vendor_that_is_down_fails_the_turn(url: str, stage: str) -> None:
+async def test_a_vendor_that_is_down_fails_the_turn(sqlite_url: str, stage: str) -> None:
     """A turn without an answer is failed, says why, and isn't tried again: the caller waits."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         down = UnavailableError(f"the {stage} is down")
         if stage == "recording":
             line.recordings.files["RE-CA1-1"] = down
@@ -161,13 +147,13 @@ async def test_a_vendor_that_is_down_fails_the_turn(url: str, stage: str) -> Non
         turn = await line.over()
         assert turn.state is TurnState.FAILED
         assert stage in (turn.problem or "")
-        assert max(vendors(line)) == 1
+        assert max(line.asked) == 1
         assert line.counted("switchboard_call_turns_total", outcome="failed") == 1
 
 
-async def test_half_an_answer_is_an_answer(url: str) -> None:
+async def test_half_an_answer_is_an_answer(sqlite_url: str) -> None:
     """What was said before the assistant or the voice failed counts; the provider says the rest."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         line.talker.pieces = ["One. Two. Three", UnavailableError("it broke off")]
         line.voice.failing = {"Two."}
         await line.says()
@@ -197,21 +183,21 @@ async def test_hanging_up_ends_all_work_at_once(database_url: str) -> None:
     ("digits", "state"), [("hangup", TurnState.CANCELED), ("5", TurnState.SILENT)]
 )
 async def test_what_ended_a_recording_is_told_later(
-    url: str, digits: str, state: TurnState
+    sqlite_url: str, digits: str, state: TurnState
 ) -> None:
     """When a recording's second webhook tells that nobody waits for an answer, work on it ends."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         line.transcriber.gate.shut()
         await line.says()
         await line.transcriber.gate.reached.wait()
         await line.says(digits=digits)
         assert (await line.over()).state is state
-        assert vendors(line) == (1, 1, 0)
+        assert line.asked == (1, 1, 0)
 
 
-async def test_a_call_that_is_over_is_not_answered(url: str) -> None:
+async def test_a_call_that_is_over_is_not_answered(sqlite_url: str) -> None:
     """A recording that comes after the call's end, or long after it was made, asks no vendor."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         await line.hangs_up()
         await line.says()
         assert (await line.over()).state is TurnState.CANCELED
@@ -220,22 +206,22 @@ async def test_a_call_that_is_over_is_not_answered(url: str) -> None:
         line.clock.forward(3600)
         await line.says(1, call_id="CA3", seconds=0)
         assert (await line.over(call_id="CA3")).state is TurnState.FAILED
-        assert vendors(line) == (0, 0, 0)
+        assert line.asked == (0, 0, 0)
 
 
-async def test_keys_ask_no_vendor(url: str) -> None:
+async def test_keys_ask_no_vendor(sqlite_url: str) -> None:
     """Keys instead of speech are neither transcribed nor answered; # ends what was said."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         await line.says(1, digits="5")
         assert (await line.over(1)).state is TurnState.SILENT
-        assert vendors(line) == (0, 0, 0)
+        assert line.asked == (0, 0, 0)
         await line.says(2, digits="#")
         assert (await line.over(2)).state is TurnState.DONE
 
 
-async def test_the_conversation_is_cut_to_what_was_played(url: str) -> None:
+async def test_the_conversation_is_cut_to_what_was_played(sqlite_url: str) -> None:
     """The assistant sees of its answers what the caller heard, and all of one heard to its end."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         line.talker.pieces = ["One. Two. Three."]
         await line.says(1)
         await line.over(1)
@@ -256,9 +242,9 @@ async def test_the_conversation_is_cut_to_what_was_played(url: str) -> None:
         assert (await line.turn(1)).played == 3
 
 
-async def test_the_answer_follows_the_callers_language(url: str) -> None:
+async def test_the_answer_follows_the_callers_language(sqlite_url: str) -> None:
     """A caller who speaks Hebrew is answered in it, and single words don't change the language."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         line.transcriber.answers = [
             Transcript("מתי אתם פתוחים?", "he"),
             Transcript("OK", "en"),
@@ -271,54 +257,9 @@ async def test_the_answer_follows_the_callers_language(url: str) -> None:
         assert line.transcriber.asked[:2] == [("en-US", "he-IL"), ("he-IL", "en-US")]
 
 
-async def test_a_crash_is_taken_over(url: str) -> None:
-    """A turn whose owner is gone is taken over once its lease has ended, without a second vendor
-    call for what is stored already."""
-    async with open_line(url, work=False) as gone:
-        await gone.says()
-        claim = await gone.store.claim_turn("CA1", 1, lease=timedelta(seconds=5))
-        assert claim is not None
-        assert await gone.store.transcribed(claim, "Are you there?", "en-US")
-        gone.clock.forward(6)
-        async with open_line(url, like=gone) as line:
-            turn = await line.over()
-        assert turn.state is TurnState.DONE
-        assert gone.talker.asked == [((), "Are you there?", "en-US")]
-        assert vendors(gone) == (0, 0, 1)
-
-
-async def test_a_crash_in_the_middle_of_an_answer(url: str) -> None:
-    """What a lost owner made may be playing: it stays, and the call goes on after it."""
-    async with open_line(url, work=False) as gone:
-        await gone.says()
-        claim = await gone.store.claim_turn("CA1", 1, lease=timedelta(seconds=5))
-        assert claim is not None
-        for text in ("One.", "Two."):
-            await gone.store.add_part(claim, AnswerPart(text, audio_id(text)))
-        await gone.receive.played(recording(1).call, 1, 1)
-        gone.clock.forward(6)
-        async with open_line(url, like=gone) as line:
-            turn = await line.over()
-        assert turn.state is TurnState.DONE
-        assert [part.text for part in turn.parts] == ["One.", "Two."]
-        assert vendors(gone) == (0, 0, 0)
-
-
-async def test_a_stop_gives_turns_back(url: str) -> None:
-    """A process that is stopped leaves its turn to another at once."""
-    async with open_line(url, lease=3600) as stopped:
-        stopped.recordings.gate.shut()
-        await stopped.says()
-        await stopped.recordings.gate.reached.wait()
-        pause = stopped.recordings.gate
-    pause.open.set()
-    async with open_line(url, like=stopped) as line:
-        assert (await line.over()).state is TurnState.DONE
-
-
-async def test_more_turns_than_one_process_takes(url: str) -> None:
+async def test_more_turns_than_one_process_takes(sqlite_url: str) -> None:
     """Turns beyond the limit wait, and none is forgotten."""
-    async with open_line(url, concurrency=2) as line:
+    async with open_line(sqlite_url, concurrency=2) as line:
         line.recordings.gate.shut()
         calls = [f"CA{number}" for number in range(6)]
         for call_id in calls:
@@ -334,86 +275,17 @@ async def test_more_turns_than_one_process_takes(url: str) -> None:
         assert len(line.recordings.fetched) == 6
 
 
-async def test_callers_come_before_what_was_left(url: str) -> None:
-    """However many messages wait for a slow vendor, a caller's question is worked on at once."""
-    async with open_line(url, work=False) as before:
-        for number in range(6):
-            await before.says(call_id=f"old-{number}", voicemail=True)
-        before.recordings.gate.shut()
-        async with open_line(url, like=before, concurrency=4) as line:
-
-            async def two() -> bool:
-                return len(line.recordings.fetched) == 2
-
-            await until(two)
-            await line.says(call_id="CA1")
-
-            async def asked() -> bool:
-                return "RE-CA1-1" in line.recordings.fetched
-
-            await until(asked)
-            assert len(line.recordings.fetched) == 3
-            line.recordings.gate.open.set()
-            for number in range(6):
-                await line.over(call_id=f"old-{number}")
-
-
-async def test_a_message_is_transcribed_after_the_call(database_url: str) -> None:
-    """A voicemail is stored, transcribed and not answered, also when the caller has gone."""
-    async with open_line(database_url) as line:
-        await line.hangs_up()
-        await line.says(voicemail=True)
-        turn = await line.over()
-        assert (turn.state, turn.transcript) == (TurnState.DONE, "When do you open?")
-        assert vendors(line) == (1, 1, 0)
-
-
-async def test_a_message_is_tried_again(url: str) -> None:
-    """A voicemail outlasts vendors that are down, with growing pauses, and is then transcribed."""
-    async with open_line(url) as line:
-        line.recordings.files["RE-CA1-1"] = RecordingMissingError()
-        line.transcriber.answers = [UnavailableError("down"), Transcript("Call me back", "en")]
-        await line.says(voicemail=True)
-        for fetched, seconds in ((1, 16), (2, 31)):
-
-            async def tried(times: int = fetched) -> bool:
-                return len(line.recordings.fetched) == times
-
-            await until(tried)
-
-            async def released() -> bool:
-                return not await line.store.unfinished(limit=1)
-
-            await until(released)
-            line.recordings.files.clear()
-            line.clock.forward(seconds)
-        turn = await line.over()
-        assert (turn.state, turn.transcript) == (TurnState.DONE, "Call me back")
-        assert vendors(line) == (3, 2, 0)
-
-
-async def test_a_message_that_is_never_understood(url: str) -> None:
-    """After a day a voicemail without a transcript says why, and its recording is kept."""
-    async with open_line(url) as line:
-        line.transcriber.answers = [UnavailableError("no credit")]
-        line.clock.forward(90_000)
-        await line.receive.recorded(replace(recording(1, voicemail=True), heard_at=at(0)))
-        turn = await line.over()
-        assert (turn.state, turn.problem) == (TurnState.FAILED, "no credit")
-        assert await line.store.recordings_to_delete(limit=10) == []
-
-
-async def test_without_an_assistant_the_words_are_kept(url: str) -> None:
+async def test_without_an_assistant_the_words_are_kept(sqlite_url: str) -> None:
     """Nobody is there to answer: what was said is transcribed, and the turn has failed."""
-    async with open_line(url, has_assistant=False) as line:
+    async with open_line(sqlite_url, has_assistant=False) as line:
         await line.says()
         turn = await line.over()
         assert (turn.state, turn.transcript) == (TurnState.FAILED, "When do you open?")
 
 
-async def test_a_turn_nobody_waits_for_is_left(url: str) -> None:
+async def test_a_turn_nobody_waits_for_is_left(sqlite_url: str) -> None:
     """Once the caller has been asked for a message, the late answer's work ends."""
-    async with open_line(url) as line:
+    async with open_line(sqlite_url) as line:
         line.transcriber.gate.shut()
         await line.says()
         await line.transcriber.gate.reached.wait()
@@ -425,4 +297,4 @@ async def test_a_turn_nobody_waits_for_is_left(url: str) -> None:
             return not line.worker._running
 
         await until(idle)
-        assert vendors(line) == (1, 1, 0)
+        assert line.asked == (1, 1, 0)

@@ -1,6 +1,12 @@
-"""Files elsewhere that a test says are there."""
+"""Files elsewhere: what fetches them from Twilio, and ones that a test says are there."""
+
+from typing import Any
+
+from pydantic import SecretStr
 
 from services.messaging.ports.media import FileFacts, MediaUnobtainableError
+from services.messaging.providers.twilio.media import TwilioMedia
+from tests.support.sandbox import ACCOUNT_SID, AUTH_TOKEN
 
 PDF = FileFacts("application/pdf", 1000)
 
@@ -24,3 +30,10 @@ class KnownFiles:
         if isinstance(found, Exception):
             raise found
         return found
+
+
+def source(base_url: str, **limits: Any) -> TwilioMedia:
+    """What fetches files, pointed at a pretend Twilio."""
+    return TwilioMedia(
+        account_sid=ACCOUNT_SID, auth_token=SecretStr(AUTH_TOKEN), base_url=base_url, **limits
+    )

@@ -79,6 +79,15 @@ async def endless(host: Hostile, writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
+async def slow_body(host: Hostile, writer: asyncio.StreamWriter) -> None:
+    """A body that comes byte by byte, and never ends."""
+    writer.write(head("200 OK", "Content-Length: 1000"))
+    while True:
+        writer.write(b".")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
 async def garbage(host: Hostile, writer: asyncio.StreamWriter) -> None:
     """No HTTP."""
     writer.write(b"\x16\x03\x01 no HTTP at all\r\n\r\n")

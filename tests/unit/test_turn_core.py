@@ -8,7 +8,7 @@ from services.common.errors import UnavailableError
 from services.messaging.domain.call import AnswerPart, CallAction
 from services.messaging.ports.speech import Exchange
 from services.messaging.usecases.calls.turn import Answer, Answering
-from tests.support.turns import Gate, ScriptedTalker, ScriptedVoice, audio_id
+from tests.support.scripted import Gate, ScriptedTalker, ScriptedVoice, audio_id
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
