@@ -191,8 +191,10 @@ async def test_an_answer_that_cannot_be_stored_is_given_up(
     # Rendering a traceback takes longer than all of this.
     with capture_logs():
         async with running(replies(database, clock, wicked, max_attempts=3).run()):
-            while wicked.asked < 10 and not await _is_empty(database, "pending_replies"):
-                clock.forward(400)
+            while wicked.asked < 10 and (left := await rows(database, "pending_replies")):
+                # Not during a try: who is late loses the work to whoever claims it anew.
+                if left[0]["lease_until"] is None and left[0]["due_at"] > clock():
+                    clock.forward(400)
                 await asyncio.sleep(0.02)
     attacks.count("answers that can't be stored", through=wicked.asked > 3, evidence=wicked.asked)
     assert await outbound(database) == []
