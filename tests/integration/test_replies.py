@@ -85,6 +85,27 @@ async def test_a_burst_gets_one_answer(
     assert asked.body == "Is the flat free?"
 
 
+async def test_whoever_writes_now_does_not_wait_for_a_backlog(
+    database: Database, store: SqlReplyStore, clock: ManualClock
+) -> None:
+    """While more wait than can be answered, those who have waited least are taken in turns with
+    those who have waited longest."""
+    for number in range(6):
+        await write(database, clock, inbound(f"SM{number}", address=f"+1555000000{number}"))
+        clock.forward(1)
+    clock.forward(60)
+    claimed = [
+        task.recipient.value
+        for _ in range(3)
+        for task in await store.claim_replies(limit=2, lease=LEASE, context=1)
+    ]
+    assert [sorted(claimed[i : i + 2]) for i in (0, 2, 4)] == [
+        ["+15550000000", "+15550000001"],
+        ["+15550000004", "+15550000005"],
+        ["+15550000002", "+15550000003"],
+    ]
+
+
 async def test_an_edge_whose_clock_is_ahead_keeps_nobody_waiting(
     database: Database, store: SqlReplyStore, clock: ManualClock
 ) -> None:

@@ -43,11 +43,16 @@ class SqlReplyStore:
         self._database = database
         self._clock = clock
         self._policy = policy or SendPolicy()
+        self._latest_first = False
 
     async def claim_replies(
         self, *, limit: int, lease: timedelta, context: int
     ) -> Sequence[ReplyTask]:
-        """Take conversations whose time has come, each with its last `context` messages."""
+        """Take conversations whose time has come, each with its last `context` messages.
+
+        While more wait than are taken, every other claim takes those that have waited least: after
+        a breakdown, whoever writes now isn't answered after all who wrote meanwhile.
+        """
         if limit <= 0:
             return ()
         now = self._clock()
@@ -56,9 +61,10 @@ class SqlReplyStore:
             return ()
         async with self._database.write() as connection:
             claimed = await connection.scalars(
-                _claiming(), {"now": now, "most": limit, "until": now + lease}
+                _claiming(self._latest_first), {"now": now, "most": limit, "until": now + lease}
             )
             ids = list(claimed)
+            self._latest_first = len(ids) == limit and not self._latest_first
             if not ids:
                 return ()
             rows = await connection.execute(
@@ -115,7 +121,7 @@ class SqlReplyStore:
 
 
 @functools.cache
-def _due() -> Select[int]:
+def _due(latest_first: bool = False) -> Select[int]:
     now = bindparam("now", type_=UtcDateTime)
     return (
         select(PendingReplyRow.conversation_id)
@@ -123,15 +129,15 @@ def _due() -> Select[int]:
             PendingReplyRow.due_at <= now,
             or_(PendingReplyRow.lease_until.is_(None), PendingReplyRow.lease_until <= now),
         )
-        .order_by(PendingReplyRow.due_at)
+        .order_by(PendingReplyRow.due_at.desc() if latest_first else PendingReplyRow.due_at)
         .limit(bindparam("most", type_=Integer))
     )
 
 
 @functools.cache
-def _claiming() -> ReturningUpdate[int]:
+def _claiming(latest_first: bool) -> ReturningUpdate[int]:
     # By name: as a subquery PostgreSQL might run it again for each row, and claim too many.
-    due = _due().with_for_update(skip_locked=True).cte("due")
+    due = _due(latest_first).with_for_update(skip_locked=True).cte("due")
     return (
         update(PendingReplyRow)
         .where(PendingReplyRow.conversation_id.in_(select(due.c.conversation_id)))
