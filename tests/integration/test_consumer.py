@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import pytest
+from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry
 
 from services.common.errors import UnavailableError
 from services.common.journal.events import EventKind, JournalEvent
-from services.common.journal.streams import connect
+from services.common.journal.streams import INGEST_STREAM, connect, ensure_ingest_consumer
 from services.messaging.consumers.durable import ConsumerOptions
-from services.messaging.consumers.ingest import Handler, IngestConsumer
+from services.messaging.consumers.ingest import DURABLE, Handler, IngestConsumer
+from services.messaging.consumers.pulling import Pull
 from services.messaging.domain.contact import InboundMessage
 from services.messaging.domain.message import StatusReport
 from services.messaging.providers.twilio import webhooks
@@ -252,6 +254,61 @@ async def test_what_waited_for_the_database_is_stored_once_it_is_back(
         async with consuming(client, Gate(real(database), away), first_delay=60):
             await until(settled(client))
         assert len(await rows(database, "messages")) == 1
+
+
+async def test_what_waited_for_the_database_is_stored_together(
+    nats_server: NatsServer, database_url: str
+) -> None:
+    """However often events were offered in vain, they don't each take a transaction afterwards."""
+    tries = 0
+    sizes: list[int] = []
+
+    def away(messages: Sequence[InboundMessage], reports: Sequence[StatusReport]) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 6:
+            raise UnavailableError("the database doesn't answer")
+        sizes.append(len(messages))
+
+    async with journal(nats_server) as client, open_database(database_url) as database:
+        await publish(client, *map(message_event, range(20)))
+        async with consuming(client, Gate(real(database), away)):
+            await until(settled(client))
+        assert sum(sizes) == len(await rows(database, "messages")) == 20
+        assert max(sizes) > 1
+
+
+@pytest.mark.parametrize(("kills", "at_most"), [(3, 8), (4, 1)])
+async def test_what_may_have_brought_a_process_down_ends_up_alone(
+    nats_server: NatsServer, database_url: str, kills: int, at_most: int
+) -> None:
+    """Events that come again without an explanation are stored in smaller and smaller company."""
+    sizes: list[int] = []
+
+    def note(messages: Sequence[InboundMessage], reports: Sequence[StatusReport]) -> None:
+        sizes.append(len(messages))
+
+    async with journal(nats_server) as client, open_database(database_url) as database:
+        await publish(client, *map(message_event, range(9)))
+        await ensure_ingest_consumer(
+            client.jetstream(),
+            durable=DURABLE.name,
+            subjects=DURABLE.subjects,
+            ack_wait_seconds=30,
+            max_deliver=-1,
+        )
+        pull = Pull(client, stream=INGEST_STREAM, consumer=DURABLE.name)
+        for _ in range(kills):
+            events: list[Msg] = []
+            while len(events) < 9:
+                events += await pull.fetch(9 - len(events), wait_seconds=1)
+            for event in events:
+                await event.nak()
+        await pull.close()
+        async with consuming(client, Gate(real(database), note)):
+            await until(settled(client))
+        assert max(sizes) <= at_most
+        assert sum(sizes) == len(await rows(database, "messages")) == 9
 
 
 async def test_a_crash_between_commit_and_acknowledgement_loses_and_doubles_nothing(

@@ -59,6 +59,14 @@ async def insert_many(
     return inserted.all() if returning else ()
 
 
+async def execute_many(
+    connection: AsyncConnection, statement: Executable, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Execute what was made of `insertion` for rows that have its columns."""
+    dialect = connection.dialect.name
+    await connection.execute(statement, _parameters(dialect, tuple(rows[0]), rows))
+
+
 async def update_many(
     connection: AsyncConnection, table: type[Base], changes: Mapping[int, Mapping[str, Any]]
 ) -> None:
@@ -90,13 +98,20 @@ def among(dialect: str, where: QueryableAttribute[Any], parameter: str) -> Colum
 def _insertion(
     dialect: str, table: type[Base], names: Sequence[str], returning: Sequence[str]
 ) -> Executable:
+    statement = insertion(dialect, table, names).on_conflict_do_nothing()
+    columns = inspect(table).columns
+    return statement.returning(*(columns[name] for name in returning)) if returning else statement
+
+
+def insertion(
+    dialect: str, table: type[Base], names: Sequence[str]
+) -> postgresql.Insert | sqlite.Insert:
+    """An insertion of many rows, to be completed by what is to happen on a conflict, and kept."""
     source = _source(dialect, table, names)
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     # Without a condition SQLite would take "ON CONFLICT" for that of a join.
     rows = select(*(source.c[name] for name in names)).where(true())
-    statement = insert(table).from_select(names, rows).on_conflict_do_nothing()
-    columns = inspect(table).columns
-    return statement.returning(*(columns[name] for name in returning)) if returning else statement
+    return insert(table).from_select(names, rows)
 
 
 @functools.cache

@@ -8,12 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Executable, Row, Select, case, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.domain.conversation import PausedBy
 from services.messaging.ports.receiving import ReceivedMessage
-from services.messaging.store.bulk import among, update_many
+from services.messaging.store.bulk import among, execute_many, insertion, update_many
 from services.messaging.store.contact_models import ContactRow, ConversationRow
 from services.messaging.store.opening import ConversationKey
 from services.messaging.store.pausing import pause
@@ -193,15 +192,14 @@ async def _request_replies(
                 "attempts": 0,
             }
         )
-    if not requests:
-        return
-    await connection.execute(_requesting(connection.dialect.name), requests)
+    if requests:
+        statement = _requesting(connection.dialect.name, tuple(requests[0]))
+        await execute_many(connection, statement, requests)
 
 
 @functools.cache
-def _requesting(dialect: str) -> Executable:
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    statement = insert(PendingReplyRow)
+def _requesting(dialect: str, names: Sequence[str]) -> Executable:
+    statement = insertion(dialect, PendingReplyRow, names)
     new = statement.excluded
     latest_at = _lesser(PendingReplyRow.latest_at, new.latest_at)
     due_at = _greater(PendingReplyRow.due_at, new.due_at)
@@ -214,7 +212,7 @@ def _requesting(dialect: str) -> Executable:
             "attempts": 0,
             # The lease stays: an answer being written is thrown away and made anew.
         },
-    ).returning(PendingReplyRow.conversation_id)
+    )
 
 
 def _greater(one: Any, other: Any) -> Any:
