@@ -147,9 +147,18 @@ class _Kept(asyncio.Protocol):
 
 
 async def steady(
-    port: int, requests: Iterator[bytes], *, per_second: float, seconds: float
+    port: int,
+    requests: Iterator[bytes],
+    *,
+    per_second: float,
+    seconds: float,
+    ends: asyncio.Event | None = None,
 ) -> Steady:
-    """Send requests at even intervals, on as many connections as that takes."""
+    """Send requests at even intervals, on as many connections as that takes.
+
+    Args:
+        ends: Set when the rest is not to be sent.
+    """
     loop = asyncio.get_running_loop()
     result = Steady(began=time.time())
     idle: list[_Kept] = []
@@ -157,6 +166,8 @@ async def steady(
     opening: set[asyncio.Task[None]] = set()
     began = loop.time()
     for number in range(int(per_second * seconds)):
+        if ends is not None and ends.is_set():
+            break
         due = began + number / per_second
         if (wait := due - loop.time()) > 0:
             await asyncio.sleep(wait)

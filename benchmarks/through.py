@@ -45,6 +45,10 @@ _TOKEN = "sandbox-auth-token"
 _CONTACTS = 500
 _STEP = 0.05
 _LAG_SECONDS = 1.0
+_LOST_SECONDS = 5.0
+"""With so much waiting a rate is not tried to the end."""
+
+_MINUTE = 60
 _DRAIN_SECONDS = 300.0
 _VARIABLES = {
     "LOG_LEVEL": "warning",
@@ -115,7 +119,7 @@ class _System:
 
     async def hold(self, rate: float, seconds: float) -> _Held:
         """Send messages of known contacts at a rate, looking every second how many events wait."""
-        return await self._hold(self.known(), rate, seconds, self.lag)
+        return await self._hold(self.known(), rate, seconds, self.lag, at_most=rate * _LOST_SECONDS)
 
     async def hold_new(self, rate: float, seconds: float, first: int) -> _Held:
         """Likewise messages of new contacts, and look how many wait for an answer."""
@@ -133,11 +137,15 @@ class _System:
         rate: float,
         seconds: float,
         waiting: Callable[[], Awaitable[int]],
+        at_most: float = math.inf,
     ) -> _Held:
         lags: list[int] = []
+        ends = asyncio.Event()
         before, began = self._used(), time.perf_counter()
-        looking = asyncio.create_task(_look(waiting, lags))
-        result = await load.steady(self._port, requests, per_second=rate, seconds=seconds)
+        looking = asyncio.create_task(_look(waiting, lags, at_most, ends))
+        result = await load.steady(
+            self._port, requests, per_second=rate, seconds=seconds, ends=ends
+        )
         took = time.perf_counter() - began
         looking.cancel()
         lags.append(await waiting())
@@ -303,14 +311,22 @@ async def _saturation(
     raise SystemExit("no rate is answered")
 
 
-async def _look(waiting: Callable[[], Awaitable[int]], lags: list[int]) -> None:
+async def _look(
+    waiting: Callable[[], Awaitable[int]], lags: list[int], at_most: float, ends: asyncio.Event
+) -> None:
     while True:
         await asyncio.sleep(1)
         lags.append(await waiting())
+        if lags[-1] > at_most:
+            ends.set()
 
 
 def _lag(held: _Held) -> str:
-    return f"at most {max(held.lags):,} waited, {held.lags[-1]:,} at the end"
+    found = f"at most {max(held.lags):,} waited, {held.lags[-1]:,} at the end"
+    if len(held.lags) < 2 * _MINUTE:
+        return found
+    first, last = (statistics.mean(part) for part in (held.lags[:_MINUTE], held.lags[-_MINUTE:]))
+    return f"{found}; on average {first:,.0f} in the first minute, {last:,.0f} in the last"
 
 
 def _cores(held: _Held) -> str:

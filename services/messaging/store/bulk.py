@@ -159,4 +159,6 @@ def _parameters(
 
 def _sqlite_time(time: datetime) -> str:
     """As SQLAlchemy writes and reads it."""
-    return time.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    # Nearly every time is in UTC already; what is cut off is its offset.
+    utc = time if time.tzinfo is UTC else time.astimezone(UTC)
+    return utc.isoformat(" ", "microseconds")[:-6]
