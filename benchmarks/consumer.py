@@ -44,7 +44,7 @@ from tests.support.databases import PostgresServer, migrated
 from tests.support.nats import NatsServer
 from tests.support.receiving import clear, message_event, receive
 
-_BATCH = 256
+_BATCH = ConsumerOptions().batch_size
 _CONTACTS = 200
 
 
@@ -88,7 +88,6 @@ async def _consumer(client: Client, database: Database, events: Sequence[Journal
         handle,
         {webhooks.PROVIDER: webhooks},
         registry=CollectorRegistry(),
-        options=ConsumerOptions(batch_size=_BATCH),
     )
     started = time.perf_counter()
     task = asyncio.create_task(consumer.run())

@@ -60,7 +60,7 @@ class ConsumerOptions:
         max_attempts: Deliveries after which an event that fails alone goes to `DEAD`.
     """
 
-    batch_size: int = 1024
+    batch_size: int = 1000
     fetch_seconds: float = 1.0
     ack_wait_seconds: float = 5.0
     max_attempts: int = 10
