@@ -27,7 +27,8 @@ from tests.chaos.stack import DatabaseKind
 def main() -> int:
     """Run the rounds that were asked for; 1 when a promise was broken."""
     options = _options()
-    console = Console()
+    # Wider than a log's 80 columns, where there is no terminal.
+    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(f"Seed {options.seed}: the same choices again with --seed {options.seed}")
     done: list[Round] = []
     # What was found is shown also when somebody has seen enough.
