@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 from nats.aio.msg import Msg
+from nats.js.errors import APIError
 from prometheus_client import CollectorRegistry
 
 from services.common.errors import UnavailableError
@@ -276,6 +277,28 @@ async def test_what_waited_for_the_database_is_stored_together(
             await until(settled(client))
         assert sum(sizes) == len(await rows(database, "messages")) == 20
         assert max(sizes) > 1
+
+
+async def test_large_events_make_small_batches(nats_server: NatsServer) -> None:
+    """What is fetched at once is bounded in bytes, and nothing is left out for it."""
+    async with journal(nats_server) as client:
+        await publish(client, *(message_event(number, body="x" * 2000) for number in range(5)))
+        await ensure_ingest_consumer(
+            client.jetstream(),
+            durable=DURABLE.name,
+            subjects=DURABLE.subjects,
+            ack_wait_seconds=30,
+            max_deliver=-1,
+        )
+        pull = Pull(client, stream=INGEST_STREAM, consumer=DURABLE.name)
+        sizes = [len(await pull.fetch(10, max_bytes=6000)) for _ in range(3)]
+        await publish(client, message_event(6, body="x" * 8000))
+        with pytest.raises(APIError):
+            await pull.fetch(10, max_bytes=6000)
+        [event] = await pull.fetch(1)
+        await pull.close()
+    assert sizes == [2, 2, 1]
+    assert len(event.data) > 8000
 
 
 @pytest.mark.parametrize(("kills", "at_most"), [(3, 8), (4, 1)])

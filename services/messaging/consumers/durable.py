@@ -32,6 +32,8 @@ _MAX_PAUSE_SECONDS = 2.0
 """Between looks for a database or a broker that is away: customers wait for what has come in."""
 
 _CHECK_SECONDS = 30.0
+_BATCH_BYTES = 8 * 1024**2
+"""Eight times what a batch of usual events has: memory stays bounded by any."""
 
 T = TypeVar("T")
 
@@ -177,7 +179,7 @@ class JournalConsumer(Generic[T]):
         if not last.num_pending and last.num_delivered == 1:
             return events
         try:
-            return [*events, *await self._pull.fetch(more)]
+            return [*events, *await self._pull.fetch(more, max_bytes=_BATCH_BYTES)]
         except (nats.errors.Error, OSError):
             # The next request shows what is wrong.
             return events

@@ -38,8 +38,13 @@ class Pull:
         self._refusal: Msg | None = None
         self._answered = asyncio.Event()
 
-    async def fetch(self, at_most: int, *, wait_seconds: float = 0.0) -> Sequence[Msg]:
+    async def fetch(
+        self, at_most: int, *, wait_seconds: float = 0.0, max_bytes: int | None = None
+    ) -> Sequence[Msg]:
         """What there is; if that is nothing, what comes within the time, until there is enough.
+
+        Args:
+            max_bytes: Of all messages together. When the first alone has more, it is refused.
 
         Raises:
             nats.errors.Error: The consumer isn't there, or can't deliver now.
@@ -48,7 +53,7 @@ class Pull:
         if self._subscription is None:
             self._subscription = await self._client.subscribe(f"{self._inbox}.*", cb=self._receive)
         if not self._messages:
-            await self._request(at_most, wait_seconds)
+            await self._request(at_most, wait_seconds, max_bytes)
             # The server says when there is no more. A connection that breaks says nothing.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_seconds + _GRACE_SECONDS):
@@ -63,15 +68,16 @@ class Pull:
         if self._subscription is not None:
             await self._subscription.unsubscribe()
 
-    async def _request(self, at_most: int, wait_seconds: float) -> None:
+    async def _request(self, at_most: int, wait_seconds: float, max_bytes: int | None) -> None:
         self._requests += 1
         self._wanted = at_most
         self._refusal = None
         self._answered.clear()
         until = {"expires": int(wait_seconds * 1e9)} if wait_seconds else {"no_wait": True}
+        size = {} if max_bytes is None else {"max_bytes": max_bytes}
         await self._client.publish(
             self._subject,
-            json.dumps({"batch": at_most, **until}).encode(),
+            json.dumps({"batch": at_most, **size, **until}).encode(),
             reply=f"{self._inbox}.{self._requests}",
         )
 
