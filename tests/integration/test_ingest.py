@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.messaging.domain.contact import Identity, IdentityKind, InboundMessage
 from services.messaging.domain.message import Author, MessageStatus
+from services.messaging.domain.opt_out import OptOutWords
 from services.messaging.ports.reading import MessageFilter
 from services.messaging.ports.receiving import IngestResult, ReceivedMessage
 from services.messaging.ports.sending import OutcomeKind, SendOutcome
@@ -19,6 +20,7 @@ from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
 from services.messaging.store.schema import SCHEMA
 from services.messaging.store.work_models import PendingReplyRow
+from services.messaging.usecases.receive import Receive
 from tests.support.receiving import at, inbound, phone, receive, report, rows, state
 from tests.support.sending import ANY_TIME, ManualClock, new_message, open_database, unsettled
 
@@ -53,6 +55,23 @@ async def test_a_message_becomes_contact_conversation_message_and_event(database
         assert event["payload"] == {"Body": "Is it free?", "Repeated": ["1", "2"]}
         [pending] = await rows(database, "pending_replies")
         assert (pending["due_at"], pending["latest_at"]) == (at(7), at(15))
+
+
+async def test_reports_make_nobody_look_for_messages_to_answer(database_url: str) -> None:
+    """Messages that were stored are told of at once; reports about messages are not."""
+    told: list[None] = []
+    async with open_database(database_url) as database:
+        take = Receive(
+            SqlIngestStore(database),
+            OptOutWords(),
+            replies=None,
+            clock=clock(),
+            on_stored=lambda: told.append(None),
+        )
+        await take([inbound("SM1")], [])
+        assert len(told) == 1
+        result = await take([], [report("SM1", MessageStatus.READ)])
+        assert (result.applied, len(told)) == (1, 1)
 
 
 async def test_rows_lead_to_what_belongs_to_them(database_url: str) -> None:

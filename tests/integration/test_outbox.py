@@ -7,11 +7,12 @@ import pytest
 from sqlalchemy import select, update
 
 from services.common.errors import IdempotencyConflictError, PolicyRefusedError
-from services.messaging.domain.message import MessageStatus
+from services.messaging.domain.message import Media, MessageStatus, Template
 from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
 from services.messaging.store.contact_models import ContactRow, ConversationRow, IdentityRow
 from services.messaging.store.database import Database
 from services.messaging.store.outbox import SqlOutboxStore
+from services.messaging.store.queries import SqlMessageReader
 from services.messaging.store.queueing import Queueing, insert_queued, select_conversations
 from tests.support.sending import (
     ANY_TIME,
@@ -48,6 +49,19 @@ def accepted(sid: str = SID, status: MessageStatus | None = None) -> SendOutcome
 RETRY = SendOutcome(OutcomeKind.RETRY, error_code="20429")
 UNKNOWN = SendOutcome(OutcomeKind.UNKNOWN, error_code="timeout")
 REJECTED = SendOutcome(OutcomeKind.REJECTED, error_code="21211", error_message="Invalid 'To'")
+
+
+async def test_what_is_stored_is_handed_back_as_it_is_read(
+    store: SqlOutboxStore, database: Database
+) -> None:
+    """Whoever has a message sent is told of it what reading it tells."""
+    first, _ = await store.enqueue(new_message("Hello \N{WAVING HAND SIGN}"))
+    file = Media("https://files.example/a.jpg", "image/jpeg")
+    reply, _ = await store.enqueue(new_message(media=(file,), reply_to_message_id=first.id))
+    template, _ = await store.enqueue(new_message("", template=Template("HX1", {"1": "Dana"})))
+    reader = SqlMessageReader(database)
+    for message in (first, reply, template):
+        assert await reader.message(message.id) == message
 
 
 async def test_message_is_queued_claimed_and_accepted(

@@ -372,6 +372,27 @@ async def test_given_up(database: Database, store: SqlOutboxStore, sandbox: Runn
     assert second.provider_message_id is not None
 
 
+@pytest.mark.parametrize("contacts", [[0, 0, 0], [0, 1, 2]])
+async def test_what_waited_is_sent_without_a_poll(
+    store: SqlOutboxStore, database: Database, sandbox: RunningSandbox, contacts: list[int]
+) -> None:
+    """What waits behind a message of its conversation, or for a place, follows at once."""
+    for contact in contacts:
+        await store.enqueue(new_message(to=f"+9725012345{contact:02}"))
+    async with twilio(sandbox.base_url) as provider:
+        dispatcher = Dispatcher(
+            store,
+            {"twilio": provider},
+            clock=now,
+            on_accepted=lambda _: asyncio.sleep(0),
+            concurrency=1 if len(set(contacts)) > 1 else 8,
+            poll=timedelta(hours=1),
+        )
+        async with running(dispatcher.run()):
+            await until_settled(database)
+    await assert_sent_once(database, sandbox)
+
+
 async def test_two_processes_share_the_work(
     database_url: str, database: Database, store: SqlOutboxStore, sandbox: RunningSandbox
 ) -> None:
