@@ -182,6 +182,12 @@ async def test_a_file_is_given_out_for_ever(api: Api) -> None:
     assert (again.status_code, again.content) == (304, b"")
 
 
+async def test_one_file_after_the_other_is_never_too_many(api: Api) -> None:
+    """Whoever has a file may ask for the next at once, with a key that may download one."""
+    statuses = [(await api.http.get(FILE)).status_code for _ in range(200)]
+    assert set(statuses) == {200}
+
+
 @pytest.mark.parametrize(
     ("content_type", "shown"),
     [

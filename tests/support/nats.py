@@ -85,7 +85,10 @@ class NatsServer:
 
     def pause(self) -> None:
         """Freeze: connections stay open, nothing answers."""
-        self._running().send_signal(signal.SIGSTOP)
+        server = self._running()
+        server.send_signal(signal.SIGSTOP)
+        # Until all of its threads have stopped, some still answer.
+        os.waitid(os.P_PID, server.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         """Thaw after `pause`."""

@@ -102,19 +102,18 @@ class HeldRequests:
 
     @contextlib.contextmanager
     def hold_download(self, key: str) -> Iterator[None]:
-        """The same for a download, of which messaging has few for all keys together.
+        """The same for what messaging gives out part by part: it has few for all keys together.
 
         Raises:
             ProblemError: The key holds as many as it may.
         """
         if self._downloads[key] >= self._downloads_per_key:
             raise _too_many(f"{self._downloads_per_key} downloads")
-        with self.hold(key):
-            self._downloads[key] += 1
-            try:
-                yield
-            finally:
-                self._downloads[key] -= 1
+        self._downloads[key] += 1
+        try:
+            yield
+        finally:
+            self._downloads[key] -= 1
 
     async def pause(self, seconds: float, *until: asyncio.Future[Any]) -> bool:
         """Wait for `seconds`, or shorter when one of `until` is done.

@@ -40,17 +40,19 @@ def media_router(messaging: Messaging, held: HeldRequests) -> APIRouter:
     ) -> Response:
         """The stored copy of a message's file, as the provider gave it out."""
         with contextlib.ExitStack() as opened:
+            opened.enter_context(held.hold(request.state.key))
             # Whoever reads slowly has messaging keep a file in memory for as long.
-            opened.enter_context(held.hold_download(request.state.key))
+            reading = opened.enter_context(contextlib.ExitStack())
+            reading.enter_context(held.hold_download(request.state.key))
             first, call = await messaging.stream(
                 messaging.stub.GetMedia, pb.GetMediaRequest(id=id_), seconds=_SECONDS
             )
-            opened.callback(call.cancel)
+            reading.callback(call.cancel)
             headers = _headers(id_, first.content_type)
             if if_none_match is not None and headers["etag"] in if_none_match:
                 return Response(status_code=304, headers=headers)
             headers["content-length"] = str(first.size_bytes)
-            return ClosingStream(_parts(first, call), opened.pop_all(), headers=headers)
+            return ClosingStream(_parts(first, call, reading), opened.pop_all(), headers=headers)
 
     return router
 
@@ -72,7 +74,16 @@ def _headers(id_: str, content_type: str) -> dict[str, str]:
     }
 
 
-async def _parts(first: pb.GetMediaResponse, call: "MediaCall") -> AsyncIterator[bytes]:
-    yield first.data
-    while isinstance(part := await call.read(), pb.GetMediaResponse):
+async def _parts(
+    first: pb.GetMediaResponse, call: "MediaCall", reading: contextlib.ExitStack
+) -> AsyncIterator[bytes]:
+    """The file's parts; `reading` is closed before the last.
+
+    Who has that part may ask for the next file at once, sooner than we hear of it.
+    """
+    part = first
+    while isinstance(following := await call.read(), pb.GetMediaResponse):
         yield part.data
+        part = following
+    reading.close()
+    yield part.data
