@@ -93,7 +93,7 @@ class HttpConnection(HttpToolsProtocol):
     # When the newest head was whole.
     _head_at = 0.0
     # The head of a request that asks for another protocol, as one that doesn't.
-    _without_upgrade = b""
+    _plain_head = b""
 
     def __init__(self, *args: Any, max_connections: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -169,10 +169,10 @@ class HttpConnection(HttpToolsProtocol):
                 self.parser.feed_data(data)
                 return
             except httptools.HttpParserUpgrade as upgrade:
-                if not self._without_upgrade:
+                if not self._plain_head:
                     return
-                data = self._without_upgrade + data[upgrade.args[0] :]
-                self._without_upgrade = b""
+                data = self._plain_head + data[upgrade.args[0] :]
+                self._plain_head = b""
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             except httptools.HttpParserError:
@@ -206,7 +206,7 @@ class HttpConnection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not self._without_upgrade:
+        if not self._plain_head:
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -240,7 +240,7 @@ class HttpConnection(HttpToolsProtocol):
         asks_for_another = self.parser.should_upgrade()
         if asks_for_another and method != b"CONNECT":
             # The parser takes no body now: what follows could be another protocol.
-            self._without_upgrade = _without_upgrade(
+            self._plain_head = _without_upgrade(
                 b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode()),
                 self.headers,
             )
