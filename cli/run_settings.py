@@ -62,6 +62,27 @@ class RunSettings(Settings):
         examples=["8092"],
         json_schema_extra=_GROUP,
     )
+    switchboard_webhook_metrics_port: Port = Field(
+        8082,
+        gt=0,
+        description="port of webhook's metrics",
+        examples=["8082"],
+        json_schema_extra=_GROUP,
+    )
+    switchboard_messaging_metrics_port: Port = Field(
+        8083,
+        gt=0,
+        description="port of messaging's metrics",
+        examples=["8083"],
+        json_schema_extra=_GROUP,
+    )
+    switchboard_health_metrics_port: Port = Field(
+        8084,
+        gt=0,
+        description="port of health's metrics",
+        examples=["8084"],
+        json_schema_extra=_GROUP,
+    )
     switchboard_data_dir: Path = Field(
         Path(".data"),
         description="folder of the database, the journal and the logs",

@@ -1,8 +1,6 @@
 """What `switchboard run` starts: the parts, their order, and the variables they get."""
 
-import contextlib
 import json
-import socket
 import sys
 import sysconfig
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,16 +25,18 @@ class Stack:
     Attributes:
         variables: What every part gets as its environment.
         own_database: Whether messages are kept in the folder, not where DATABASE_URL says.
-        metrics_ports: The internal port of each service, chosen anew at every start.
+        metrics_ports: The internal port of each service, from which Prometheus reads.
         overruled: Variables that were set, but that a run decides by itself.
     """
 
     def __init__(self, environment: Environment, settings: RunSettings, folder: DataFolder) -> None:
         self._settings = settings
         self._folder = folder
-        self.metrics_ports = dict(
-            zip(("webhook", "messaging", "health"), _free_ports(3), strict=True)
-        )
+        self.metrics_ports = {
+            "webhook": settings.switchboard_webhook_metrics_port,
+            "messaging": settings.switchboard_messaging_metrics_port,
+            "health": settings.switchboard_health_metrics_port,
+        }
         self._sandbox = environment.sandbox
         given = {name: value for name, value in environment.variables.items() if value}
         defaults = {
@@ -119,6 +119,10 @@ class Stack:
                 settings.switchboard_health_port,
             ),
         ]
+        ports += [
+            (f"{name}'s metrics", f"SWITCHBOARD_{name.upper()}_METRICS_PORT", _HOST, port)
+            for name, port in self.metrics_ports.items()
+        ]
         if self._sandbox:
             port = settings.switchboard_sandbox_port
             ports.append(("the sandbox", "SWITCHBOARD_SANDBOX_PORT", _HOST, port))
@@ -178,15 +182,6 @@ authorization {{
         command = [str(program) if program.exists() else "nats-server", "--config", str(config)]
         ready = partial(jetstream_answers, self.variables["NATS_URL"])
         return Part("NATS", command, self.variables, ready)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports of this machine that nothing listens on now; all open at once, so that they differ."""
-    with contextlib.ExitStack() as listening:
-        listeners = [
-            listening.enter_context(socket.create_server((_HOST, 0))) for _ in range(count)
-        ]
-        return [int(listener.getsockname()[1]) for listener in listeners]
 
 
 def _python(module: str) -> list[str]:

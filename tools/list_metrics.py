@@ -20,8 +20,9 @@ _HEAD = """\
 
 Every service serves Prometheus metrics under `/metrics` on an internal port, which `METRICS_PORT`
 and `METRICS_HOST` choose and which must never be public; without `METRICS_PORT` there is none.
-health serves its own also on its main port, to those who may see the status page. `make run` gives
-each service a free port and prints it.
+health serves its own also on its main port, to those who may see the status page. Under
+`make run` the ports are 8082 (webhook), 8083 (messaging) and 8084 (health), unless
+`SWITCHBOARD_…_METRICS_PORT` says otherwise.
 
 Besides those below every service has the usual `process_*` and `python_*` metrics. No label holds a
 phone number, an id of a message or call, or a path. Gauges about the database and the journal are

@@ -24,14 +24,13 @@ from cli.stack import Stack
 from cli.supervisor import Part
 from tests.chaos.postgres import Postgres
 from tests.chaos.proxy import Proxy, Target
-from tests.support.ports import free_port
+from tests.support.ports import free_port, run_ports
 
 DatabaseKind = Literal["postgresql", "sqlite"]
 
 START_SECONDS = 60
 _WRONG_CLOCK = Path(__file__).parents[1] / "support" / "wrong_clock"
 _PROCESS = "tests.chaos.process"
-_PORTS = ("HTTP", "HEALTH", "GRPC", "SANDBOX", "NATS")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
@@ -348,7 +347,7 @@ async def running_chaos_stack(
     """
     ours = {name.upper() for part in EVERYTHING.values() for name in part.model_fields}
     environ = {name: value for name, value in os.environ.items() if name not in ours}
-    environ |= {f"SWITCHBOARD_{name}_PORT": str(free_port()) for name in _PORTS}
+    environ |= run_ports()
     environ |= VARIABLES | dict(variables or {})
     async with contextlib.AsyncExitStack() as closing:
         with contextlib.chdir(folder), mock.patch.dict(os.environ, environ, clear=True):

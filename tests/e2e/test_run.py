@@ -16,12 +16,12 @@ import pytest
 
 from cli.catalogue import EVERYTHING
 from cli.environment import sandbox_file
-from tests.support.ports import free_port
+from tests.support.ports import run_ports
 from tests.support.processes import is_running
 
 COMMAND = [sys.executable, "-m", "cli"]
 PARTS = ("NATS", "sandbox", "messaging", "webhook", "health")
-PORTS = ("HTTP", "HEALTH", "GRPC", "SANDBOX", "NATS")
+PORTS = ("HTTP", "HEALTH", "GRPC", "SANDBOX", "NATS", "WEBHOOK_METRICS", "HEALTH_METRICS")
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -39,7 +39,7 @@ class Machine:
         self.within: list[str] = []
         ours = {name.upper() for part in EVERYTHING.values() for name in part.model_fields}
         self.environ = {name: value for name, value in os.environ.items() if name not in ours}
-        self.environ |= {f"SWITCHBOARD_{name}_PORT": str(free_port()) for name in PORTS}
+        self.environ |= run_ports()
         self.environ["PYTHONUNBUFFERED"] = "1"
         # On a busy machine any query may be slow, and it says so.
         self.environ["SLOW_QUERY_MS"] = "60000"

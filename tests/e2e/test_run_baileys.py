@@ -16,7 +16,6 @@ import pytest
 
 from cli.whatsapp import missing_program
 from tests.e2e.test_run import Machine
-from tests.support.ports import free_port
 from tests.support.stack import API_KEY
 
 pytestmark = [
@@ -30,8 +29,6 @@ def machine(tmp_path: Path) -> Machine:
     """A machine on which messages go by Baileys."""
     machine = Machine(tmp_path)
     machine.environ["WHATSAPP_PROVIDER"] = "baileys"
-    for name in ("WHATSAPP", "WHATSAPP_CONTROL"):
-        machine.environ[f"SWITCHBOARD_{name}_PORT"] = str(free_port())
     return machine
 
 

@@ -21,13 +21,12 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from cli.catalogue import EVERYTHING
 from tests.support.api import running_api
-from tests.support.ports import free_port
+from tests.support.ports import run_ports
 
 KEY = {"X-API-Key": "sandbox-api-key"}
 DOCUMENT = "/api/openapi.json"
 SEND = "/api/whatsapp/send"
 CONTACT = "+972501234567"
-PORTS = ("HTTP", "HEALTH", "GRPC", "SANDBOX", "NATS")
 
 # What makes these right can't be said in a schema: a number that exists, a page's own cursor, a
 # message of this conversation, a key not used before.
@@ -70,7 +69,7 @@ pytestmark = [pytest.mark.timeout(400), pytest.mark.filterwarnings("default")]
 @pytest.fixture(scope="module")
 def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`switchboard run`, with a conversation in it."""
-    ports = {f"SWITCHBOARD_{name}_PORT": str(free_port()) for name in PORTS}
+    ports = run_ports()
     ours = {name.upper() for part in EVERYTHING.values() for name in part.model_fields}
     environ = {
         **{name: value for name, value in os.environ.items() if name not in ours},

@@ -5,6 +5,8 @@ import os
 import random
 import socket
 
+from cli.run_settings import RunSettings
+
 # Below what a system gives to outgoing connections (32768 and up on Linux), so that no connection
 # of another test takes a port between its choice and the server's start.
 _FIRST, _WORKERS, _EACH = 12_000, 20, 1_000
@@ -25,3 +27,9 @@ def free_port() -> int:
         except OSError:
             continue
     raise RuntimeError("no port is free")
+
+
+def run_ports() -> dict[str, str]:
+    """Variables that give each part of `switchboard run` a port of its own."""
+    fields = (name for name in RunSettings.model_fields if name.endswith("_port"))
+    return {name.upper(): str(free_port()) for name in fields}

@@ -20,11 +20,10 @@ from cli.environment import load_environment
 from cli.run_settings import RunSettings
 from cli.stack import Stack
 from cli.supervisor import Part
-from tests.support.ports import free_port
+from tests.support.ports import run_ports
 
 _START_SECONDS = 60
 _CALL_SECONDS = 180
-_PORTS = ("HTTP", "HEALTH", "GRPC", "SANDBOX", "NATS", "WHATSAPP", "WHATSAPP_CONTROL")
 API_KEY = "sandbox-api-key"
 
 
@@ -212,7 +211,7 @@ def running_stack(
     """
     ours = {name.upper() for part in EVERYTHING.values() for name in part.model_fields}
     environ = {name: value for name, value in os.environ.items() if name not in ours}
-    environ |= {f"SWITCHBOARD_{name}_PORT": str(free_port()) for name in _PORTS}
+    environ |= run_ports()
     # On a busy machine any query may be slow, and it says so.
     environ |= {"SLOW_QUERY_MS": "60000", **variables}
     with contextlib.chdir(folder), mock.patch.dict(os.environ, environ, clear=True):
