@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+import nats.errors
 import pytest
 from nats.aio.msg import Msg
 from nats.js.errors import APIError
@@ -73,6 +74,31 @@ async def test_events_are_stored_and_acknowledged(
         assert len(await rows(database, "messages")) == 20
         assert len(await rows(database, "parked_statuses")) == 1
         assert await dead(client) == []
+
+
+async def test_reports_wait_for_company_and_messages_for_nobody(nats_server: NatsServer) -> None:
+    """A report is held back for a moment; a message that comes meanwhile ends that at once."""
+    batches: list[tuple[int, int]] = []
+
+    async def handle(messages: Sequence[InboundMessage], reports: Sequence[StatusReport]) -> None:
+        batches.append((len(messages), len(reports)))
+
+    async with journal(nats_server) as client, consuming(client, handle, patience=600):
+
+        async def held(count: int) -> bool:
+            with contextlib.suppress(nats.errors.Error):
+                info = await client.jetstream().consumer_info(INGEST_STREAM, DURABLE.name)
+                return info.num_ack_pending == count
+            return False
+
+        await publish(client, status_event("SM1", "sent"))
+        await until(lambda: held(1))
+        await publish(client, status_event("SM1", "delivered"))
+        await until(lambda: held(2))
+        assert batches == []
+        await publish(client, message_event(1))
+        await until(settled(client))
+    assert batches == [(1, 2)]
 
 
 async def test_replicas_share_the_journal_and_store_everything_once(

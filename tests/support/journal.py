@@ -47,6 +47,7 @@ async def consuming(
     ack_wait: float = 30,
     max_attempts: int = 10,
     first_delay: float = 0.05,
+    patience: float = 0.1,
     translators: Mapping[str, Translator] | None = None,
     join: Callable[[Sequence[SamePerson]], Awaitable[object]] | None = None,
 ) -> AsyncIterator[None]:
@@ -64,6 +65,7 @@ async def consuming(
             ack_wait_seconds=ack_wait,
             max_attempts=max_attempts,
             first_delay_seconds=first_delay,
+            patience_seconds=patience,
         ),
     )
     task = asyncio.create_task(consumer.run())

@@ -18,7 +18,7 @@ from services.messaging.usecases.background import drained
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = 256
-_TOGETHER_SECONDS = 0.1
+_TOGETHER_SECONDS = 0.2
 """An answer is three acts in that time or less: one look and one commit for them all."""
 
 _POLL_SECONDS = 1.0

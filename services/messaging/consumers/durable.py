@@ -44,10 +44,12 @@ class Durable:
 
     Attributes:
         subjects: What it gets; may hold wildcards.
+        patient: Subjects of events that nobody waits for: they wait a moment for company.
     """
 
     name: str
     subjects: str
+    patient: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class ConsumerOptions:
         ack_wait_seconds: Lease of a delivered event; extended while it is worked on. What a
             process had that was killed waits for so long.
         max_attempts: Deliveries after which an event that fails alone goes to `DEAD`.
+        patience_seconds: How long events that nobody waits for wait for others.
     """
 
     batch_size: int = 1000
@@ -67,6 +70,7 @@ class ConsumerOptions:
     ack_wait_seconds: float = 5.0
     max_attempts: int = 10
     first_delay_seconds: float = 1.0
+    patience_seconds: float = 0.1
     monotonic: Callable[[], float] = time.monotonic
 
 
@@ -170,19 +174,30 @@ class JournalConsumer(Generic[T]):
                 self._pull = Pull(self._client, stream=INGEST_STREAM, consumer=self._durable.name)
             self._check_at = now + _CHECK_SECONDS
         # One alone: a request for several would wait for all of them.
-        events = await self._pull.fetch(1, wait_seconds=self._options.fetch_seconds)
-        more = self._options.batch_size - len(events)
-        if not events or more < 1:
-            return events
-        last = events[-1].metadata
-        # What comes again isn't counted as pending, and rarely comes alone.
-        if not last.num_pending and last.num_delivered == 1:
-            return events
+        events = list(await self._pull.fetch(1, wait_seconds=self._options.fetch_seconds))
         try:
-            return [*events, *await self._pull.fetch(more, max_bytes=_BATCH_BYTES)]
-        except (nats.errors.Error, OSError):
+            await self._await_company(self._pull, events)
+            more = self._options.batch_size - len(events)
+            if more > 0 and _more_may_wait(events):
+                events += await self._pull.fetch(more, max_bytes=_BATCH_BYTES)
+        except (nats.errors.Error, OSError) as error:
             # The next request shows what is wrong.
-            return events
+            if not events:
+                raise
+            log.debug("a batch is smaller than it might be", error=repr(error))
+        return events
+
+    async def _await_company(self, pull: Pull, events: list[Msg]) -> None:
+        """While nobody waits for what was fetched, add what comes within a moment."""
+        until = self._options.monotonic() + self._options.patience_seconds
+        while (
+            0 < len(events) < self._options.batch_size
+            and events[-1].subject in self._durable.patient
+            and not _more_may_wait(events)
+            and (left := until - self._options.monotonic()) > 0
+            and not self._stopping.is_set()
+        ):
+            events += await pull.fetch(1, wait_seconds=left)
 
     @contextlib.asynccontextmanager
     async def _leases(self, deliveries: Sequence[Msg]) -> AsyncIterator[None]:
@@ -210,3 +225,12 @@ class JournalConsumer(Generic[T]):
                 await pull.close()
                 # So that the acknowledgements are out before the process goes.
                 await self._client.flush(timeout=2)
+
+
+def _more_may_wait(events: Sequence[Msg]) -> bool:
+    """Whether there may be more to fetch at once than these, which were fetched last."""
+    if not events:
+        return False
+    last = events[-1].metadata
+    # What comes again isn't counted as pending, and rarely comes alone.
+    return last.num_pending > 0 or last.num_delivered > 1

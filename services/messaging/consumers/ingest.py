@@ -15,7 +15,7 @@ from services.messaging.domain.message import StatusReport
 
 Content = InboundMessage | StatusReport | SamePerson
 
-DURABLE = Durable("messaging", "ingest.whatsapp.>")
+DURABLE = Durable("messaging", "ingest.whatsapp.>", patient=frozenset({"ingest.whatsapp.status"}))
 
 
 class Handler(Protocol):

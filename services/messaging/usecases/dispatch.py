@@ -28,6 +28,7 @@ from services.messaging.ports.sending import (
     Routes,
     SendOutcome,
 )
+from services.messaging.usecases.accepted import Accepted
 from services.messaging.usecases.background import drained
 from services.messaging.usecases.breaker import Breaker
 from services.messaging.usecases.pace import SenderPace
@@ -85,7 +86,6 @@ class Dispatcher:
         self._store = store
         self._providers = providers
         self._clock = clock
-        self._on_accepted = on_accepted
         self._concurrency = concurrency
         self._lease = lease
         self._send_seconds = send_timeout.total_seconds()
@@ -115,7 +115,7 @@ class Dispatcher:
         self._to_look = True
         self._left_some = True
         self._stopping = False
-        self._accepted_ids: set[str] = set()
+        self._accepted = Accepted(on_accepted, self._wake.set)
 
     def wake(self) -> None:
         """Look at once whether something is due."""
@@ -143,7 +143,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         while not self._stopping:
             self._wake.clear()
-            await self._tell_accepted()
+            await self._accepted.told()
             if self._to_look:
                 self._to_look = False
                 lease_ends = loop.time() + self._lease.total_seconds()
@@ -158,7 +158,7 @@ class Dispatcher:
                 self._to_look = True
         if running:
             await asyncio.wait(running)
-        await self._tell_accepted()
+        await self._accepted.told(at_once=True)
 
     def _seconds_to_look(self, running: Collection[object]) -> float:
         if self._pace is None or len(running) >= self._concurrency:
@@ -317,16 +317,5 @@ class Dispatcher:
                 return True
             else:
                 if outcome.kind is OutcomeKind.ACCEPTED and outcome.provider_message_id:
-                    self._accepted_ids.add(outcome.provider_message_id)
+                    self._accepted.add(outcome.provider_message_id)
                 return released
-
-    async def _tell_accepted(self) -> None:
-        """Once for all that were accepted since the last time."""
-        if not self._accepted_ids:
-            return
-        ids, self._accepted_ids = self._accepted_ids, set()
-        try:
-            await self._on_accepted(ids)
-        except UnavailableError:
-            self._accepted_ids |= ids
-            log.warning("early reports wait for the database")
