@@ -88,7 +88,7 @@ async def test_reports_wait_for_company_and_messages_for_nobody(nats_server: Nat
         async def held(count: int) -> bool:
             with contextlib.suppress(nats.errors.Error):
                 info = await client.jetstream().consumer_info(INGEST_STREAM, DURABLE.name)
-                return info.num_ack_pending == count
+                return bool(info.num_ack_pending == count)
             return False
 
         await publish(client, status_event("SM1", "sent"))
