@@ -1,8 +1,10 @@
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import uuid4
 
+import psycopg
 import pytest
 import structlog
 from sqlalchemy import func, insert, literal, select
@@ -10,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import UnavailableError
+from services.messaging.store import idle_check
 from services.messaging.store.contact_models import ContactRow, IdentityRow
 from services.messaging.store.database import Database
 from services.messaging.store.database import database_url as parsed_url
@@ -111,6 +114,24 @@ async def test_an_absent_server_is_a_clear_error() -> None:
             pass
     await database.close()
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("idle", [True, False])
+async def test_a_connection_that_breaks_while_idle_is_replaced(
+    database: Database, database_url: str, idle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody notices. When all break right after their use, one user is told to try again."""
+    monkeypatch.setattr(idle_check, "_IDLE_SECONDS", 0.0 if idle else 600.0)
+    pid = select(func.pg_backend_pid())
+    async with database.read() as first, database.read() as second:
+        broken = [await connection.scalar(pid) for connection in (first, second)]
+    with psycopg.connect(database_url, autocommit=True) as administrator:
+        administrator.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s) AS pid", (broken,))
+    for refused in (not idle, False):
+        with pytest.raises(UnavailableError) if refused else contextlib.nullcontext():
+            async with database.read() as connection:
+                assert await connection.scalar(pid) not in broken
 
 
 @pytest.mark.parametrize("url", ["mysql://h/x", "nonsense", "", "http://h", "postgresql"])

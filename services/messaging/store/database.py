@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from services.common.errors import UnavailableError
 from services.messaging.store import sqlite_driver
+from services.messaging.store.idle_check import check_idle_connections
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +90,6 @@ class Database:
         options: dict[str, Any] = {}
         if self.dialect == "postgresql":
             options = {
-                "pool_pre_ping": True,
                 "pool_recycle": 1800,
                 "connect_args": {"connect_timeout": 5, "options": "-c timezone=utc"},
             }
@@ -111,6 +111,8 @@ class Database:
         _log_slow_queries(self._engine.sync_engine, slow_query_seconds)
         if self.dialect == "sqlite":
             _prepare_sqlite(self._engine.sync_engine)
+        else:
+            check_idle_connections(self._engine.sync_engine)
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

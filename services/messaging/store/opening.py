@@ -13,7 +13,6 @@ from services.messaging.store.bulk import among, insert_many
 from services.messaging.store.contact_models import ContactRow, ConversationRow
 from services.messaging.store.event_models import ConversationEventRow
 from services.messaging.store.public_ids import new_public_id
-from services.messaging.store.rows import insert_ignoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +117,21 @@ async def open_conversations(
             }
             for pair, party in sorted(missing.items())
         }
-        await connection.execute(
-            insert_ignoring(connection, ConversationRow), list(opened.values())
+        inserted = await insert_many(
+            connection,
+            ConversationRow,
+            list(opened.values()),
+            ConversationRow.id,
+            ConversationRow.public_id,
+            ConversationRow.contact_id,
+            ConversationRow.own_address,
         )
-        _, added = await known_conversations(connection, {contact_id for contact_id, _ in missing})
-        found |= added
+        for row_id, public_id, contact_id, own_address in inserted:
+            key = ConversationKey(row_id, public_id, contact_id)
+            found[contact_id, own_address] = key
+        if others := {contact_id for contact_id, own in missing if (contact_id, own) not in found}:
+            _, added = await known_conversations(connection, others)
+            found |= added
         # Others may have been faster, and have written it down.
         await _note_opened(
             connection,
