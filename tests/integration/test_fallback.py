@@ -1,6 +1,5 @@
 """A second provider takes over what the first certainly didn't send, and nothing else."""
 
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from services.messaging.store.database import Database
 from services.messaging.store.event_models import MessageEventRow
 from services.messaging.store.message_models import MessageRow
 from services.messaging.store.outbox import SqlOutboxStore
+from tests.support.ports import free_port
 from tests.support.sending import (
     ANY_TIME,
     Sender,
@@ -24,6 +24,7 @@ from tests.support.sending import (
     new_message,
     now,
     open_sandbox,
+    patience,
     running,
     sender,
     stored,
@@ -77,8 +78,7 @@ async def test_nobody_at_the_first(
 ) -> None:
     """When the first can't be reached the second sends at once, in the same conversation, and the
     message tells of both attempts."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     messages = [(await store.enqueue(new_message(str(number))))[0] for number in range(5)]
     async with (
         twilio(f"http://127.0.0.1:{port}") as primary,
@@ -157,8 +157,8 @@ async def test_once_in_all(
         await store.enqueue(new_message(f"text {number}", to="+15550001111"))
     first.set_faults(faults)
     async with (
-        twilio(first.base_url, seconds=0.3) as primary,
-        twilio(second.base_url, seconds=0.3, name="other") as other,
+        twilio(first.base_url, seconds=patience(faults)) as primary,
+        twilio(second.base_url, name="other") as other,
         working(store, primary, other),
     ):
         await until_settled(database)
@@ -214,8 +214,7 @@ async def test_no_attempt_is_burnt_while_the_only_provider_is_down(
     database: Database, store: SqlOutboxStore
 ) -> None:
     """With nobody to take over messages wait, and few attempts are made, whatever their number."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     for number in range(30):
         await store.enqueue(new_message(to=f"+15550000{number:03}"))
     async with twilio(f"http://127.0.0.1:{port}") as primary:

@@ -11,6 +11,7 @@ from tests.support.sending import (
     ANY_TIME,
     new_message,
     now,
+    patience,
     running,
     sender,
     stored,
@@ -43,7 +44,7 @@ async def test_once_under_faults(
         await store.enqueue(new_message("Hello", media=PLAN))
         await store.enqueue(new_message("Hello"))
     sandbox.set_faults(faults)
-    async with twilio(sandbox.base_url, seconds=0.3) as provider:
+    async with twilio(sandbox.base_url, seconds=patience(faults)) as provider:
         process = sender(store, provider)
         async with running(process.dispatcher.run(), process.reconciler.run()):
             await until_settled(database)

@@ -1,7 +1,6 @@
 """Twilio's REST API as the provider uses it, against the sandbox over a socket."""
 
 import asyncio
-import socket
 from dataclasses import replace
 from datetime import timedelta
 
@@ -12,6 +11,7 @@ from sandbox.server import RunningSandbox
 from services.common.errors import UnavailableError
 from services.messaging.domain.message import MessageStatus, Template
 from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
+from tests.support.ports import free_port
 from tests.support.sandbox import OUR_NUMBER
 from tests.support.sending import PHONE, now, twilio
 
@@ -33,7 +33,7 @@ def claimed(body: str = "Hello", *, to: str = ADDRESS) -> ClaimedSend:
 
 
 async def outcome_with(
-    sandbox: RunningSandbox, faults: Faults, *, seconds: float = 5
+    sandbox: RunningSandbox, faults: Faults, *, seconds: float = 30
 ) -> SendOutcome:
     sandbox.set_faults(faults)
     async with twilio(sandbox.base_url, seconds=seconds) as provider:
@@ -101,14 +101,14 @@ async def test_refusals_and_faults(
 @pytest.mark.parametrize("accept", [False, True])
 async def test_silence_is_unknown(sandbox: RunningSandbox, accept: bool) -> None:
     """A request that gets no answer ends in time, as unknown, and isn't repeated."""
-    outcome = await outcome_with(sandbox, Faults(hang=Hang(accept=accept)), seconds=0.3)
+    outcome = await outcome_with(sandbox, Faults(hang=Hang(accept=accept)), seconds=2)
     assert (outcome.kind, outcome.error_code) == (OutcomeKind.UNKNOWN, "no_answer")
     assert len(sandbox.state.messages) == accept
 
 
 async def test_late_answer_is_unknown(sandbox: RunningSandbox) -> None:
     """An answer that comes after the timeout doesn't count."""
-    outcome = await outcome_with(sandbox, Faults(latency=Latency(seconds=1)), seconds=0.3)
+    outcome = await outcome_with(sandbox, Faults(latency=Latency(seconds=2.2)), seconds=2)
     assert outcome.kind is OutcomeKind.UNKNOWN
 
 
@@ -128,8 +128,7 @@ async def test_wrong_credentials_wait(sandbox: RunningSandbox) -> None:
 
 async def test_no_connection_is_certain() -> None:
     """Nothing was sent when the host is unknown, refuses, or speaks no TLS."""
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+    port = free_port()
     server = await asyncio.start_server(_speak_no_tls, "127.0.0.1", 0)
     plain = server.sockets[0].getsockname()[1]
     async with server:

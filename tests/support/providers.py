@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import httpx
 from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
 
-from sandbox.faults import Fault, Faults, Hang, RateLimited, Reject
+from sandbox.faults import Fault, Faults, RateLimited, Reject
 from sandbox.server import RunningSandbox, running_sandbox
 from services.common.journal.events import JournalEvent
 from services.messaging.consumers.decoding import Translator, decode
@@ -100,7 +100,7 @@ class TwilioBench:
             None: Faults(),
             Trouble.REFUSED: Faults(reject=Reject(error_code=21211)),
             Trouble.NOT_NOW: Faults(rate_limited=RateLimited(retry_after=0)),
-            Trouble.NO_ANSWER: Faults(hang=Hang(accept=True), no_callbacks=Fault()),
+            Trouble.NO_ANSWER: Faults(reset_after_accept=Fault(), no_callbacks=Fault()),
         }
         self._sandbox.set_faults(faults[kind])
 
@@ -128,7 +128,7 @@ class TwilioBench:
 
     async def written(self, body: str) -> InboundMessage:
         """The webhook of a message."""
-        async with httpx.AsyncClient(base_url=self._sandbox.base_url) as http:
+        async with httpx.AsyncClient(base_url=self._sandbox.base_url, timeout=60) as http:
             await http.post(f"/sandbox/contacts/{CONTACT}/messages", json={"body": body})
         [event] = self._events("Body")
         return webhooks.inbound_message("key", event, now())
@@ -209,7 +209,7 @@ class BaileysBench:
                 found.append(journal_event(file.content, now()))
             return len(found) == count
 
-        await until(all_there, 5)
+        await until(all_there)
         return found
 
 
@@ -220,7 +220,7 @@ async def twilio_bench(_: Path) -> AsyncIterator[Bench]:
         settings = sandbox_settings(webhook_url=receiver.base_url)
         async with (
             running_sandbox(settings) as sandbox,
-            twilio(sandbox.base_url, seconds=1, public_host=PUBLIC_HOST) as provider,
+            twilio(sandbox.base_url, public_host=PUBLIC_HOST) as provider,
         ):
             yield TwilioBench(provider, sandbox, receiver)
 

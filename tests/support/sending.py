@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy import select, text, update
 from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
 
+from sandbox.faults import Faults
 from sandbox.server import RunningSandbox, running_sandbox
 from services.messaging.domain.contact import Identity, IdentityKind
 from services.messaging.domain.message import Author
@@ -81,7 +82,7 @@ async def open_database(url: str, **options: Any) -> AsyncIterator[Database]:
 @asynccontextmanager
 async def open_sandbox(**settings: Any) -> AsyncIterator[RunningSandbox]:
     """A sandbox whose messages go through their life fast; nobody takes its callbacks."""
-    values = {"webhook_url": NOBODY, "public_host": NOBODY, "webhook_timeout": 1, **settings}
+    values = {"webhook_url": NOBODY, "public_host": NOBODY, **settings}
     async with running_sandbox(sandbox_settings(**values)) as sandbox:
         yield sandbox
 
@@ -90,7 +91,7 @@ async def open_sandbox(**settings: Any) -> AsyncIterator[RunningSandbox]:
 async def twilio(
     base_url: str,
     *,
-    seconds: float = 5,
+    seconds: float = 30,
     token: str = AUTH_TOKEN,
     public_host: str = NOBODY,
     name: str = "twilio",
@@ -101,8 +102,16 @@ async def twilio(
         yield TwilioProvider(session, public_host=public_host, name=name)
 
 
+def patience(faults: Faults) -> float:
+    """Seconds that a client waits for an answer: few only where none comes in time.
+
+    On a busy machine an answer takes its time, and one that is given up is another fault.
+    """
+    return 2 if faults.hang or faults.latency else 30
+
+
 def twilio_session(
-    base_url: str, *, seconds: float = 5, token: str = AUTH_TOKEN, clock: Clock = now
+    base_url: str, *, seconds: float = 30, token: str = AUTH_TOKEN, clock: Clock = now
 ) -> AbstractAsyncContextManager[TwilioSession]:
     """The sandbox's account, for what is more than a provider."""
     return open_session(
@@ -154,8 +163,8 @@ def sender(
     breaker_pause: float = 0.3,
     concurrency: int = 8,
     grace: float = 0.5,
-    lease: float = 4,
-    send_timeout: float = 2,
+    lease: float = 60,
+    send_timeout: float = 20,
     on_accepted: Callable[[Collection[str]], Awaitable[object]] = _nothing,
     conditions: Mapping[str, Callable[[], ProviderCondition]] | None = None,
     clock: Clock = now,
@@ -249,14 +258,14 @@ async def running(*loops: Coroutine[None, None, None]) -> AsyncIterator[None]:
         assert failures == []
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 30) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
     """Wait until something holds that other tasks or processes bring about."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 - Nobody sets an event for it.
             await asyncio.sleep(0.02)
 
 
-async def until_settled(database: Database, seconds: float = 30) -> None:
+async def until_settled(database: Database, seconds: float = 60) -> None:
     """Wait until the outbox is empty."""
 
     async def empty() -> bool:

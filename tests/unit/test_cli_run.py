@@ -8,6 +8,7 @@ import pytest
 from cli.data_folder import Addresses, DataFolder, FolderInUseError, NotRunningError
 from cli.process import trouble_in
 from cli.run import port_problem
+from tests.support.ports import free_port
 
 ADDRESSES = Addresses(
     "http://w",
@@ -34,8 +35,7 @@ def test_a_port_in_use_is_named_with_its_part_and_variable() -> None:
 
 def test_two_parts_cannot_have_one_port() -> None:
     """A collision among our own ports is found before anything starts."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     problem = port_problem([("a", "PORT_A", "127.0.0.1", port), ("b", "PORT_B", "127.0.0.1", port)])
     assert problem == f"PORT_B and PORT_A are both {port}. Change one of them."
 
