@@ -95,11 +95,12 @@ async def test_the_age_limit_follows_the_setting(client: Client) -> None:
 
 async def test_without_a_broker_it_says_so(client: Client, nats_server: NatsServer) -> None:
     """A broker that is frozen or gone is an error that may be retried, in bounded time."""
-    bucket = AudioBucket(client, config=CONFIG, timeout_seconds=0.3)
+    bucket = AudioBucket(client, config=CONFIG)
+    impatient = AudioBucket(client, config=CONFIG, timeout_seconds=0.3)
     await bucket.put(ID, b"mp3")
     nats_server.pause()
     with pytest.raises(UnavailableError):
-        await bucket.get(ID)
+        await impatient.get(ID)
     nats_server.resume()
     assert await bucket.get(ID) == b"mp3"
     await client.close()

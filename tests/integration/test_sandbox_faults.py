@@ -120,7 +120,9 @@ async def test_hang(
 
     with pytest.raises(httpx.ReadTimeout):
         await http.post(
-            MESSAGES, data={"To": CONTACT, "From": OUR_NUMBER, "Body": "Hello"}, timeout=0.2
+            MESSAGES,
+            data={"To": CONTACT, "From": OUR_NUMBER, "Body": "Hello"},
+            timeout=httpx.Timeout(30, read=2),
         )
     assert len(sandbox.state.messages) == accept
     assert (await send(http)).status_code == 201
@@ -131,7 +133,7 @@ async def test_hang(
 async def test_hanging_requests_end_with_the_sandbox(receiver: Receiver) -> None:
     """A client that waits for ever doesn't keep the sandbox from stopping."""
     settings = sandbox_settings(webhook_url=receiver.base_url)
-    async with httpx.AsyncClient(auth=(ACCOUNT_SID, AUTH_TOKEN)) as http:
+    async with httpx.AsyncClient(auth=(ACCOUNT_SID, AUTH_TOKEN), timeout=60) as http:
         async with running_sandbox(settings) as sandbox:
             http.base_url = httpx.URL(sandbox.base_url)
             await switch(http, hang={})
@@ -147,7 +149,7 @@ async def test_latency(http: httpx.AsyncClient) -> None:
     await switch(http, latency={"seconds": 0.3, "times": 1})
 
     with pytest.raises(httpx.ReadTimeout):
-        await http.post(MESSAGES, data={}, timeout=0.1)
+        await http.post(MESSAGES, data={}, timeout=httpx.Timeout(30, read=0.1))
     assert (await send(http)).status_code == 201
     await switch(http, latency={"seconds": 0.01})
     assert (await send(http)).status_code == 201
@@ -256,7 +258,9 @@ async def test_window(receiver: Receiver) -> None:
     settings = sandbox_settings(webhook_url=receiver.base_url, enforce_window=True)
     async with (
         running_sandbox(settings) as strict,
-        httpx.AsyncClient(base_url=strict.base_url, auth=(ACCOUNT_SID, AUTH_TOKEN)) as http,
+        httpx.AsyncClient(
+            base_url=strict.base_url, auth=(ACCOUNT_SID, AUTH_TOKEN), timeout=60
+        ) as http,
     ):
         outside = (await send(http)).json()["sid"]
         template = (await send(http, ContentSid="HX" + "0" * 32)).json()["sid"]

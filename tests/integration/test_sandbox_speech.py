@@ -87,10 +87,10 @@ async def test_a_slow_vendor(sandbox: RunningSandbox, ai: AsyncOpenAI) -> None:
     sandbox.set_latencies(latencies)
     await heard(ai, wav_file(speech(1), text="Hello", source="RE1"))
     await ai.audio.speech.create(model="tts-1", voice="alloy", input="0123456789")
-    sandbox.set_latencies(Latencies(transcription=0.2))
+    sandbox.set_latencies(Latencies(transcription=30))
     with pytest.raises(openai.APITimeoutError):
         await ai.audio.transcriptions.create(
-            file=("r.wav", wav_file(speech(1)), "audio/wav"), model="gpt-transcribe", timeout=0.05
+            file=("r.wav", wav_file(speech(1)), "audio/wav"), model="gpt-transcribe", timeout=1
         )
     calls = sandbox.state.vendor_calls
     await until(lambda: calls[-1].seconds is not None)
@@ -99,7 +99,10 @@ async def test_a_slow_vendor(sandbox: RunningSandbox, ai: AsyncOpenAI) -> None:
         ("speech", "0123456789", "answered"),
         ("transcription", "", "abandoned"),
     ]
-    assert [round(call.seconds or 0, 1) for call in list(calls)[:2]] == [0.1, 0.2]
+    # No less, but for a timer's own precision; more on a busy machine.
+    took = [call.seconds or 0 for call in list(calls)[:2]]
+    assert took[0] > 0.09
+    assert took[1] > 0.19
 
 
 @pytest.mark.parametrize(
@@ -117,7 +120,8 @@ async def test_openai_fails(
 ) -> None:
     """Every fault reaches the client as the error it knows."""
     sandbox.set_faults(Faults(transcription=fault, speech=fault))
-    patient = ai.with_options(timeout=0.3)
+    # Where an answer comes, a busy machine may take its time for it.
+    patient = ai.with_options(timeout=0.3 if error is openai.APITimeoutError else 30)
     with pytest.raises(error):
         await heard(patient, wav_file(speech(1)))
     with pytest.raises(error):
@@ -252,7 +256,7 @@ async def test_google_refuses(sandbox: RunningSandbox) -> None:
 
 async def test_control(sandbox: RunningSandbox, ai: AsyncOpenAI) -> None:
     """Latencies are set and calls are read over the control API; a reset forgets both."""
-    async with httpx.AsyncClient(base_url=sandbox.base_url) as http:
+    async with httpx.AsyncClient(base_url=sandbox.base_url, timeout=60) as http:
         set_to = await http.put("/sandbox/latencies", json={"speech": 0.01})
         assert (await http.get("/sandbox/latencies")).json() == set_to.json()
         await ai.audio.speech.create(model="tts-1", voice="alloy", input="Hello")

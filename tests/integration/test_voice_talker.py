@@ -253,7 +253,7 @@ async def test_closing_ends_the_request() -> None:
     async with running_peer(answer) as peer, talker(peer.base_url, seconds=30) as one:
         async with aclosing(one.reply((), QUESTION, language="en-US")) as pieces:
             assert await anext(pieces) == "Hello."
-        await asyncio.wait_for(peer.left.wait(), 5)
+        await asyncio.wait_for(peer.left.wait(), 60)
 
 
 async def test_cancelling_ends_the_request() -> None:
@@ -262,7 +262,7 @@ async def test_cancelling_ends_the_request() -> None:
         task = asyncio.create_task(reply(one))
         await peer.asked.wait()
         task.cancel()
-        await asyncio.wait_for(peer.left.wait(), 5)
+        await asyncio.wait_for(peer.left.wait(), 60)
         with pytest.raises(asyncio.CancelledError):
             await task
 
@@ -279,11 +279,11 @@ async def test_a_slow_listener_is_no_timeout() -> None:
 
     async with (
         running_peer(answer) as peer,
-        talker(peer.base_url, seconds=0.5) as one,
+        talker(peer.base_url, seconds=2) as one,
         aclosing(one.reply((), QUESTION, language="en-US")) as pieces,
     ):
         assert await anext(pieces) == "Hello."
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(2.1)
         asyncio.get_running_loop().call_later(0.1, go_on.set)
         assert await anext(pieces) == "Hello."
 
