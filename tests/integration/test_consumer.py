@@ -419,14 +419,17 @@ async def test_a_stop_finishes_the_batch_in_hand(
 async def test_slow_work_keeps_its_lease(nats_server: NatsServer) -> None:
     """Work that takes longer than the lease isn't given to another replica meanwhile."""
     batches: list[int] = []
+    # Renewed three times in its length; a test that others keep waiting for seconds must not lose
+    # it, as a process that stands still for so long does.
+    lease = 6.0
 
     async def slow(messages: Sequence[InboundMessage], reports: Sequence[StatusReport]) -> None:
         batches.append(len(messages))
-        await asyncio.sleep(3)
+        await asyncio.sleep(lease + 2)
 
     async with journal(nats_server) as client, journal(nats_server) as other:
         await publish(client, *map(message_event, range(5)))
-        async with consuming(client, slow, ack_wait=1), consuming(other, slow, ack_wait=1):
+        async with consuming(client, slow, ack_wait=lease), consuming(other, slow, ack_wait=lease):
             await until(settled(client))
     assert sum(batches) == 5
 

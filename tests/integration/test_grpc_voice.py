@@ -27,6 +27,7 @@ from services.messaging.domain.call import (
     TurnState,
     TurnTimings,
 )
+from services.messaging.grpc_api import voice_servicer
 from services.messaging.grpc_api.voice_servicer import SERVICE_NAME, VoiceServicer
 from services.messaging.store.calls import SqlCallStore
 from services.messaging.store.database import Database
@@ -117,7 +118,7 @@ def span(**length: float) -> Duration:
 async def test_a_new_call_is_greeted(server: GrpcServer) -> None:
     """A caller hears the greeting, is recorded as turn 1, and is asked again when silent."""
     async with called(server) as api:
-        response = await api.NextStep(asked(incoming=pb.Incoming()), timeout=5)
+        response = await api.NextStep(asked(incoming=pb.Incoming()), timeout=60)
     assert kinds(response) == ["say", "record", "redirect"]
     _, record, redirect = response.script.steps
     assert record.record.turn == 1
@@ -141,12 +142,16 @@ async def test_an_answer_is_waited_for(server: GrpcServer, store: SqlCallStore) 
     assert response.script.steps[1].redirect.part == 1
 
 
-async def test_a_wait_ends_before_the_deadline(server: GrpcServer, store: SqlCallStore) -> None:
+async def test_a_wait_ends_before_the_deadline(
+    server: GrpcServer, store: SqlCallStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However long a caller of the API would hold, something to say comes within its deadline."""
+    # What is spared for a network and a machine at work, not for one that runs tests side by side.
+    monkeypatch.setattr(voice_servicer, "_SPARE", timedelta(seconds=9))
     await store.recorded(recording())
     async with called(server) as api:
         request = asked(recorded=pb.Recorded(turn=1), hold_ms=60_000)
-        response = await api.NextStep(request, timeout=1.5)
+        response = await api.NextStep(request, timeout=10)
     assert response.script.steps
 
 
@@ -176,7 +181,7 @@ async def test_a_bad_question(
     change(request)
     async with called(server) as api:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await api.NextStep(request, timeout=5)
+            await api.NextStep(request, timeout=60)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert details(refused.value)["ErrorInfo"].metadata["field"] == field
 
@@ -195,7 +200,7 @@ async def test_a_call_over_the_wire(server: GrpcServer, store: SqlCallStore) -> 
     await store.set_outcome("CA1", CallOutcome.ANSWERED)
     await store.report(report(CallStatus.COMPLETED, seconds=9, duration=8))
     async with called(server) as api:
-        call = (await api.GetCall(pb.GetCallRequest(id="CA1"), timeout=5)).call
+        call = (await api.GetCall(pb.GetCallRequest(id="CA1"), timeout=60)).call
     assert call == call_pb2.Call(
         id="CA1",
         provider="twilio",
@@ -233,10 +238,10 @@ async def test_an_unknown_call(server: GrpcServer) -> None:
     async with called(server) as api:
         for call_id in ("CA404", "a\0b"):
             with pytest.raises(grpc.aio.AioRpcError) as missing:
-                await api.GetCall(pb.GetCallRequest(id=call_id), timeout=5)
+                await api.GetCall(pb.GetCallRequest(id=call_id), timeout=60)
             assert missing.value.code() is grpc.StatusCode.NOT_FOUND
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await api.GetCall(pb.GetCallRequest(), timeout=5)
+            await api.GetCall(pb.GetCallRequest(), timeout=60)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -282,7 +287,7 @@ async def test_a_bad_filter(server: GrpcServer, request_: pb.ListCallsRequest, f
     """A filter that makes no sense is refused, by the field's name."""
     async with called(server) as api:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await api.ListCalls(request_, timeout=5)
+            await api.ListCalls(request_, timeout=60)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert details(refused.value)["ErrorInfo"].metadata["field"] == field
 
@@ -292,7 +297,7 @@ async def test_a_token_belongs_to_its_list(server: GrpcServer, store: SqlCallSto
     for number in range(2):
         await store.seen(seen(f"CA{number}", seconds=number))
     async with called(server) as api:
-        page = await api.ListCalls(pb.ListCallsRequest(page_size=1), timeout=5)
+        page = await api.ListCalls(pb.ListCallsRequest(page_size=1), timeout=60)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await api.ListCalls(
                 pb.ListCallsRequest(page_token=page.next_page_token, number=CALLER), timeout=5
@@ -304,9 +309,9 @@ async def test_health_and_token(server: GrpcServer) -> None:
     """The service has a health of its own, and wants the token."""
     async with open_channel(f"127.0.0.1:{server.port}", TOKEN) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)  # Its type has no methods.
-        answer = await stub.Check(health_pb2.HealthCheckRequest(service=SERVICE_NAME), timeout=5)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=SERVICE_NAME), timeout=60)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
     async with called(server, "wrong") as api:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await api.ListCalls(pb.ListCallsRequest(), timeout=5)
+            await api.ListCalls(pb.ListCallsRequest(), timeout=60)
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED

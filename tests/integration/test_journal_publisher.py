@@ -96,12 +96,13 @@ async def test_a_frozen_broker_fails_publishes_by_their_deadline(nats_server: Na
     async with journal_client(nats_server.url) as client:
         journal = JournalPublisher(client, timeout_seconds=1, max_batch=4, max_commits=1)
         nats_server.pause()
+        # One deadline after the other would take twenty seconds.
         results = await asyncio.wait_for(
             asyncio.gather(
-                *(journal.publish(event(f"message:{n}")) for n in range(20)),
+                *(journal.publish(event(f"message:{n}")) for n in range(80)),
                 return_exceptions=True,
             ),
-            timeout=3,
+            timeout=10,
         )
         assert all(isinstance(result, JournalUnavailableError) for result in results)
         nats_server.resume()
