@@ -33,7 +33,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 
 def components(stack: RunningStack) -> dict[str, dict[str, Any]]:
     """What health reports of each component."""
-    answer = httpx.get(f"{stack.addresses.health}/api/health/detailed", trust_env=False)
+    answer = httpx.get(f"{stack.addresses.health}/api/health/detailed", timeout=30, trust_env=False)
     found: dict[str, dict[str, Any]] = answer.json()["components"]
     return found
 
@@ -197,7 +197,9 @@ def test_a_provider_that_fails(stack: RunningStack) -> None:
             contact = f"+97250222000{number}"
             stack.sandbox.post(f"/sandbox/contacts/{contact}/messages", json={"body": "Hello"})
         until(stack, {"whatsapp_twilio": "times in a row"}, seconds=60)
-        ready = httpx.get(f"{stack.addresses.health}/api/health/readiness", trust_env=False)
+        ready = httpx.get(
+            f"{stack.addresses.health}/api/health/readiness", timeout=30, trust_env=False
+        )
         assert ready.status_code == 200
     finally:
         stack.faults()

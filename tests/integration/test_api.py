@@ -67,7 +67,7 @@ def problem(response: httpx.Response, status: int, reason: str) -> dict[str, Any
 async def test_without_a_key_nothing_is_answered(api: Api, shown: list[str]) -> None:
     """No key, a wrong one or two of them: 401, wherever it is asked."""
     headers = [("x-api-key", key) for key in shown]
-    async with httpx.AsyncClient(base_url=api.http.base_url) as http:
+    async with httpx.AsyncClient(base_url=api.http.base_url, timeout=60) as http:
         for path in (STATUS, MESSAGES, "/api/nothing"):
             response = await http.get(path, headers=headers)
             problem(response, 401, "UNAUTHENTICATED")

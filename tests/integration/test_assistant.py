@@ -33,7 +33,7 @@ async def assistant(
 
 
 async def requests_of(sandbox: RunningSandbox) -> list[dict[str, object]]:
-    async with httpx.AsyncClient(base_url=sandbox.base_url) as client:
+    async with httpx.AsyncClient(base_url=sandbox.base_url, timeout=60) as client:
         answer = await client.get("/sandbox/openai/requests")
     requests: list[dict[str, object]] = answer.json()
     return requests

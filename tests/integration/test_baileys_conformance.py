@@ -74,7 +74,7 @@ async def test_bridge_resumes(case: dict[str, Any], tmp_path: Path) -> None:
         return [f for f in left(root) if f.startswith("outbox/")] == sorted(mine)
 
     async with running(bridge.run()):
-        await until(at_rest, 5)
+        await until(at_rest)
     assert len(whatsapp.handed) == int(case["sends"])
     if case["answer"] is not None:
         [done] = (root / "outbox/done").iterdir()
@@ -96,7 +96,7 @@ async def test_messaging_resumes(
     async with journal(nats_server) as client, publishing(client) as publisher:
         reader = InboxReader(QueueFolder(root), publisher, clock=now, registry=CollectorRegistry())
         async with running(reader.run()):
-            await until(at_rest, 10)
+            await until(at_rest)
         info = await client.jetstream().stream_info(INGEST_STREAM)
         assert info.state.messages == case["journaled"]
 

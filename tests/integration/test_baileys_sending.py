@@ -174,7 +174,7 @@ async def test_unusable_session(
         async def told() -> bool:
             return words in breaker.status().reason
 
-        await until(told, 5)
+        await until(told)
         assert breaker.status().state is ProviderState.UNAVAILABLE
         assert breaker.free() == 0
 
@@ -364,7 +364,7 @@ async def test_folder_gone(store: SqlOutboxStore, tmp_path: Path) -> None:
         async def told() -> bool:
             return "BAILEYS_QUEUE_DIR" in queue.session.condition().reason
 
-        await until(told, 5)
+        await until(told)
         assert not queue.session.condition().usable
 
 

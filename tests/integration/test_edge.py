@@ -153,7 +153,7 @@ async def test_a_body_that_trickles_in_is_408(edge: Edge) -> None:
         f"POST {INCOMING} HTTP/1.1\r\nHost: a\r\nContent-Type: {FORM}\r\n"
         "X-Twilio-Signature: any\r\nContent-Length: 100\r\n\r\nBody=".encode()
     )
-    assert b" 408 " in await asyncio.wait_for(reader.readline(), timeout=5)
+    assert b" 408 " in await asyncio.wait_for(reader.readline(), timeout=60)
     writer.close()
     await writer.wait_closed()
     assert edge.count("too_slow") == 1

@@ -76,7 +76,7 @@ def test_what_else_the_edge_serves(
     edge.connected()
 
     def status(path: str, **headers: str) -> int:
-        return httpx.get(edge.url + path, headers=headers).status_code
+        return httpx.get(edge.url + path, headers=headers, timeout=60).status_code
 
     assert status("/api/openapi.json") == 200
     assert status("/api/whatsapp/status") == 401
@@ -91,6 +91,7 @@ def test_what_else_the_edge_serves(
         edge.url + "/webhook/incoming_call",
         data=call,
         headers={"x-twilio-signature": signature("/webhook/incoming_call", call)},
+        timeout=60,
     )
     assert "<Record" in answer.text
     assert edge.stop() == 0
@@ -102,7 +103,7 @@ def test_the_bypass_is_refused_in_production(
     """Without APP_ENV=development the edge doesn't start, and says why."""
     edge = EdgeProcess({**environment, "BYPASS_TWILIO_SIGNATURE": "true"}, tmp_path / "log")
     processes.append(edge)
-    assert edge.process.wait(timeout=30) == EXIT_CONFIGURATION
+    assert edge.process.wait(timeout=90) == EXIT_CONFIGURATION
     assert "BYPASS_TWILIO_SIGNATURE: is allowed only with APP_ENV" in edge.log.read_text()
 
 
@@ -127,7 +128,7 @@ def test_an_unwritable_spill_stops_the_start(
     path = str(tmp_path)
     edge = EdgeProcess({**environment, "SPILL_PATH": path}, tmp_path / "log")
     processes.append(edge)
-    assert edge.process.wait(timeout=30) == 1
+    assert edge.process.wait(timeout=90) == 1
     assert path in edge.log.read_text()
 
 

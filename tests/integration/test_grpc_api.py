@@ -153,9 +153,9 @@ async def test_health_needs_no_token_and_tells_the_truth(server: GrpcServer) -> 
         stub: Any = health_pb2_grpc.HealthStub(channel)
         for name in ("", SERVICE_NAME):
             request = health_pb2.HealthCheckRequest(service=name)
-            assert (await stub.Check(request, timeout=5)).status == health.NOT_SERVING
+            assert (await stub.Check(request, timeout=60)).status == health.NOT_SERVING
             await server.set_serving(True)
-            assert (await stub.Check(request, timeout=5)).status == health.SERVING
+            assert (await stub.Check(request, timeout=60)).status == health.SERVING
             await server.set_serving(False)
 
 

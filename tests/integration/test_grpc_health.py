@@ -14,7 +14,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 async def status(channel: grpc.aio.Channel, service: str) -> int:
     stub: Any = health_pb2_grpc.HealthStub(channel)  # Its type has no methods.
-    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
     return int(answer.status)
 
 

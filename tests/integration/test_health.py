@@ -326,8 +326,8 @@ async def test_the_service_starts_and_stops_as_a_process(tmp_path: Path) -> None
         sys.executable, "-m", "services.health", env=environ, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            async with asyncio.timeout(30):
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            async with asyncio.timeout(60):
                 while True:
                     with contextlib.suppress(httpx.ConnectError):
                         if (await client.get("/api/health/liveness")).status_code == 200:
@@ -335,7 +335,7 @@ async def test_the_service_starts_and_stops_as_a_process(tmp_path: Path) -> None
                     await asyncio.sleep(0.05)
             assert (await client.get("/api/health/readiness")).status_code == 503
         process.terminate()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await process.wait() == 0
     finally:
         if process.returncode is None:

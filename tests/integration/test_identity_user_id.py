@@ -38,7 +38,7 @@ async def test_a_contact_without_a_number_is_read_and_answered(database_url: str
         open_sandbox(webhook_url=receiver.base_url, public_host=receiver.base_url) as sandbox,
         open_database(database_url) as database,
         twilio(sandbox.base_url, public_host=receiver.base_url) as provider,
-        httpx.AsyncClient(base_url=sandbox.base_url) as http,
+        httpx.AsyncClient(base_url=sandbox.base_url, timeout=60) as http,
     ):
         written = {"body": "No number here", "parameters": {"ProfileUsername": "@Dana.L"}}
         await http.post(f"/sandbox/contacts/{USER_ID}/messages", json=written)

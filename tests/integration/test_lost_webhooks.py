@@ -101,7 +101,7 @@ def real(database: Database) -> Receive:
 
 async def write(sandbox: RunningSandbox, body: str, times: int = 1, **more: Any) -> str:
     """A contact writes, and the webhook is lost; returns the last message's sid."""
-    async with httpx.AsyncClient(base_url=sandbox.base_url) as http:
+    async with httpx.AsyncClient(base_url=sandbox.base_url, timeout=60) as http:
         written = {"body": body, "deliver": False, **more}
         for _ in range(times):
             answer = await http.post(f"/sandbox/contacts/{CONTACT}/messages", json=written)
@@ -296,7 +296,7 @@ async def test_messages_of_other_programs_are_left_alone(
         journal(nats_server) as client,
         open_database(database_url) as database,
         finding(sandbox, database, client) as finder,
-        httpx.AsyncClient(auth=(ACCOUNT_SID, AUTH_TOKEN)) as http,
+        httpx.AsyncClient(auth=(ACCOUNT_SID, AUTH_TOKEN), timeout=60) as http,
     ):
         form = {"To": CONTACT, "From": OUR_NUMBER, "Body": "From elsewhere"}
         url = f"{sandbox.base_url}/2010-04-01/Accounts/{ACCOUNT_SID}/Messages.json"

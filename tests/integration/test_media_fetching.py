@@ -64,7 +64,7 @@ def fetching(database: Database, client: Client, base_url: str, **changes: Any) 
 
 async def write(sandbox: RunningSandbox, receiver: Receiver, database: Database) -> None:
     """A contact sends two pictures and a voice message; the webhook is stored."""
-    async with httpx.AsyncClient(base_url=sandbox.base_url) as http:
+    async with httpx.AsyncClient(base_url=sandbox.base_url, timeout=60) as http:
         media = [{}, {"content_type": "audio/ogg"}, {"content_type": "text/html"}]
         written = {"body": "Look", "media": media}
         await http.post("/sandbox/contacts/+972501234567/messages", json=written)

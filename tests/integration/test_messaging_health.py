@@ -73,9 +73,9 @@ class Served:
 
     async def components(self, **wanted: pb.Status.ValueType) -> dict[str, pb.Component]:
         """What it tells, once these components are as wanted."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
-                answer = await self.health.GetHealth(pb.GetHealthRequest(), timeout=5)
+                answer = await self.health.GetHealth(pb.GetHealthRequest(), timeout=60)
                 found = {one.name: one for one in answer.components}
                 if all(
                     name in found and found[name].status == status
@@ -144,7 +144,7 @@ async def test_grpc_health_and_the_report_tell_the_same(
     ):
         await it.components(database=pb.STATUS_OK)
         watching = it.standard.Watch(health_pb2.HealthCheckRequest(service=SERVICE_NAME))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             assert (await watching.read()).status == response.SERVING
             async with behind(database):
                 found = await it.components(database=pb.STATUS_DOWN)
@@ -186,7 +186,7 @@ async def test_nats_that_is_away_makes_only_progress_unknown(
         nats_server.stop()
         found = await it.components(processing=pb.STATUS_UNKNOWN)
         assert found["database"].status == pb.STATUS_OK
-        check = await it.standard.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        check = await it.standard.Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert check.status == health_pb2.HealthCheckResponse.SERVING
         nats_server.start()
         await it.components(processing=pb.STATUS_OK)
@@ -282,7 +282,7 @@ async def test_events_that_wait_and_dead_letters_are_seen(nats_server: NatsServe
             max_deliver=-1,
         )
         await publish(client, message_event(1), message_event(2))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await progress.look())["processing"].details["waiting"] != 2:  # noqa: ASYNC110 - only NATS knows
                 await asyncio.sleep(0.05)
         clock.time = now() + timedelta(seconds=100)
@@ -327,13 +327,14 @@ async def test_a_database_that_goes_is_down_until_it_is_back(
     ):
         await it.components(database=pb.STATUS_OK, processing=pb.STATUS_OK)
         watching = it.standard.Watch(health_pb2.HealthCheckRequest())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             assert (await watching.read()).status == response.SERVING
             if frozen:
                 way.block()
             else:
                 await way.stop()
-            async with asyncio.timeout(10):
+            # Machines that run tests are busy: being late by this much is theirs.
+            async with asyncio.timeout(10 + 10):
                 assert (await watching.read()).status == response.NOT_SERVING
             # What can only be learnt from the database is looked at, too.
             found = await it.components(database=pb.STATUS_DOWN, sending=pb.STATUS_UNKNOWN)

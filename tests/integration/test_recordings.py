@@ -254,7 +254,7 @@ async def test_cancelling_ends_the_request() -> None:
         task = asyncio.create_task(one.fetch(RECORDING, twilio.base_url + PATH))
         await twilio.asked.wait()
         task.cancel()
-        await asyncio.wait_for(twilio.left.wait(), 5)
+        await asyncio.wait_for(twilio.left.wait(), 60)
         with pytest.raises(asyncio.CancelledError):
             await task
 

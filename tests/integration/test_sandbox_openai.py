@@ -195,7 +195,7 @@ async def test_requests_are_kept(sandbox: RunningSandbox, ai: AsyncOpenAI) -> No
     """What was asked can be read back, prompt and all, without the key."""
     await ai.responses.create(model=MODEL, input=QUESTION, instructions="Be brief.")
 
-    async with httpx.AsyncClient(base_url=sandbox.base_url) as http:
+    async with httpx.AsyncClient(base_url=sandbox.base_url, timeout=60) as http:
         answer = await http.get("/sandbox/openai/requests")
     (kept,) = answer.json()
     assert kept["body"] == {"model": MODEL, "input": QUESTION, "instructions": "Be brief."}

@@ -40,7 +40,7 @@ def url_of(phone: Telephone) -> str:
 
 
 async def get(url: str, auth: tuple[str, str] | None = (ACCOUNT_SID, AUTH_TOKEN)) -> httpx.Response:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as http:
         return await http.get(url, auth=auth)
 
 
@@ -168,7 +168,9 @@ async def test_an_address_elsewhere(phone: Telephone) -> None:
 async def test_control_api(phone: Telephone) -> None:
     """A call is made, watched as it goes on, and ended over HTTP."""
     phone.app.on(INCOMING, '<Pause length="600"/>')
-    async with httpx.AsyncClient(base_url=phone.sandbox.base_url, trust_env=False) as http:
+    async with httpx.AsyncClient(
+        base_url=phone.sandbox.base_url, timeout=60, trust_env=False
+    ) as http:
         assert (await http.get("/sandbox/calls/CA0")).status_code == 404
         refused = await http.post("/sandbox/calls", json={"caller": "052"})
         assert refused.status_code == 422

@@ -98,7 +98,7 @@ async def test_list_filters(sandbox: RunningSandbox) -> None:
     """To, From and the dates select, as a reconciler needs them to."""
     ours = await send(sandbox)
     other = await send(sandbox, to=OTHER_CONTACT)
-    async with httpx.AsyncClient(base_url=sandbox.base_url) as http:
+    async with httpx.AsyncClient(base_url=sandbox.base_url, timeout=60) as http:
         written = await http.post(
             "/sandbox/contacts/+972501234567/messages", json={"body": "Hi", "deliver": False}
         )
@@ -183,7 +183,7 @@ async def test_error_body_and_unknown_resources(sandbox: RunningSandbox) -> None
     assert (caught.value.status, caught.value.code) == (404, 20404)
 
     for path in (f"/Accounts/{ACCOUNT_SID}/Calls.json", "/Accounts/AC1/Messages.json"):
-        async with httpx.AsyncClient(auth=(ACCOUNT_SID, AUTH_TOKEN)) as http:
+        async with httpx.AsyncClient(auth=(ACCOUNT_SID, AUTH_TOKEN), timeout=60) as http:
             answer = await http.get(f"{sandbox.base_url}/2010-04-01{path}")
         assert answer.status_code == 404
         assert answer.json() == {
@@ -198,7 +198,7 @@ async def test_error_body_and_unknown_resources(sandbox: RunningSandbox) -> None
 async def test_bad_list_queries(sandbox: RunningSandbox, query: str) -> None:
     """A list query that makes no sense is refused, not misread."""
     url = f"{sandbox.base_url}/2010-04-01/Accounts/{ACCOUNT_SID}/Messages.json?{query}"
-    async with httpx.AsyncClient(auth=(ACCOUNT_SID, AUTH_TOKEN)) as http:
+    async with httpx.AsyncClient(auth=(ACCOUNT_SID, AUTH_TOKEN), timeout=60) as http:
         answer = await http.get(url)
 
     assert (answer.status_code, answer.json()["code"]) == (400, 20001)
@@ -221,7 +221,7 @@ async def test_media(sandbox: RunningSandbox) -> None:
     assert media[0].content_type == "image/png"
 
     url = sandbox.base_url + media[0].uri.removesuffix(".json")
-    async with httpx.AsyncClient(auth=(ACCOUNT_SID, AUTH_TOKEN)) as http:
+    async with httpx.AsyncClient(auth=(ACCOUNT_SID, AUTH_TOKEN), timeout=60) as http:
         assert (await http.get(url, auth=httpx.Auth())).status_code == 401
         redirect = await http.get(url)
         first, second = [await http.get(url, follow_redirects=True) for _ in range(2)]

@@ -271,7 +271,7 @@ async def test_silence_is_given_up(receiver: Receiver) -> None:
 
 async def write_to(sandbox: RunningSandbox, body: str) -> dict[str, Any]:
     """Write as the contact in a sandbox other than the fixture's."""
-    async with httpx.AsyncClient(base_url=sandbox.base_url) as http:
+    async with httpx.AsyncClient(base_url=sandbox.base_url, timeout=60) as http:
         return await write(http, body=body)
 
 

@@ -304,7 +304,7 @@ async def test_cancelling_ends_the_request(vendor: str, account: str) -> None:
             await peer.asked.wait()
             peer.asked.clear()
         task.cancel()
-        await asyncio.wait_for(peer.left.wait(), 5)
+        await asyncio.wait_for(peer.left.wait(), 60)
         with pytest.raises(asyncio.CancelledError):
             await task
 

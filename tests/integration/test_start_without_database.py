@@ -40,10 +40,10 @@ class Messaging:
     async def database(self, status: "pb.Status.ValueType") -> pb.Component:
         """What it tells of its database, once that is so."""
         stub: HealthServiceAsyncStub = rpc.HealthServiceStub(self.channel)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(grpc.aio.AioRpcError):
-                    answer = await stub.GetHealth(pb.GetHealthRequest(), timeout=5)
+                    answer = await stub.GetHealth(pb.GetHealthRequest(), timeout=60)
                     found = {one.name: one for one in answer.components}["database"]
                     if found.status == status:
                         return found
@@ -52,14 +52,14 @@ class Messaging:
     async def serves(self) -> bool:
         """What the standard health service says."""
         check = health_pb2_grpc.HealthStub(self.channel).Check  # type: ignore[attr-defined]  # None of its stubs has types.
-        answer = await check(health_pb2.HealthCheckRequest(), timeout=5)
+        answer = await check(health_pb2.HealthCheckRequest(), timeout=60)
         return bool(answer.status == SERVING)
 
     async def code_of_a_call(self) -> grpc.StatusCode:
         """How a question about a message that doesn't exist ends."""
         stub: MessagingServiceAsyncStub = MessagingServiceStub(self.channel)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await stub.GetMessage(messaging_pb.GetMessageRequest(id="none"), timeout=5)
+            await stub.GetMessage(messaging_pb.GetMessageRequest(id="none"), timeout=60)
         return raised.value.code()
 
 

@@ -48,7 +48,7 @@ async def start(
 
 async def ended(process: asyncio.subprocess.Process, said: str = "") -> Ended:
     """Wait for a command's end, having typed `said`."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         out, err = await process.communicate(said.encode())
     code = process.returncode
     assert code is not None

@@ -122,7 +122,7 @@ async def running_edge(
     """
     registry = CollectorRegistry()
     channel = open_channel(messaging, GRPC_TOKEN)
-    cache = AudioCache(AudioBucket(client, timeout_seconds=1).get, max_bytes=audio_cache_bytes)
+    cache = AudioCache(AudioBucket(client, timeout_seconds=10).get, max_bytes=audio_cache_bytes)
     voice = VoiceResponder(
         channel,
         public_host=PUBLIC_HOST,
@@ -154,7 +154,7 @@ async def running_edge(
     try:
         async with (
             serving_http(app, host="127.0.0.1", port=0, drain_seconds=5) as port,
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=15) as http,
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
             httpx.AsyncClient(
                 transport=httpx.ASGITransport(build_internal(journal, spill, registry=registry)),
                 base_url="http://internal",
@@ -195,12 +195,12 @@ async def stored(url: str) -> list[Msg]:
         except NotFoundError:
             return []
         subscription = await js.subscribe("ingest.>", ordered_consumer=True)
-        return [await subscription.next_msg(timeout=10) for _ in range(info.state.messages)]
+        return [await subscription.next_msg(timeout=60) for _ in range(info.state.messages)]
     finally:
         await client.close()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for something that happens in its own time.
 
     Raises:

@@ -36,7 +36,7 @@ class EdgeProcess:
             )
 
     def ready(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while True:
             try:
                 httpx.get(self.internal + "/internal/health").raise_for_status()
@@ -48,28 +48,30 @@ class EdgeProcess:
 
     def connected(self) -> None:
         """Wait until the journal is there."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while not self.health()["journal_connected"]:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
 
     def health(self) -> dict[str, object]:
-        return dict(httpx.get(self.internal + "/internal/health").json())
+        return dict(httpx.get(self.internal + "/internal/health", timeout=60).json())
 
     def post(self, sid: str, sign: bool = True) -> int:
         headers = {"content-type": FORM}
         if sign:
             headers["x-twilio-signature"] = signature(INCOMING, message(sid))
         body = urlencode(message(sid))
-        return httpx.post(self.url + INCOMING, content=body, headers=headers).status_code
+        return httpx.post(
+            self.url + INCOMING, content=body, headers=headers, timeout=60
+        ).status_code
 
     def stop(self) -> int:
         self.process.terminate()
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=90)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=90)
 
     def memory(self) -> int:
         """Bytes of resident memory (Linux)."""

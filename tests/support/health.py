@@ -165,7 +165,7 @@ async def health(
                     host="127.0.0.1",
                     port=0,
                 ) as port,
-                httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client,
+                httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
             ):
                 yield client
         finally:
@@ -179,9 +179,9 @@ async def until(
     """The first answer that fits.
 
     Raises:
-        TimeoutError: None did for 20 s.
+        TimeoutError: None did for 60 s.
     """
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not holds(response := await client.get(path)):  # noqa: ASYNC110 - a client can only ask
             await asyncio.sleep(0.02)
     return response

@@ -120,6 +120,6 @@ async def dead(client: Client) -> list[Msg]:
     state = (await js.stream_info(DEAD_STREAM)).state
     subscription = await js.subscribe("dead.>", stream=DEAD_STREAM, ordered_consumer=True)
     try:
-        return [await subscription.next_msg(timeout=5) for _ in range(state.messages)]
+        return [await subscription.next_msg(timeout=60) for _ in range(state.messages)]
     finally:
         await subscription.unsubscribe()

@@ -58,7 +58,7 @@ class NatsServer:
             self._process = subprocess.Popen(
                 command, env={**os.environ, **self._environ}, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             with (
                 contextlib.suppress(OSError),
@@ -116,7 +116,7 @@ class NatsServer:
         self._process.send_signal(number)
         # A frozen process takes a signal only once it is thawed.
         self._process.send_signal(signal.SIGCONT)
-        self._process.wait(timeout=20)
+        self._process.wait(timeout=60)
         self._process = None
 
 

@@ -18,7 +18,7 @@ class Prometheus:
     """Its API."""
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, trust_env=False)
+        self._client = httpx.Client(base_url=url, timeout=60, trust_env=False)
 
     def ready(self) -> bool:
         """Whether it answers."""

@@ -22,7 +22,7 @@ from cli.stack import Stack
 from cli.supervisor import Part
 from tests.support.ports import run_ports
 
-_START_SECONDS = 60
+_START_SECONDS = 120
 _CALL_SECONDS = 180
 API_KEY = "sandbox-api-key"
 
@@ -50,7 +50,10 @@ class RunningStack:
             base_url=addresses.sandbox or "", timeout=_CALL_SECONDS, trust_env=False
         )
         self.api = httpx.Client(
-            base_url=addresses.webhook, headers={"X-API-Key": API_KEY}, trust_env=False
+            base_url=addresses.webhook,
+            headers={"X-API-Key": API_KEY},
+            timeout=60,
+            trust_env=False,
         )
 
     def publish(self) -> Path:

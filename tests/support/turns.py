@@ -91,7 +91,7 @@ class Line:
         event: Incoming | Recorded | Silent | Played | Dialed,
         *,
         call_id: str = "CA1",
-        hold: float = 10,
+        hold: float = 60,
     ) -> Script:
         """What the caller hears next."""
         call = replace(seen(call_id), at=self.clock())
