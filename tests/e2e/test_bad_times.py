@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import resource
 import shutil
 import signal
@@ -20,6 +21,7 @@ WRONG_CLOCK = Path(__file__).parents[1] / "support" / "wrong_clock"
 RED_WITHIN_SECONDS = 10
 # Machines that run tests are busy: being late by this much is theirs.
 SLACK_SECONDS = 10
+LATE = re.compile("no answer|doesn't answer")
 
 
 @pytest.fixture(scope="module")
@@ -39,40 +41,42 @@ def components(stack: RunningStack) -> dict[str, dict[str, Any]]:
 
 
 def until(
-    stack: RunningStack, wanted: dict[str, str], seconds: float = RED_WITHIN_SECONDS + SLACK_SECONDS
+    stack: RunningStack,
+    red: dict[str, str],
+    *,
+    degraded: dict[str, str] | None = None,
+    seconds: float = RED_WITHIN_SECONDS + SLACK_SECONDS,
 ) -> dict[str, dict[str, Any]]:
-    """The components once exactly these are red; with none wanted, once all are well.
+    """The components once these alone are red and these are degraded; with neither, once all are
+    well.
+
+    Args:
+        red: Patterns of their reasons, by component.
+        degraded: Likewise.
 
     Raises:
-        AssertionError: They weren't in time, or another one was red.
+        AssertionError: They weren't in time, or another one was red though it wasn't merely late.
     """
-    deadline = time.monotonic() + (seconds if wanted else 60)
+    wanted = {"down": red, "degraded": degraded or {}}
+    ill = bool(red or degraded)
+    deadline = time.monotonic() + (seconds if ill else 120)
     while True:
         found = components(stack)
         bad = {name: one["reason"] for name, one in found.items() if one["status"] == "down"}
-        if wanted:
-            assert set(bad) <= set(wanted), bad
-        well = all(one["status"] == "ok" for one in found.values())
-        if (bad and set(bad) == set(wanted)) or (not wanted and well):
-            for name, reason in wanted.items():
-                assert reason in bad[name]
+        others = {name: reason for name, reason in bad.items() if name not in red}
+        if ill:
+            # A part that gets no processor is silent, too, and only for a moment.
+            assert all(LATE.search(reason) for reason in others.values()), bad
+        if (
+            not others
+            and all(
+                found[name]["status"] == status and re.search(reason, found[name]["reason"])
+                for status, some in wanted.items()
+                for name, reason in some.items()
+            )
+            and (ill or all(one["status"] == "ok" for one in found.values()))
+        ):
             return found
-        assert time.monotonic() < deadline, found
-        time.sleep(0.1)
-
-
-def until_degraded(stack: RunningStack, component: str, reason: str) -> None:
-    """One component is degraded, and none is red.
-
-    Raises:
-        AssertionError: It wasn't in time, or another one was red.
-    """
-    deadline = time.monotonic() + RED_WITHIN_SECONDS + SLACK_SECONDS
-    while True:
-        found = components(stack)
-        assert not [name for name, one in found.items() if one["status"] == "down"]
-        if found[component]["status"] == "degraded" and reason in found[component]["reason"]:
-            return
         assert time.monotonic() < deadline, found
         time.sleep(0.1)
 
@@ -133,7 +137,8 @@ def test_a_part_that_is_gone(stack: RunningStack, part: str, component: str, rea
     [
         ("messaging", "messaging", "no answer"),
         ("webhook", "webhook", "no answer"),
-        ("NATS", "nats", "JetStream doesn't answer"),
+        # After some seconds the client gives the connection up.
+        ("NATS", "nats", "JetStream doesn't answer|no connection to NATS"),
     ],
 )
 def test_a_part_that_is_frozen(stack: RunningStack, part: str, component: str, reason: str) -> None:
@@ -160,8 +165,11 @@ def test_a_full_disk_of_the_journal(stack: RunningStack) -> None:
     """NATS goes on answering and stores nothing, also afterwards: it has to be started again."""
     with full_disk(stack, "NATS"):
         assert writes(stack).json()["webhook_status"] == 200
-        found = until(stack, {"nats": "it doesn't confirm that events are stored"})
-        assert "events that wait on disk" in found["webhook"]["reason"]
+        until(
+            stack,
+            {"nats": "it doesn't confirm that events are stored"},
+            degraded={"webhook": "events that wait on disk"},
+        )
     with stack.away("NATS"):
         pass
     until(stack, {})
@@ -170,7 +178,7 @@ def test_a_full_disk_of_the_journal(stack: RunningStack) -> None:
 def test_a_full_disk_of_the_edge(stack: RunningStack) -> None:
     """While the journal takes events it is only a warning; without it nothing can be kept."""
     with full_disk(stack, "webhook"):
-        until_degraded(stack, "webhook", "the spill takes no events")
+        until(stack, {}, degraded={"webhook": "the spill takes no events"})
         with stack.away("NATS"):
             until(stack, {"webhook": "neither in the journal nor on disk", "nats": "connection"})
     until(stack, {})
@@ -184,7 +192,8 @@ def test_a_clock_that_jumps(stack: RunningStack, service: str, hour: int) -> Non
     """The clocks are red and say whose it is, nothing else is, and no age jumps with it."""
     with wrong_clock(service, hour):
         way = "ahead" if hour > 0 else "behind"
-        found = until(stack, {"clocks": f"that of {service} is 3600 s {way}"})
+        # Less what an answer was under way, which is seconds at times.
+        found = until(stack, {"clocks": f"that of {service} is (359[5-9]|360[0-5]) s {way}"})
         assert all(one["age_seconds"] < 60 for one in found.values())
     until(stack, {})
 
