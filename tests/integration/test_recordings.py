@@ -21,6 +21,7 @@ from tests.support.peer import (
     answering,
     dripping,
     hanging_up,
+    patience,
     running_peer,
     silent,
 )
@@ -240,7 +241,10 @@ async def test_a_recording_without_an_end_is_cut_off() -> None:
 )
 async def test_trouble_has_an_end(answer: Answer) -> None:
     """Whatever goes wrong at Twilio, it ends in time, can be tried again and leaks nothing."""
-    async with running_peer(answer) as twilio, recordings(twilio.base_url, seconds=0.5) as one:
+    async with (
+        running_peer(answer) as twilio,
+        recordings(twilio.base_url, seconds=patience(answer)) as one,
+    ):
         with pytest.raises(UnavailableError) as caught:
             await one.fetch(RECORDING, twilio.base_url + PATH)
     told = "".join(traceback.format_exception(caught.value))
@@ -282,6 +286,9 @@ async def test_deleting(status: str) -> None:
 )
 async def test_deleting_that_fails_is_told(answer: Answer) -> None:
     """What may not be deleted yet is to be tried again."""
-    async with running_peer(answer) as twilio, recordings(twilio.base_url, seconds=0.5) as one:
+    async with (
+        running_peer(answer) as twilio,
+        recordings(twilio.base_url, seconds=patience(answer)) as one,
+    ):
         with pytest.raises(UnavailableError):
             await one.delete(RECORDING)

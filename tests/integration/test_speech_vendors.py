@@ -28,6 +28,7 @@ from tests.support.peer import (
     answering,
     dripping,
     hanging_up,
+    patience,
     running_peer,
     silent,
     streaming,
@@ -44,7 +45,7 @@ Opened = AbstractAsyncContextManager[Synthesizer]
 
 @asynccontextmanager
 async def google(
-    account: str, base_url: str, *, seconds: float = 5, **more: Any
+    account: str, base_url: str, *, seconds: float = 30, **more: Any
 ) -> AsyncIterator[GoogleSpeech]:
     one = GoogleSpeech(
         SecretStr(account),
@@ -58,7 +59,7 @@ async def google(
 
 
 @asynccontextmanager
-async def open_ai(base_url: str, *, seconds: float = 5) -> AsyncIterator[OpenAISpeech]:
+async def open_ai(base_url: str, *, seconds: float = 30) -> AsyncIterator[OpenAISpeech]:
     async with open_client(api_key=SecretStr(KEY), base_url=base_url) as client:
         yield OpenAISpeech(client, model="tts", voice="alloy", timeout_seconds=seconds)
 
@@ -161,7 +162,7 @@ async def test_a_text_that_is_too_long_is_not_sent(account: str) -> None:
         assert len(peer.requests) == 2
 
 
-def opened(vendor: str, account: str, peer: Peer, seconds: float = 5) -> Opened:
+def opened(vendor: str, account: str, peer: Peer, seconds: float = 30) -> Opened:
     if vendor == "google":
         return google(at(account, peer.base_url), peer.base_url, seconds=seconds)
     return open_ai(peer.base_url, seconds=seconds)
@@ -206,7 +207,7 @@ async def test_bad_answers_are_unavailability(
     """Whatever is wrong with an answer, it is asked for once, ends in time, and leaks nothing."""
     caplog.set_level(logging.DEBUG)
     async with running_peer(told_apart(GOOD_TOKEN, BAD[bad])) as peer:
-        async with opened(vendor, account, peer, seconds=0.5) as one:
+        async with opened(vendor, account, peer, seconds=patience(BAD[bad])) as one:
             with pytest.raises(UnavailableError) as caught:
                 await one.synthesize(SAID, "en-US")
         asked = [head for head, _ in peer.requests if "/token" not in head]
@@ -250,7 +251,8 @@ async def test_a_text_that_is_refused(vendor: str, account: str) -> None:
 async def test_without_a_token_nothing_is_asked(bad: Answer, account: str) -> None:
     """A token that can't be had is unavailability, and the text is sent to nobody."""
     async with running_peer(told_apart(bad, GOOD_SPEECH)) as peer:
-        async with google(at(account, peer.base_url), peer.base_url, seconds=0.5) as one:
+        address = peer.base_url
+        async with google(at(account, address), address, seconds=patience(bad)) as one:
             with pytest.raises(UnavailableError) as caught:
                 await one.synthesize(SAID, "en-US")
         assert [head.split()[1] for head, _ in peer.requests] == ["/google/token"]

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import traceback
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ from tests.support.peer import (
     answering,
     dripping,
     hanging_up,
+    patience,
     running_peer,
     silent,
 )
@@ -33,15 +34,15 @@ KEY = "openai-key"
 
 @asynccontextmanager
 async def transcriber(
-    base_url: str, *, model: str = "gpt-transcribe", seconds: float = 5, **more: Any
+    base_url: str, *, model: str = "gpt-transcribe", seconds: float = 30, **more: Any
 ) -> AsyncIterator[OpenAITranscriber]:
     async with open_client(api_key=SecretStr(KEY), base_url=base_url) as client:
         yield OpenAITranscriber(client, model=model, timeout_seconds=seconds, **more)
 
 
-async def heard_by(peer: Peer, wav: bytes = b"wav", languages: Sequence[str] = ()) -> Transcript:
-    async with transcriber(peer.base_url, seconds=0.5) as one:
-        return await one.transcribe(wav, languages=languages)
+async def heard_by(peer: Peer, *, seconds: float = 30) -> Transcript:
+    async with transcriber(peer.base_url, seconds=seconds) as one:
+        return await one.transcribe(b"wav", languages=())
 
 
 @pytest.mark.parametrize(("text", "language"), [("Is it free?", "en"), (HEBREW, "he")])
@@ -120,7 +121,7 @@ async def test_bad_answers_are_unavailability(answer: Answer) -> None:
     """Whatever is wrong with an answer, it is asked for once, ends in time, and leaks nothing."""
     async with running_peer(answer) as peer:
         with pytest.raises(UnavailableError) as caught:
-            await heard_by(peer)
+            await heard_by(peer, seconds=patience(answer))
         assert len(peer.requests) == 1
     assert_says_nothing(caught.value)
 

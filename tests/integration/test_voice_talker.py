@@ -22,6 +22,7 @@ from tests.support.peer import (
     Peer,
     answering,
     dripping,
+    patience,
     running_peer,
     silent,
     streaming,
@@ -243,7 +244,7 @@ ERROR = {"type": "error", "message": KEY, "code": "x", "param": None, "sequence_
 async def test_bad_streams_are_unavailability(answer: Answer) -> None:
     """Whatever is wrong with an answer, it ends in time with one error that leaks nothing."""
     with pytest.raises(UnavailableError) as caught:
-        await replied(answer, seconds=0.5)
+        await replied(answer, seconds=patience(answer))
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
 

@@ -151,6 +151,15 @@ async def silent(peer: Peer, writer: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
 
+def patience(answer: Answer) -> float:
+    """Seconds that a client waits for an answer: few only where it never ends.
+
+    On a busy machine an answer takes its time, and one that is given up is another trouble.
+    """
+    endless = answer is silent or getattr(answer, "__qualname__", "").startswith("dripping.")
+    return 1 if endless else 30
+
+
 async def hanging_up(peer: Peer, writer: asyncio.StreamWriter) -> None:
     """The end of the connection."""
     writer.close()
