@@ -8,7 +8,7 @@ import pytest
 from tests.support.listening import ANSWER, GOODBYE, GREETING, QUESTION, asked_once, heard, states
 from tests.support.stack import RunningStack
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 def test_without_messaging(stack: RunningStack) -> None:
@@ -18,7 +18,7 @@ def test_without_messaging(stack: RunningStack) -> None:
         said = heard(call)
         assert any("message" in text for text in said)
     stored = stack.stored(call["sid"], outcome="voicemail")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while states(stored := stack.stored(call["sid"])) != ["done"]:
         assert time.monotonic() < deadline, stored
         time.sleep(0.1)

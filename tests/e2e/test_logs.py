@@ -32,7 +32,7 @@ ANSWER = "Yes, it is."
 WRONG_KEY = "somebody-elses-api-key"
 WRONG_SIGNATURE = base64.b64encode(b"no signature at all.").decode()
 SERVICES = ("webhook", "messaging", "health")
-_SECONDS = 40
+_SECONDS = 120
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ async def streaming(api: Api, last: str | None = None) -> AsyncIterator[AsyncIte
 async def with_data(stream: AsyncIterator[Block], count: int) -> list[Block]:
     """The next blocks that hold an event."""
     found: list[Block] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for block in stream:
             if block.data:
                 found.append(block)
@@ -105,7 +105,7 @@ async def test_the_position_is_known_before_anything_happens(
 
 async def test_silence_is_filled(api: Api) -> None:
     """A comment now and then shows the client, and every proxy between, that it still goes on."""
-    async with streaming(api) as stream, asyncio.timeout(10):
+    async with streaming(api) as stream, asyncio.timeout(60):
         async for block in stream:
             if block.comment:
                 break
@@ -151,7 +151,7 @@ async def test_stopping_ends_streams_and_waiting_sends_at_once(
         )
         await until(lambda: len(messaging.requests) >= 3)
         api.held.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert [block async for block in stream if block.data] == []
             assert (await send).json()["status"] == "queued"
 
@@ -165,7 +165,7 @@ async def test_messaging_gone_ends_the_stream(messaging: PretendMessaging) -> No
         async with streaming(api) as stream:
             await anext(stream)
             await serving.aclose()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 assert [block async for block in stream if block.data] == []
 
 

@@ -134,7 +134,7 @@ async def test_an_answer_meets_the_next_message(postgres_url: str) -> None:
 async def _until_waiting(database: Database, transactions: int) -> None:
     """Wait until so many transactions wait for locks."""
     query = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             async with database.read() as connection:
                 if await connection.scalar(query) >= transactions:

@@ -63,7 +63,7 @@ async def first(call: Any) -> pb.WatchMessagesResponse:
 async def read(call: Any, count: int) -> list[pb.WatchMessagesResponse]:
     """The next responses that tell of an event."""
     events: list[pb.WatchMessagesResponse] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(events) < count:
             response = await call.read()
             assert response is not grpc.aio.EOF

@@ -131,7 +131,7 @@ class NatsCluster:
 
     async def leader_of(self, client: Client, stream: str) -> str:
         """Who orders what comes into a stream."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(nats.errors.Error):
                     info = await client.jetstream(timeout=1).stream_info(stream)

@@ -111,7 +111,7 @@ asyncio.run(main())
     child = int(await parent.stdout.readline())
     parent.kill()
     await parent.communicate()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while is_running(child):  # noqa: ASYNC110 - another process tells us nothing
             await asyncio.sleep(0.02)
 

@@ -161,6 +161,6 @@ def test_the_worst_of_several(statuses: tuple[str, ...], expected: str) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event to tell
             await asyncio.sleep(0.01)

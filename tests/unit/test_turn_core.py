@@ -58,7 +58,7 @@ async def test_sentences_are_rendered_side_by_side_and_come_in_order() -> None:
     one = answer(talker, voice)
     async with one, contextlib.aclosing(one.parts()) as parts:
         first = asyncio.create_task(anext(parts))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while voice.done != ["Two.", "Three."]:  # noqa: ASYNC110 - Nobody sets an event for it.
                 await asyncio.sleep(0)
         assert not first.done()
