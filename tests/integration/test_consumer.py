@@ -197,9 +197,9 @@ async def test_garbage_on_the_stream_is_kept(nats_server: NatsServer) -> None:
 
     async with journal(nats_server) as client:
         js = client.jetstream()
-        await js.publish("ingest.whatsapp.message", b"\xff\xfe")
+        await js.publish("ingest.whatsapp.message", b"\xff\xfe", timeout=60)
         headers = message_event(1).headers()
-        await js.publish("ingest.whatsapp.message", b"\xff\xfe", headers=headers)
+        await js.publish("ingest.whatsapp.message", b"\xff\xfe", headers=headers, timeout=60)
         async with consuming(client, handle):
             await until(settled(client))
         assert [(one.headers or {})["dead-reason"] for one in await dead(client)] == [

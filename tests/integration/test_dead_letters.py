@@ -101,7 +101,7 @@ async def test_a_letter_is_shown_with_what_the_webhook_said(
     async with journal(nats_server) as client:
         event = unreadable(1, body="שלום \x1b[2J\u202eevil\n")
         await buried(client, Inbox(), event)
-        await client.jetstream().publish("ingest.whatsapp.message", b"\xff\xfe")
+        await client.jetstream().publish("ingest.whatsapp.message", b"\xff\xfe", timeout=60)
         async with consuming(client, Inbox()):
             await until(settled(client))
 
@@ -137,7 +137,7 @@ async def test_a_replayed_letter_is_consumed_again(
         inbox = Inbox("SM00000001")
         event = message_event(1)
         # As the edge does it: inside the window, the same id would be dropped.
-        await js.publish(event.kind.subject, event.data, headers=event.headers())
+        await js.publish(event.kind.subject, event.data, headers=event.headers(), timeout=60)
         await buried(client, inbox, unreadable(2))
         assert inbox.taken == []
         inbox.refused.clear()

@@ -111,13 +111,13 @@ async def test_a_connection_without_a_next_request_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two requests sent at once are both answered, then the wait for the next one has an end."""
-    monkeypatch.setattr(http_connection, "_HEAD_SECONDS", 0.4)
+    monkeypatch.setattr(http_connection, "_HEAD_SECONDS", 1)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await send(HEAD)
             # The wait for a request doesn't count the time an answer takes.
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.1)
             await send({"type": "http.response.body", "body": b"body"})
 
     async with serving_http(app, host="127.0.0.1", port=0) as port:

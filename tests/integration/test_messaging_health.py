@@ -294,7 +294,7 @@ async def test_events_that_wait_and_dead_letters_are_seen(nats_server: NatsServe
         age = registry.get_sample_value("switchboard_consumer_oldest_event_age_seconds", labels)
         assert age is not None
         assert 99 < age < 160
-        await client.jetstream().publish("dead.whatsapp.message", b"")
+        await client.jetstream().publish("dead.whatsapp.message", b"", timeout=60)
         assert "switchboard dead list" in (await progress.look())["processing"].reason
         assert registry.get_sample_value("switchboard_dead_letters") == 1
 

@@ -88,7 +88,7 @@ async def test_a_stolen_password_of_the_edge_or_of_health(deployed: DeployedNats
         ]
         js = messaging.jetstream()
         await ensure_streams(js, replicas=1, max_bytes=1024**2)
-        await js.publish("ingest.whatsapp.message", b"x")
+        await js.publish("ingest.whatsapp.message", b"x", timeout=60)
         stolen = webhook.jetstream(timeout=0.3)
         outcomes = await asyncio.gather(
             stolen.get_msg(INGEST_STREAM, 1),
@@ -106,7 +106,7 @@ async def test_a_stolen_password_of_the_edge_or_of_health(deployed: DeployedNats
         own = await webhook.subscribe("_INBOX.switchboard-messaging.>")
         everything = await webhook.subscribe(">")
         await js.account_info()
-        await js.publish("ingest.whatsapp.message", b"y")
+        await js.publish("ingest.whatsapp.message", b"y", timeout=60)
         await webhook.flush()
         for subscription in (heard, own, everything):
             with contextlib.suppress(nats.errors.Error):

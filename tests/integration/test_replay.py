@@ -169,7 +169,7 @@ async def test_what_cannot_be_stored_is_skipped_with_its_reason(
 ) -> None:
     """Garbage in the journal is named by its sequence; everything else is stored."""
     await publish(setup.client, message_event(1))
-    await setup.client.jetstream().publish("ingest.whatsapp.message", b"\xff\xfe")
+    await setup.client.jetstream().publish("ingest.whatsapp.message", b"\xff\xfe", timeout=60)
     await publish(setup.client, message_event(2))
     replayed = await setup.replay("--since", EVER, into=other_database_url)
     assert replayed.code == 0, replayed.err

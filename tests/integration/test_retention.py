@@ -50,7 +50,7 @@ async def make(js: JetStreamContext, durable: Durable) -> None:
 
 async def journal(js: JetStreamContext, count: int) -> None:
     for number in range(count):
-        await js.publish("ingest.whatsapp.message", str(number).encode())
+        await js.publish("ingest.whatsapp.message", str(number).encode(), timeout=60)
 
 
 async def acknowledge(js: JetStreamContext, count: int, durable: Durable = DURABLE) -> None:
@@ -122,7 +122,7 @@ async def test_an_event_stays_until_its_own_consumer_has_handled_it(js: JetStrea
     await journal(js, 3)
     await acknowledge(js, 3)
     assert await remove_old_events(js, durables=[DURABLE, VOICE], before=later) == 3
-    await js.publish("ingest.voice.call", b"4")
+    await js.publish("ingest.voice.call", b"4", timeout=60)
     await journal(js, 2)
     await acknowledge(js, 2)
     assert await remove_old_events(js, durables=[DURABLE, VOICE], before=later) == 0
@@ -136,7 +136,7 @@ async def test_an_event_that_is_handled_out_of_order_holds_back_the_rest(
     """What comes after an unacknowledged event stays with it."""
     await make(js, VOICE)
     for number in range(4):
-        await js.publish("ingest.voice.call", str(number).encode())
+        await js.publish("ingest.voice.call", str(number).encode(), timeout=60)
     subscription = await js.pull_subscribe_bind(VOICE.name, INGEST_STREAM)
     events = await subscription.fetch(4)
     for event in (events[0], events[2], events[3]):
@@ -169,7 +169,7 @@ async def test_a_durable_without_a_filter_keeps_its_place(js: JetStreamContext) 
         await event.ack_sync()
     # One that is under way at that moment is not forgotten.
     [held] = await subscription.fetch(1)
-    await js.publish("ingest.voice.call", b"not mine")
+    await js.publish("ingest.voice.call", b"not mine", timeout=60)
     await make(js, old)
     await held.nak()
     await journal(js, 1)
@@ -186,9 +186,9 @@ async def test_old_acts_go(js: JetStreamContext) -> None:
     """What messaging did goes when it is old, whoever has read it or not."""
     await ensure_acts_stream(js, replicas=1, max_bytes=1024 * 1024)
     for number in range(5):
-        await js.publish("acts.message.queued", str(number).encode())
+        await js.publish("acts.message.queued", str(number).encode(), timeout=60)
     between = datetime.now(UTC)
-    await js.publish("acts.message.queued", b"5")
+    await js.publish("acts.message.queued", b"5", timeout=60)
     assert await remove_old_acts(js, before=between) == 5
     assert (await js.stream_info(ACTS_STREAM)).state.first_seq == 6
     assert await remove_old_acts(js, before=between) == 0
