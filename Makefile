@@ -77,7 +77,7 @@ locks: .venv/dev.stamp ## resolve requirements/*.lock anew from pyproject.toml
 	$(COMPILE) --group build -c requirements/dev.lock -o requirements/build.lock
 	$(COMPILE) --group sbom -o requirements/sbom.lock
 	$(COMPILE) --extra webhook --extra messaging --group fuzz -c requirements/dev.lock pyproject.toml -o requirements/fuzz.lock
-	$(COMPILE) --extra webhook --extra tracing -c requirements/dev.lock pyproject.toml -o requirements/webhook.lock
+	$(COMPILE) --extra webhook --extra tracing -c requirements/dev.lock --excludes requirements/webhook.excludes pyproject.toml -o requirements/webhook.lock
 	$(COMPILE) --extra messaging --extra tracing --extra cli -c requirements/dev.lock pyproject.toml -o requirements/messaging.lock
 	$(COMPILE) --extra health --extra tracing -c requirements/dev.lock pyproject.toml -o requirements/health.lock
 	$(COMPILE) --extra sandbox --extra messaging --extra cli -c requirements/dev.lock pyproject.toml -o requirements/sandbox.lock
