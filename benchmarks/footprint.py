@@ -2,7 +2,8 @@
 
 `python -m benchmarks.footprint` starts the broker and the sandbox, then each service by itself, and
 prints for each the time from its start to its doing its work, and the memory it has at rest: the
-resident set, and of it the proportional share, in which what others map too is divided.
+resident set, and of it the proportional share, in which what others map too is divided. The bridge
+to WhatsApp Web has the pretend WhatsApp for company, and is paired before it is measured.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from benchmarks.processes import memory_mb, processor_seconds
 from benchmarks.results import Result, say
 from cli.probes import http_answers
 from cli.supervisor import Part
+from cli.whatsapp import missing_program, packages_installed
 from tests.support.stack import running_stack
 
 _START_SECONDS = 60
@@ -67,7 +69,7 @@ def _look(part: Part, variables: Mapping[str, str], rest: float, found: _Footpri
         process.wait(30)
 
 
-def measure(options: argparse.Namespace) -> list[Result]:
+def _services(options: argparse.Namespace) -> dict[str, _Footprint]:
     """Each service in turn, alone with the broker and the sandbox."""
     with (
         tempfile.TemporaryDirectory(prefix="bench") as folder,
@@ -85,8 +87,41 @@ def measure(options: argparse.Namespace) -> list[Result]:
         for _ in range(options.rounds):
             for name, (part, variables) in services.items():
                 _look(part, variables, options.rest, found[name])
-                took, resident = found[name].seconds[-1], found[name].resident[-1]
-                say(f"{name}: {took:.2f} s, {resident:.0f} MB")
+                _tell(name, found[name])
+        return found
+
+
+def _bridge(options: argparse.Namespace) -> dict[str, _Footprint]:
+    """The bridge, alone with the pretend WhatsApp; nothing where it can't run."""
+    lacking = missing_program()
+    if lacking is None and not packages_installed():
+        lacking = "Its packages are installed by `tools/bridge install`."
+    if lacking is not None:
+        say(f"baileys: skipped. {lacking}")
+        return {}
+    others = ("NATS", "sandbox", "bridge", "migrations", "messaging", "webhook", "health")
+    with (
+        tempfile.TemporaryDirectory(prefix="bench") as folder,
+        running_stack(Path(folder), {"WHATSAPP_PROVIDER": "baileys"}, without=others) as stack,
+    ):
+        part = stack.part("bridge")
+        state = Path(part.environ["BAILEYS_QUEUE_DIR"]) / "state.json"
+        found = _Footprint()
+        _look(part, {}, 0, _Footprint())  # Pairs it.
+        for _ in range(options.rounds):
+            state.unlink()  # It says that the session of the start before is open.
+            _look(part, {}, options.rest, found)
+            _tell("baileys", found)
+        return {"baileys": found}
+
+
+def _tell(name: str, found: _Footprint) -> None:
+    say(f"{name}: {found.seconds[-1]:.2f} s, {found.resident[-1]:.0f} MB")
+
+
+def measure(options: argparse.Namespace) -> list[Result]:
+    """Each service by itself, the bridge last."""
+    found = {**_services(options), **_bridge(options)}
     return [
         *(
             Result(
