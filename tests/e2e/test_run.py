@@ -72,7 +72,7 @@ class Machine:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=90,
+            timeout=180,
             check=False,
         )
 
@@ -108,7 +108,7 @@ class Run:
 
     def end(self) -> int:
         """Its exit code, once it has ended."""
-        output, _ = self.process.communicate(timeout=60)
+        output, _ = self.process.communicate(timeout=120)
         self.lines += output.splitlines()
         return self.process.returncode
 

@@ -19,7 +19,7 @@ from tests.e2e.test_run import Machine
 from tests.support.stack import API_KEY
 
 pytestmark = [
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(400),
     pytest.mark.skipif(missing_program() is not None, reason=missing_program() or ""),
 ]
 
@@ -94,14 +94,14 @@ class SmallDisk:
         return [*self._folder.glob("queue/*/bad/*")]
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 @pytest.mark.skipif(
     subprocess.run([*_SMALL, "true"], capture_output=True, check=False).returncode != 0
     if shutil.which("unshare")
@@ -116,7 +116,7 @@ def test_a_full_disk(machine: Machine) -> None:
     health = f"http://127.0.0.1:{machine.environ['SWITCHBOARD_HEALTH_PORT']}"
     whatsapp = f"http://127.0.0.1:{machine.environ['SWITCHBOARD_WHATSAPP_CONTROL_PORT']}"
     contact = "972501234567"
-    http = httpx.Client(headers={"X-API-Key": API_KEY}, trust_env=False)
+    http = httpx.Client(headers={"X-API-Key": API_KEY}, timeout=60, trust_env=False)
 
     def provider() -> dict[str, Any]:
         found: dict[str, Any] = http.get(f"{api}/api/whatsapp/status").json()["provider"]

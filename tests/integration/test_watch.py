@@ -215,7 +215,7 @@ async def test_no_event_is_missed_or_repeated(api: Api, database_url: str) -> No
                 call = api.WatchMessages(pb.WatchMessagesRequest(cursor=cursor), timeout=60)
                 for _ in range(chance.randrange(1, 40)):
                     try:
-                        async with asyncio.timeout(1):
+                        async with asyncio.timeout(5):
                             response = await call.read()
                     except TimeoutError:
                         break
