@@ -49,8 +49,16 @@ async def test_a_part_that_dies_is_named_with_its_code_and_last_words(
 ) -> None:
     """The sentence is enough to begin looking."""
     await supervisor.start(part("steady", SLEEPS, tmp_path))
-    dying = "import sys, time; print('up', flush=True); time.sleep(0.3); sys.exit('no more')"
+    dies = tmp_path / "dies"
+    dying = f"""
+import pathlib, sys, time
+print('up', flush=True)
+while not pathlib.Path({str(dies)!r}).exists():
+    time.sleep(0.01)
+sys.exit('no more')
+"""
     await supervisor.start(part("frail", dying, tmp_path))
+    dies.touch()
     with pytest.raises(PartFailedError, match=r"(?s)frail exited with 1.*no more") as failure:
         await supervisor.watch()
     assert "steady" not in str(failure.value)
