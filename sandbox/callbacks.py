@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterable
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 from uuid import uuid4
 
 import httpx
@@ -16,7 +16,8 @@ from sandbox.state import Delivery, DeliveryKind, SandboxState
 Parameters = Iterable[tuple[str, str]]
 
 _CONNECT_TIMEOUT = 5.0
-_ATTEMPTS = 2
+_RETRIES = 1
+_POLICY = "ct"
 
 
 def webhook_client() -> httpx.AsyncClient:
@@ -46,15 +47,16 @@ class Courier:
         """Send one event, several times over if asked, and wait for each answer.
 
         Follows Twilio's documentation: 15 s in all, one retry when no connection could be made,
-        the same idempotency token on every request for the event, and the URL's fragment, which
-        only configures the delivery, neither sent nor signed.
+        or what the URL's fragment asks for instead (`rc` and `rp`, see
+        https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides), the same
+        idempotency token on every request for the event, and the fragment neither sent nor signed.
         """
         pairs = list(parameters)
         request = self._request(url, pairs)
         deliveries = []
         for _ in range(copies):
             delivery = self._delivery(kind, url, pairs)
-            await self._attempt(request, delivery)
+            await self._attempt(request, delivery, url)
             deliveries.append(delivery)
         return deliveries
 
@@ -67,14 +69,15 @@ class Courier:
         """
         pairs = list(parameters)
         if method == "GET" and pairs:
-            url = f"{url}{'&' if '?' in url else '?'}{urlencode(pairs)}"
+            bare, hash_, fragment = url.partition("#")
+            url = f"{bare}{'&' if '?' in bare else '?'}{urlencode(pairs)}{hash_}{fragment}"
             pairs = []
         request = self._request(url, pairs, method)
         delivery = self._delivery("call", url, pairs)
         answers = await asyncio.gather(
-            self._attempt(request, delivery),
+            self._attempt(request, delivery, url),
             *(
-                self._attempt(request, self._delivery("call", url, pairs))
+                self._attempt(request, self._delivery("call", url, pairs), url)
                 for _ in range(copies - 1)
             ),
         )
@@ -111,27 +114,42 @@ class Courier:
             parameters={name: form.getlist(name) for name in form},
         )
 
-    async def _attempt(self, request: httpx.Request, delivery: Delivery) -> httpx.Response | None:
+    async def _attempt(
+        self, request: httpx.Request, delivery: Delivery, url: str
+    ) -> httpx.Response | None:
+        overrides = dict(parse_qsl(url.partition("#")[2]))
+        policy = overrides.get("rp", _POLICY).split(",")
+        attempts = 1 + int(overrides.get("rc", _RETRIES))
         try:
             async with asyncio.timeout(self._settings.webhook_timeout):
                 while True:
-                    delivery.attempts += 1
-                    try:
-                        response = await self._client.send(request)
-                    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                        delivery.error = f"no connection: {error}"
-                        if delivery.attempts < _ATTEMPTS:
-                            continue
-                    else:
-                        delivery.error = None
-                        delivery.response_status = response.status_code
+                    response, failure = await self._once(request, delivery)
+                    again = failure in policy or (failure and "all" in policy)
+                    if not again or delivery.attempts >= attempts:
                         return response
-                    return None
-        except (TimeoutError, httpx.TimeoutException):
+        except TimeoutError:
             delivery.error = f"no answer within {self._settings.webhook_timeout:g} s"
+        return None
+
+    async def _once(
+        self, request: httpx.Request, delivery: Delivery
+    ) -> tuple[httpx.Response | None, str]:
+        """The answer, and what went wrong in the words of a retry policy; "" for nothing."""
+        delivery.attempts += 1
+        delivery.error = delivery.response_status = None
+        try:
+            response = await self._client.send(request)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            delivery.error = f"no connection: {error}"
+            return None, "ct"
+        except httpx.TimeoutException as error:
+            raise TimeoutError from error
         except httpx.HTTPError as error:
             delivery.error = f"no answer: {error!r}"
-        return None
+            return None, "rt"
+        delivery.response_status = response.status_code
+        kind = response.status_code // 100
+        return response, f"{kind}xx" if kind in (4, 5) else ""
 
     def reachable(self, url: str) -> str:
         """Where an address of ours is to be found on this machine."""

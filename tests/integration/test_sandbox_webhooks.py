@@ -258,6 +258,26 @@ async def test_errors_are_not_retried(receiver: Receiver, http: httpx.AsyncClien
     assert len(receiver.received) == 1
 
 
+@pytest.mark.parametrize(
+    ("overrides", "attempts"),
+    [("rc=2&rp=5xx", 3), ("rp=ct,all", 2), ("rc=3&rp=4xx,rt", 1), ("rc=0&rp=all", 1)],
+)
+async def test_connection_overrides(
+    sandbox: RunningSandbox,
+    receiver: Receiver,
+    http: httpx.AsyncClient,
+    overrides: str,
+    attempts: int,
+) -> None:
+    """An address says in its fragment after what it is asked again, and how often."""
+    receiver.status = 500
+    sid = await send(http, f"{STATUS_CALLBACK}#{overrides}")
+    await sandbox.settled()
+    callbacks = [change.callbacks[0] for change in sandbox.state.messages[sid].statuses]
+    assert [callback.attempts for callback in callbacks] == [attempts] * 3
+    assert not any(callback.acknowledged for callback in callbacks)
+
+
 async def test_silence_is_given_up(receiver: Receiver) -> None:
     """No answer in time ends the delivery without a retry."""
     receiver.silent = asyncio.Event()
