@@ -25,6 +25,11 @@ RECORDING_PATH: Final = "/webhook/handle_recording"
 RECORDING_STATUS_PATH: Final = "/webhook/recording_status"
 CONTINUE_PATH: Final = "/webhook/voice/continue"
 
+# Without this Twilio tries again only when it can't connect, and ends a call whose edge dies
+# before it has answered. Signatures don't cover it
+# (https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides).
+_OVERRIDES: Final = "rc=2&rp=all"
+
 # Twilio's default voice doesn't speak every language
 # (https://www.twilio.com/docs/voice/twiml/say/text-speech).
 _VOICES = {"he-IL": "Google.he-IL-Wavenet-A"}
@@ -138,7 +143,7 @@ class TwimlRenderer:
         )
 
     def _url(self, path: str, query: dict[str, str | int]) -> str:
-        return f"{self._origin}{path}?{urlencode(query)}"
+        return f"{self._origin}{path}?{urlencode(query)}#{_OVERRIDES}"
 
 
 def _say(say: script_pb2.Say) -> list[object]:

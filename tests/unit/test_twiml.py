@@ -12,6 +12,10 @@ from services.webhook.twiml import TwimlRenderer
 from services.webhook.voicemail import Voicemail, Words
 
 ORIGIN = "https://switchboard.example.com"
+RETRIED = "#rc=2&rp=all"
+"""So that Twilio asks another edge when the first dies before it has answered."""
+
+ESCAPED = RETRIED.replace("&", "&amp;")
 AUDIO_ID = "0123456789abcdef" * 4
 
 # Everything a protobuf string can hold, and what XML and voices trip over.
@@ -121,12 +125,14 @@ def test_a_turn() -> None:
     assert twiml.decode() == (
         '<?xml version="1.0" encoding="UTF-8"?><Response>'
         f"<Play>{ORIGIN}/audio/{AUDIO_ID}.mp3</Play>"
-        f'<Record action="{ORIGIN}/webhook/handle_recording?turn=2&amp;voicemail=1" maxLength="60"'
+        f'<Record action="{ORIGIN}/webhook/handle_recording?turn=2&amp;voicemail=1{ESCAPED}"'
+        ' maxLength="60"'
         ' method="POST" playBeep="false"'
-        f' recordingStatusCallback="{ORIGIN}/webhook/recording_status?turn=2&amp;voicemail=1"'
+        f' recordingStatusCallback="{ORIGIN}/webhook/recording_status?turn=2&amp;voicemail=1'
+        f'{ESCAPED}"'
         ' recordingStatusCallbackEvent="completed absent" recordingStatusCallbackMethod="POST"'
         ' timeout="2" trim="do-not-trim" />'
-        f'<Redirect method="POST">{ORIGIN}/webhook/voice/continue?turn=2&amp;after=silence'
+        f'<Redirect method="POST">{ORIGIN}/webhook/voice/continue?turn=2&amp;after=silence{ESCAPED}'
         "</Redirect></Response>"
     )
 
@@ -136,18 +142,18 @@ def test_dialing_and_going_on_after_a_part() -> None:
     [dial] = rendered(pb.Step(dial=pb.Dial(number="+97231234567", timeout_seconds=20, turn=3)))
     assert dial.text == "+97231234567"
     assert dial.attrib == {
-        "action": f"{ORIGIN}/webhook/voice/continue?turn=3&after=dial",
+        "action": f"{ORIGIN}/webhook/voice/continue?turn=3&after=dial{RETRIED}",
         "method": "POST",
         "timeout": "20",
     }
     [redirect] = rendered(pb.Step(redirect=pb.Redirect(turn=3, part=0)))
-    assert redirect.text == f"{ORIGIN}/webhook/voice/continue?turn=3&after=part&part=0"
+    assert redirect.text == f"{ORIGIN}/webhook/voice/continue?turn=3&after=part&part=0{RETRIED}"
 
 
 def test_a_person_without_a_number_is_one_who_does_not_answer() -> None:
     """Twilio would end the call over it; so messaging is asked what follows instead."""
     [redirect] = rendered(pb.Step(dial=pb.Dial(number="the office", turn=3)))
-    assert redirect.text == f"{ORIGIN}/webhook/voice/continue?turn=3&after=dial"
+    assert redirect.text == f"{ORIGIN}/webhook/voice/continue?turn=3&after=dial{RETRIED}"
 
 
 def test_hebrew_has_a_voice_that_speaks_it() -> None:
@@ -163,7 +169,7 @@ def test_hebrew_has_a_voice_that_speaks_it() -> None:
 def test_silence_after_the_last_recording_asks_for_more() -> None:
     """A script that forgot what follows a recording doesn't end the call."""
     [_, redirect] = rendered(pb.Step(record=pb.Record(turn=4)))
-    assert redirect.text == f"{ORIGIN}/webhook/voice/continue?turn=4&after=silence"
+    assert redirect.text == f"{ORIGIN}/webhook/voice/continue?turn=4&after=silence{RETRIED}"
 
 
 def test_voicemail_in_every_language() -> None:
@@ -174,6 +180,9 @@ def test_voicemail_in_every_language() -> None:
             verbs = rendered(*voicemail.script(words, turn=7).steps)
             assert [verb.tag for verb in verbs] == ["Say", "Record", "Say", "Hangup"]
             assert verbs[1].get("playBeep") == "true"
-            assert verbs[1].get("action") == f"{ORIGIN}/webhook/handle_recording?turn=7&voicemail=1"
+            assert (
+                verbs[1].get("action")
+                == f"{ORIGIN}/webhook/handle_recording?turn=7&voicemail=1{RETRIED}"
+            )
         verbs = rendered(*voicemail.script(Words.GOODBYE, turn=7).steps)
         assert [verb.tag for verb in verbs] == ["Say", "Hangup"]
