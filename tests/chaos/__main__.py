@@ -18,7 +18,8 @@ from typing import get_args
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.fault import Fault
+from tests.chaos.faults import FAULTS
 from tests.chaos.report import memory, table, totals, write_json
 from tests.chaos.runner import Round, rounds
 from tests.chaos.stack import DatabaseKind
@@ -96,12 +97,15 @@ def _plan(
     alone = [fault for fault in wanted if fault.loses or options.together == 1]
     plan: list[tuple[int, Sequence[Fault]]] = []
     for number in range(1, options.rounds + 1):
-        others = [fault for fault in wanted if fault not in alone]
-        chance.shuffle(others)
-        for start in range(0, len(others), options.together):
-            # What must spare requests comes first: a fault before it may still have consequences.
-            some = others[start : start + options.together]
-            plan.append((number, sorted(some, key=lambda one: not one.spares_requests)))
+        # Callers are promised more where nothing else goes wrong.
+        for calls in (False, True):
+            others = [fault for fault in wanted if fault not in alone and fault.calls is calls]
+            chance.shuffle(others)
+            for start in range(0, len(others), options.together):
+                # What must spare requests comes first: a fault before it may still have
+                # consequences.
+                some = others[start : start + options.together]
+                plan.append((number, sorted(some, key=lambda one: not one.spares_requests)))
         plan += [(number, [fault]) for fault in alone]
     return plan
 

@@ -25,6 +25,8 @@ from services.messaging.store.event_models import (
 )
 from services.messaging.store.message_models import MessageRow
 from services.messaging.store.work_models import OutboxRow, PendingReplyRow
+from tests.chaos.call_checker import LOST_END, CallChecker
+from tests.chaos.callers import note_acknowledged
 from tests.chaos.load import Ledger
 from tests.chaos.stack import ChaosStack
 from tests.chaos.watcher import Watcher
@@ -51,7 +53,7 @@ class Broken:
     @property
     def lost(self) -> bool:
         """Whether something acknowledged is gone."""
-        return self.what in (_LOST, _BEHIND)
+        return self.what in (_LOST, _BEHIND, LOST_END)
 
     @property
     def doubled(self) -> bool:
@@ -77,6 +79,7 @@ class Checker:
     """Looks at the three sides of a running system, past all proxies.
 
     Attributes:
+        calls: What there is to be seen of calls.
         last: What `settle` waited for to the last.
     """
 
@@ -85,6 +88,7 @@ class Checker:
         self._watcher = watcher
         url = database_url(stack.database_url, asynchronous=False)
         self._engine = create_engine(url, pool_pre_ping=True)
+        self.calls = CallChecker(stack.sandbox, self._engine)
         self.last = ""
         self._bodies: set[str] = set()
         """Of sends that earlier rounds saw at the provider."""
@@ -115,7 +119,10 @@ class Checker:
         """What is still on its way; "" when all has come to its end."""
         # Twice, and in the order in which things travel: what went on from one place to the next
         # while we looked at another is met the second time.
-        places = (self._undelivered, self._spilled, self._unread, self._unsent, self._unwatched)
+        places = (
+            *(self._undelivered, self._spilled, self._unread),
+            *(self.calls.unfinished, self._unsent, self._unwatched),
+        )
         for look in (*places, *places):
             try:
                 left = await look()
@@ -192,12 +199,18 @@ class Checker:
     async def violations(self, ledger: Ledger) -> list[Broken]:
         """Every promise that was broken, once all has settled."""
         twilio = [one for one in await self._twilio() if one["direction"] != "inbound"]
+        note_acknowledged(ledger, await self.calls.calls())
         stored = await asyncio.to_thread(self._read)
         found = [
             *self._events(ledger, twilio, stored),
             *self._sends(ledger, twilio, stored),
             *self._statuses(twilio, stored),
             *self._watched(stored),
+            *(
+                broken
+                for what, by in (await self.calls.broken()).items()
+                for broken in _listed(what, by)
+            ),
         ]
         self._bodies |= {one["body"] for one in twilio if one["body"].startswith("Send ")}
         return found

@@ -3,9 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import create_engine, text
@@ -13,45 +11,19 @@ from sqlalchemy import create_engine, text
 from services.messaging.store.database import database_url
 from tests.chaos import disks
 from tests.chaos.clocks import clock_jump
+from tests.chaos.fault import Fault, Strike
 from tests.chaos.proxy import SOUND, Network
-from tests.chaos.stack import ChaosStack, DatabaseKind
-from tests.chaos.steps import broker_away, broker_back, killed_at, twilio_hangs, twilio_is_mute
+from tests.chaos.stack import ChaosStack
+from tests.chaos.step_faults import edges, messagings, step_faults
 from tests.chaos.twilio import twilio
 from tests.chaos.world import World
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something that goes wrong.
-
-    Attributes:
-        says: What it is, for the table.
-        database: Where it can only be brought about.
-        spares_requests: It is an ordinary event of operation: no request may fail.
-        needs_replicas: That holds only where messaging has another replica.
-        loses: It shows what is lost without what normally prevents it.
-        traces: It needs `strace`.
-    """
-
-    name: str
-    says: str
-    strike: Callable[[World], Awaitable[None]]
-    database: DatabaseKind | None = None
-    spares_requests: bool = False
-    needs_replicas: bool = False
-    loses: bool = False
-    traces: bool = False
-
-    def possible(self, database: DatabaseKind) -> bool:
-        """Whether it can be brought about on this machine, with this database."""
-        return self.database in (None, database) and (not self.traces or disks.can_trace())
 
 
 async def _calm(world: World) -> None:
     await world.hold(3, 8)
 
 
-def _killed(service: Callable[[ChaosStack], Sequence[str]]) -> Callable[[World], Awaitable[None]]:
+def _killed(service: Callable[[ChaosStack], Sequence[str]]) -> Strike:
     async def strike(world: World) -> None:
         name = world.chance.choice(service(world.stack))
         world.stack.kill(name)
@@ -89,7 +61,7 @@ async def _nats_away(world: World) -> None:
 
 def _terminated(
     service: Callable[[ChaosStack], Sequence[str]],
-) -> Callable[[World], Awaitable[None]]:
+) -> Strike:
     async def strike(world: World) -> None:
         """As a rolling update does: the next only when the one before is back."""
         for name in service(world.stack):
@@ -162,9 +134,7 @@ async def _lock_held(world: World) -> None:
         engine.dispose()
 
 
-def _network(
-    *ways: str, short: float = 5, long: float = 15, **how: Any
-) -> Callable[[World], Awaitable[None]]:
+def _network(*ways: str, short: float = 5, long: float = 15, **how: Any) -> Strike:
     async def strike(world: World) -> None:
         there = [way for way in ways if way in world.stack.ways]
         proxy = world.stack.ways[world.chance.choice(there)]
@@ -179,56 +149,6 @@ def _network(
     return strike
 
 
-def _edges(stack: ChaosStack) -> Sequence[str]:
-    return stack.edges
-
-
-def _messagings(stack: ChaosStack) -> Sequence[str]:
-    return stack.messagings
-
-
-def _steps() -> Iterator[Fault]:
-    """A kill between each two steps."""
-    for service, found, surroundings, steps in (
-        (
-            "webhook",
-            _edges,
-            nullcontext,
-            ("verified", "published", "confirmed", "answered", "asked", "passed-on"),
-        ),
-        ("webhook", _edges, broker_away, ("unspilled", "spilled")),
-        ("webhook", _edges, broker_back, ("drained", "deleted")),
-        (
-            "messaging",
-            _messagings,
-            nullcontext,
-            (
-                "fetched",
-                "translated",
-                "stored",
-                "acknowledged",
-                "reply-claimed",
-                "reply-written",
-                "reply-stored",
-                "requested",
-                "enqueued",
-                "claimed",
-                "answered",
-                "settled",
-                "act-read",
-                "act-journaled",
-                "act-marked",
-            ),
-        ),
-        ("messaging", _messagings, twilio_hangs, ("sent",)),
-        ("messaging", _messagings, twilio_is_mute, ("looked-up",)),
-    ):
-        for step in steps:
-            name = f"{service}-{step}"
-            yield Fault(name, _AT_STEP, killed_at(name, found, surroundings))
-
-
-_AT_STEP = "kill -9 when this step is done"
 _WAYS = ("twilio-webhook", "webhook-nats", "messaging-nats", "webhook-messaging",
          "messaging-twilio", "messaging-database")  # fmt: skip
 
@@ -236,8 +156,8 @@ FAULTS = {
     fault.name: fault
     for fault in (
         Fault("none", "nothing goes wrong", _calm, spares_requests=True),
-        Fault("kill-webhook", "kill -9 of an edge", _killed(_edges)),
-        Fault("kill-messaging", "kill -9 of a messaging", _killed(_messagings)),
+        Fault("kill-webhook", "kill -9 of an edge", _killed(edges)),
+        Fault("kill-messaging", "kill -9 of a messaging", _killed(messagings)),
         Fault("kill-nats", "kill -9 of NATS", _killed(lambda stack: ["NATS"])),
         Fault("kill-all", "kill -9 of all of them", _all_killed),
         Fault(
@@ -261,13 +181,13 @@ FAULTS = {
         Fault(
             "term-webhook",
             "SIGTERM of one edge after the other",
-            _terminated(_edges),
+            _terminated(edges),
             spares_requests=True,
         ),
         Fault(
             "term-messaging",
             "SIGTERM of one messaging after the other",
-            _terminated(_messagings),
+            _terminated(messagings),
             spares_requests=True,
             needs_replicas=True,
         ),
@@ -278,7 +198,7 @@ FAULTS = {
             spares_requests=True,
             needs_replicas=True,
         ),
-        *_steps(),
+        *step_faults(),
         Fault("clock-forward", "the machine's clock goes ahead by minutes or hours, and back",
               clock_jump(1, together=True)),
         Fault("clock-back", "the machine's clock goes back, and ahead again",

@@ -1,50 +1,18 @@
 """A service that dies between two of its steps: `python -m tests.chaos.process services.webhook`.
 
-The calls between its steps are wrapped before its own module runs. A step is armed by a file of
-its name in the folder STEPS; the first process that gets there takes the file away and ends as if
-killed with -9.
+The calls between its steps are wrapped before its own module runs; how it dies is in `dying`.
 """
 
 import asyncio
-import functools
-import os
 import runpy
-import signal
 import sys
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
-_FOLDER = Path(os.environ["STEPS"])
+from tests.chaos import call_process
+from tests.chaos.dying import around, is_armed, reached, wrap
+
 _CALL_SECONDS = 0.5
 """So long after a call to Twilio has begun it is under way."""
-
-
-def _reached(step: str) -> None:
-    try:
-        (_FOLDER / step).unlink()
-    except FileNotFoundError:
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
-    setattr(owner, name, functools.wraps(getattr(owner, name))(wrapper))
-
-
-def _around(owner: Any, name: str, before: str = "", after: str = "") -> None:
-    """Steps before and after an asynchronous method; not after one that found nothing to do."""
-    original: Callable[..., Awaitable[Any]] = getattr(owner, name)
-
-    async def around(*arguments: Any, **named: Any) -> Any:
-        if before:
-            _reached(before)
-        result = await original(*arguments, **named)
-        if after and result not in ((), []):
-            _reached(after)
-        return result
-
-    _wrap(owner, name, around)
 
 
 def _webhook() -> None:
@@ -53,20 +21,20 @@ def _webhook() -> None:
     from services.webhook.ingress import WebhookIngress
     from services.webhook.spill import Spill
 
-    _around(JournalPublisher, "publish", "webhook-verified", "webhook-confirmed")
-    _around(JournalPublisher, "_request", after="webhook-published")
-    _around(WebhookIngress, "__call__", after="webhook-answered")
-    _around(Spill, "put", "webhook-unspilled", "webhook-spilled")
-    _around(Messaging, "call", "webhook-asked", "webhook-passed-on")
+    around(JournalPublisher, "publish", "webhook-verified", "webhook-confirmed")
+    around(JournalPublisher, "_request", after="webhook-published")
+    around(WebhookIngress, "__call__", after="webhook-answered")
+    around(Spill, "put", "webhook-unspilled", "webhook-spilled")
+    around(Messaging, "call", "webhook-asked", "webhook-passed-on")
     delete = Spill._delete
 
     def deleting(spill: Spill, positions: list[int]) -> list[int]:
-        _reached("webhook-drained")
+        reached("webhook-drained")
         sizes = delete(spill, positions)
-        _reached("webhook-deleted")
+        reached("webhook-deleted")
         return sizes
 
-    _wrap(Spill, "_delete", deleting)
+    wrap(Spill, "_delete", deleting)
 
 
 def _messaging() -> None:
@@ -79,32 +47,36 @@ def _messaging() -> None:
     from services.messaging.store.outbox import SqlOutboxStore
     from services.messaging.store.replies import SqlReplyStore
 
-    _around(JournalConsumer, "_fetch", after="messaging-fetched")
-    _around(SqlIngestStore, "ingest", "messaging-translated", "messaging-stored")
-    _around(Msg, "ack", after="messaging-acknowledged")
-    _around(SqlReplyStore, "claim_replies", after="messaging-reply-claimed")
-    _around(SqlReplyStore, "answer", "messaging-reply-written", "messaging-reply-stored")
-    _around(SqlOutboxStore, "enqueue", "messaging-requested", "messaging-enqueued")
-    _around(SqlOutboxStore, "claim", after="messaging-claimed")
-    _around(SqlOutboxStore, "settle", "messaging-answered", "messaging-settled")
-    _around(SqlOutboxStore, "unknown", after="messaging-looked-up")
-    _around(SqlActLog, "unjournaled", after="messaging-act-read")
-    _around(SqlActLog, "mark_journaled", "messaging-act-journaled", "messaging-act-marked")
+    around(JournalConsumer, "_fetch", after="messaging-fetched")
+    around(SqlIngestStore, "ingest", "messaging-translated", "messaging-stored")
+    around(Msg, "ack", after="messaging-acknowledged")
+    around(SqlReplyStore, "claim_replies", after="messaging-reply-claimed")
+    around(SqlReplyStore, "answer", "messaging-reply-written", "messaging-reply-stored")
+    around(SqlOutboxStore, "enqueue", "messaging-requested", "messaging-enqueued")
+    around(SqlOutboxStore, "claim", after="messaging-claimed")
+    around(SqlOutboxStore, "settle", "messaging-answered", "messaging-settled")
+    around(SqlOutboxStore, "unknown", after="messaging-looked-up")
+    around(SqlActLog, "unjournaled", after="messaging-act-read")
+    around(SqlActLog, "mark_journaled", "messaging-act-journaled", "messaging-act-marked")
     send = TwilioProvider.send
 
     async def sending(provider: TwilioProvider, message: Any) -> Any:
         call = asyncio.ensure_future(send(provider, message))
-        if (_FOLDER / "messaging-sent").exists():
+        if is_armed("messaging-sent"):
             await asyncio.wait([call], timeout=_CALL_SECONDS)
-            _reached("messaging-sent")
+            reached("messaging-sent")
         return await call
 
-    _wrap(TwilioProvider, "send", sending)
+    wrap(TwilioProvider, "send", sending)
 
 
-_STEPS = {"services.webhook": _webhook, "services.messaging": _messaging}
+_STEPS = {
+    "services.webhook": (_webhook, call_process.webhook),
+    "services.messaging": (_messaging, call_process.messaging),
+}
 
 if __name__ == "__main__":
     name = sys.argv.pop(1)
-    _STEPS.get(name, lambda: None)()
+    for wrap_steps in _STEPS.get(name, ()):
+        wrap_steps()
     runpy.run_module(name, run_name="__main__", alter_sys=True)

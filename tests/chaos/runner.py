@@ -1,7 +1,6 @@
 """Rounds: load, a fault in the middle of it, recovery, and the checks."""
 
 import asyncio
-import contextlib
 import os
 import random
 import time
@@ -12,8 +11,9 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.chaos.callers import AT_ONCE, Callers
 from tests.chaos.checker import Checker
-from tests.chaos.faults import Fault
+from tests.chaos.fault import Fault
 from tests.chaos.load import Load
 from tests.chaos.stack import ChaosStack, DatabaseKind, running_chaos_stack
 from tests.chaos.watcher import Watcher
@@ -31,10 +31,11 @@ class Strike:
     Attributes:
         events: Acknowledged while it lasted, until recovery.
         sends: Asked for meanwhile.
+        calls: Begun meanwhile.
         failures: Requests that weren't answered with a 2xx meanwhile; how, in `failed_how`.
         seconds: How long it took, recovery included.
         recovery_seconds: From the fault's end until a new message had come in, was stored, and
-            an answer had gone out to Twilio.
+            an answer had gone out to Twilio; of faults of calls until a caller was answered, too.
         recovery_processor_seconds: What the system used of the processors for that, by service:
             where others use the machine, this says more than the time.
         load: Processes that wanted a core, for each core, from 1 to 5.
@@ -44,6 +45,7 @@ class Strike:
     fault: str
     events: int = 0
     sends: int = 0
+    calls: int = 0
     failures: int = 0
     failed_how: list[str] = field(default_factory=list)
     seconds: float = 0
@@ -53,10 +55,11 @@ class Strike:
     broken: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
+        calls = f" {self.calls} calls," if self.calls else ""
         return (
-            f"{self.fault}: {self.events} events acknowledged, {self.sends} sends, {self.failures}"
-            f" requests unanswered ({', '.join(self.failed_how) or 'none'}), recovered in"
-            f" {self.recovery_seconds:.1f} s"
+            f"{self.fault}: {self.events} events acknowledged, {self.sends} sends,{calls}"
+            f" {self.failures} requests unanswered ({', '.join(self.failed_how) or 'none'}),"
+            f" recovered in {self.recovery_seconds:.1f} s"
             f" ({sum(self.recovery_processor_seconds.values()):.1f} s of a processor)"
         )
 
@@ -138,12 +141,17 @@ class Rounds:
         done = Round(number, self._database)
         await self._reset_twilio()
         health = self._stack.health if self._stack.healths else ""
-        async with Load(self._stack.api, chance, health=health, rate=self._rate) as load:
+        calls = any(fault.calls for fault in faults)
+        await asyncio.to_thread(self._checker.calls.begin)
+        async with (
+            Load(self._stack.api, chance, health=health, rate=self._rate) as load,
+            Callers(self._stack.sandbox, chance, at_once=AT_ONCE if calls else 0) as callers,
+        ):
             stop = asyncio.Event()
-            running = asyncio.create_task(load.run(stop))
+            running = asyncio.gather(load.run(stop), callers.run(stop))
             for fault in faults:
                 await asyncio.sleep(chance.uniform(0.5, 1 if self._size == "short" else 3))
-                done.strikes.append(await self._strike(fault, load, chance))
+                done.strikes.append(await self._strike(fault, load, callers, chance))
                 say(str(done.strikes[-1]))
             await asyncio.sleep(1)
             stop.set()
@@ -166,15 +174,17 @@ class Rounds:
         done.memory_mib = self._stack.memory_mib()
         return done
 
-    async def _strike(self, fault: Fault, load: Load, chance: random.Random) -> Strike:
+    async def _strike(
+        self, fault: Fault, load: Load, callers: Callers, chance: random.Random
+    ) -> Strike:
         done = Strike(fault.name)
         ledger = load.ledger
         events, failures = len(ledger.acknowledged), len(ledger.failures)
-        sends, began = len(ledger.sends), time.monotonic()
+        sends, calls, began = len(ledger.sends), callers.begun, time.monotonic()
         try:
             await fault.strike(World(self._stack, chance, self._size))
             used = self._stack.processor_seconds()
-            done.recovery_seconds = await self._recover(load)
+            done.recovery_seconds = await self._recover(load, callers if fault.calls else None)
             done.recovery_processor_seconds = {
                 name: max(0.0, seconds - used.get(name, 0.0))
                 for name, seconds in self._stack.processor_seconds().items()
@@ -185,7 +195,7 @@ class Rounds:
             done.broken.append(f"{fault.name}: {error!r}")
         done.seconds = time.monotonic() - began
         done.events = len(ledger.acknowledged) - events
-        done.sends = len(ledger.sends) - sends
+        done.sends, done.calls = len(ledger.sends) - sends, callers.begun - calls
         failed = ledger.failures[failures:]
         done.failures, done.failed_how = len(failed), sorted(set(failed))
         alone = len(self._stack.messagings) == 1
@@ -196,8 +206,10 @@ class Rounds:
             done.broken.append(f"{fault.name}: recovery took {done.recovery_seconds:.0f} s")
         return done
 
-    async def _recover(self, load: Load) -> float:
+    async def _recover(self, load: Load, callers: Callers | None) -> float:
         """Seconds until a message comes in, is stored, and one goes out to whoever wrote.
+
+        Where callers are there, until one of them who asks something is answered, too.
 
         Raises:
             _NoRecoveryError: It takes too long; the text says what.
@@ -219,6 +231,9 @@ class Rounds:
                 send = await load.send(probe, f"Send to probe {self._seed} {self._probes}")
                 waits = "a send isn't at Twilio"
                 await _until(lambda: self._checker.received(probe, send.body))
+                waits = "nobody who calls is answered"
+                if callers is not None:
+                    await _until(callers.is_answered)
         except TimeoutError:
             raise _NoRecoveryError(waits) from None
         return time.monotonic() - began
@@ -252,6 +267,7 @@ async def rounds(
         watcher = Watcher(stack.api)
         watching = asyncio.create_task(watcher.run())
         checker = Checker(stack, watcher)
+        tasks = [watching, asyncio.create_task(checker.calls.watch())]
         try:
             async with asyncio.timeout(30):
                 await watcher.begun.wait()
@@ -261,7 +277,7 @@ async def rounds(
                 raise RuntimeError(f"the stack doesn't come to rest: {left}")
             yield Rounds(stack, checker, database=database, seed=seed, size=size, rate=rate)
         finally:
-            watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             checker.close()

@@ -34,6 +34,8 @@ _PROCESS = "tests.chaos.process"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
+MISSED = "Sorry that we missed your call."
+
 VARIABLES = {
     # Nobody waits for the pace of people.
     "RECIPIENT_SECONDS_BETWEEN_MESSAGES": "0",
@@ -43,6 +45,9 @@ VARIABLES = {
     "ASSISTANT_MAX_ANSWERS_PER_HOUR": "3600",
     "SANDBOX_ANSWER": "0.1",
     "SANDBOX_ANSWER_WORD": "0",
+    "SANDBOX_TRANSCRIPTION": "0.05",
+    "SANDBOX_SPEECH": "0.05",
+    "SANDBOX_SPEECH_CHARACTER": "0",
     "SANDBOX_SENT_AFTER": "0.1",
     "SANDBOX_DELIVERED_AFTER": "0.2",
     "SANDBOX_READ_AFTER": "0.4",
@@ -52,6 +57,8 @@ VARIABLES = {
     "SEND_UNKNOWN_GRACE_SECONDS": "8",
     "OPENAI_TIMEOUT_SECONDS": "5",
     "SLOW_QUERY_MS": "60000",
+    "MISSED_CALL_REPLY": MISSED,
+    "RECORDING_RETENTION": "none",
 }
 
 
@@ -119,9 +126,11 @@ class ChaosStack:
             port = self._way("messaging-database", [self.postgres.socket])
             ours["DATABASE_URL"] = f"postgresql://postgres@127.0.0.1:{port}/chaos"
         self._add("NATS", parts["NATS"])
-        self._add("sandbox", parts["sandbox"])
-        migrations = parts["migrations"]
-        self._migrations = replace(migrations, environ={**migrations.environ, **direct})
+        # Recordings are fetched there, and only from where Twilio is known to be.
+        self._add(
+            "sandbox", _changed(parts["sandbox"], SANDBOX_BASE_URL=ours["TWILIO_API_BASE_URL"])
+        )
+        self._migrations = _changed(parts["migrations"], **direct)
         for name, port in grpc.items():
             own = {
                 **ours,
@@ -320,6 +329,10 @@ class ChaosStack:
                 pages = Path(f"/proc/{service.process.pid}/statm").read_text().split()[1]
                 found[name] = int(pages) * _PAGE_KIB / 1024
         return found
+
+
+def _changed(part: Part, **environ: str) -> Part:
+    return replace(part, environ={**part.environ, **environ})
 
 
 def _processor_seconds(process: int) -> float:

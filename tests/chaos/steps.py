@@ -14,14 +14,15 @@ Surroundings = Callable[[World], AbstractAsyncContextManager[object]]
 
 
 def killed_at(
-    step: str,
+    steps: Sequence[str],
     service: Callable[[ChaosStack], Sequence[str]],
     surroundings: Surroundings = nullcontext,
 ) -> Callable[[World], Awaitable[None]]:
-    """The first process of a service that comes to a step dies there, and is started again."""
+    """The first process of a service that comes to one of these steps dies, and starts again."""
 
     async def strike(world: World) -> None:
         async with surroundings(world):
+            step = world.chance.choice(steps)
             died = await _death(world.stack, step, service(world.stack))
         await asyncio.sleep(world.chance.uniform(0, 1))
         world.stack.kill(died)

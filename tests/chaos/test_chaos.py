@@ -8,18 +8,19 @@ from tests.chaos.faults import FAULTS
 from tests.chaos.power import synced
 from tests.chaos.runner import rounds
 
-KILLS = ("messaging-settled", "kill-nats")
+KILLS = ("messaging-settled", "kill-nats", "messaging-turn-part")
 
 
 @pytest.mark.timeout(300)
 async def test_processes_that_are_killed_under_load(tmp_path: Path) -> None:
-    """Every event that was acknowledged is stored once, and every message is sent once."""
+    """Each acknowledged event is stored once, a message sent once, and a caller answered once."""
     async with rounds(
         tmp_path, database="sqlite", seed=1, size="short", rate=6, replicas=1
     ) as runner:
         done = await runner.run([FAULTS[name] for name in KILLS], 1)
     assert done.violations == []
     assert done.events
+    assert done.strikes[-1].calls
     assert done.sends
 
 
