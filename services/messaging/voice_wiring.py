@@ -36,6 +36,7 @@ from services.messaging.usecases.calls.next_step import NextStep
 from services.messaging.usecases.calls.prompts import Prompts
 from services.messaging.usecases.calls.receive import ReceiveCalls
 from services.messaging.usecases.calls.retention import DeleteRecordings
+from services.messaging.usecases.calls.settling import SettleCalls
 from services.messaging.usecases.calls.speaking import Speaker
 from services.messaging.usecases.calls.take_in import TakeInCalls
 from services.messaging.usecases.calls.turn import Answering
@@ -158,7 +159,8 @@ def wire_voice(
         registry=registry,
         tracing=tracing,
     )
-    loops: list[Loop] = [signal.run, worker.run, after(streams_ready, consumer.run)]
+    settle = SettleCalls(store, receive, clock=clock)
+    loops: list[Loop] = [signal.run, worker.run, settle.run, after(streams_ready, consumer.run)]
     if vendors.synthesizers:
         loops.append(after(streams_ready, prompts.run))
     if vendors.talker is not None:

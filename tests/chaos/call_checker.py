@@ -75,6 +75,10 @@ class CallChecker:
                 query = select(func.count()).select_from(CallTurnRow).where(condition)
                 if count := connection.scalar(query):
                     return f"{count} {what}"
+            ended = CallRow.ended_at.is_not(None) & CallRow.outcome.is_(None)
+            waiting = select(func.count()).select_from(CallRow).where(ended)
+            if count := connection.scalar(waiting.where(CallRow.id > self._since)):
+                return f"{count} calls without an outcome"
         return ""
 
     async def broken(self) -> Mapping[str, Sequence[str]]:

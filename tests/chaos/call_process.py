@@ -4,6 +4,7 @@ A step that comes to several kinds of events has variants, of which one is armed
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from tests.chaos.dying import around, reached, stepping, wrap
@@ -95,6 +96,7 @@ def messaging() -> None:
     from services.messaging.usecases.calls.missed import MissedCallReply
     from services.messaging.usecases.calls.next_step import NextStep
     from services.messaging.usecases.calls.retention import DeleteRecordings
+    from services.messaging.usecases.calls.settling import SettleCalls
     from services.messaging.usecases.calls.understanding import Understanding
 
     stepping(
@@ -128,12 +130,11 @@ def messaging() -> None:
     around(SqlCallStore, "finish_turn", "messaging-turn-answered", "messaging-turn-finished")
     around(TwilioRecordings, "delete", after="messaging-recording-deleted")
     around(SqlCallStore, "recording_deleted", after="messaging-recording-forgotten")
-    # They have all day; here somebody waits.
-    wrap(DeleteRecordings, "__init__", _often(DeleteRecordings.__init__))
+    # They have time; here somebody waits.
+    _hurry(DeleteRecordings, poll_seconds=1.0)
+    _hurry(SettleCalls, poll_seconds=1.0, patience=timedelta(seconds=10))
 
 
-def _often(original: Callable[..., None]) -> Callable[..., None]:
-    def init(*arguments: Any) -> None:
-        original(*arguments, poll_seconds=1.0)
-
-    return init
+def _hurry(owner: Any, **named: Any) -> None:
+    original = owner.__init__
+    wrap(owner, "__init__", lambda *given, **also: original(*given, **also, **named))

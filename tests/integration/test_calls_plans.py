@@ -73,6 +73,9 @@ def questions(database: Database, calls: int) -> Mapping[str, Question]:
         "one call": lambda: store.call(f"CA{calls // 2}"),
         "a turn": lambda: store.standing(f"CA{calls // 2}", 1),
         "unfinished": lambda: store.unfinished(limit=100),
+        "unreported": lambda: store.unreported_transfers(
+            since=at(0), ended_before=at(calls), limit=100
+        ),
         "recordings": lambda: store.recordings_to_delete(limit=1),
     }
 

@@ -17,6 +17,7 @@ from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.usecases.calls.missed import MissedCallReply
 from services.messaging.usecases.calls.requests import Played, Recorded
 from services.messaging.usecases.calls.retention import DeleteRecordings
+from services.messaging.usecases.calls.settling import SettleCalls
 from services.messaging.usecases.policy import SendPolicy
 from services.messaging.usecases.send import SendMessage
 from tests.support.calls import CALLED, CALLER, recording, report, seen
@@ -186,6 +187,29 @@ async def test_who_was_put_through_was_not_missed(
         wanted = CallOutcome.TRANSFERRED if answered else CallOutcome.MISSED
         assert await outcome(line) is wanted
         assert len(await stored(database)) == (not answered)
+
+
+async def test_who_hung_up_before_being_put_through(database_url: str) -> None:
+    """Nobody tells of a person who was never called: after a while the call counts as missed."""
+    async with (
+        replying(database_url, "Sorry!") as (missed, database, clock),
+        open_line(database_url, missed=missed, clock=clock, transfer_to=PERSON) as line,
+    ):
+        line.talker.pieces = ["One moment.", CallAction.TRANSFER]
+        await line.says()
+        await line.over()
+        await line.hangs_up()
+        work = SettleCalls(line.store, line.receive, clock=clock, patience=timedelta(minutes=1))
+        await work.settle()
+        assert await outcome(line) is None
+        clock.forward(120)
+        for _ in range(2):
+            await work.settle()
+        assert await outcome(line) is CallOutcome.MISSED
+        assert len(await stored(database)) == 1
+        # What is told after all holds.
+        await line.receive.dialed(seen(), 1, answered=True)
+        assert await outcome(line) is CallOutcome.TRANSFERRED
 
 
 async def test_where_nobody_can_be_put_through_a_transfer_is_missed(sqlite_url: str) -> None:

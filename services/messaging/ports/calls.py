@@ -204,6 +204,16 @@ class CallStore(Protocol):
         """
         ...
 
+    async def unreported_transfers(
+        self, *, since: datetime, ended_before: datetime, limit: int
+    ) -> Sequence[str]:
+        """Calls that have ended without a report on the person whom the caller was to speak to.
+
+        Args:
+            since: They began then or later.
+        """
+        ...
+
     async def unfinished(self, *, limit: int) -> Sequence[tuple[str, int]]:
         """Turns to be worked on that nobody works on, by call and number, the oldest first.
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, or_, select, tuple_, union
+from sqlalchemy import ColumnElement, Row, Select, exists, or_, select, tuple_, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import NotFoundError
@@ -18,6 +18,7 @@ from services.messaging.domain.call import (
     TurnState,
     TurnTimings,
 )
+from services.messaging.domain.keys import TRANSFER_KEY
 from services.messaging.ports.calls import CallFilter, CallPage, TurnStanding
 from services.messaging.ports.reading import ListPosition
 from services.messaging.store.call_models import CallRow, CallTurnPartRow, CallTurnRow
@@ -108,6 +109,30 @@ async def recordings_to_delete(
         .limit(limit)
     )
     return [(row.provider_call_id, row.number, str(row.recording_id)) for row in rows]
+
+
+async def unreported_transfers(
+    connection: AsyncConnection, *, since: datetime, ended_before: datetime, limit: int
+) -> Sequence[str]:
+    """Calls that have ended without a report on the person to speak to."""
+    rows = await connection.scalars(
+        select(CallRow.provider_call_id)
+        .where(
+            CallRow.outcome.is_(None),
+            CallRow.started_at >= since,
+            CallRow.ended_at <= ended_before,
+            exists().where(
+                CallTurnRow.call_id == CallRow.id,
+                or_(
+                    CallTurnRow.action == CallAction.TRANSFER.value,
+                    CallTurnRow.digits.startswith(TRANSFER_KEY),
+                ),
+            ),
+        )
+        .order_by(CallRow.started_at, CallRow.id)
+        .limit(limit)
+    )
+    return rows.all()
 
 
 async def unfinished_turns(

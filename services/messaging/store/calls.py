@@ -37,6 +37,7 @@ from services.messaging.store.call_reading import (
     read_standing,
     recordings_to_delete,
     unfinished_turns,
+    unreported_transfers,
 )
 from services.messaging.store.call_rows import (
     WORKING,
@@ -281,6 +282,15 @@ class SqlCallStore:
         """
         async with self._database.read() as connection:
             return await recordings_to_delete(connection, limit=limit)
+
+    async def unreported_transfers(
+        self, *, since: datetime, ended_before: datetime, limit: int
+    ) -> Sequence[str]:
+        """Calls that have ended without a report on the person to speak to."""
+        async with self._database.read() as connection:
+            return await unreported_transfers(
+                connection, since=since, ended_before=ended_before, limit=limit
+            )
 
     async def unfinished(self, *, limit: int) -> Sequence[tuple[str, int]]:
         """Turns to be worked on that nobody works on, by call and number, the oldest first."""

@@ -82,13 +82,18 @@ class ReceiveCalls:
         # The call's end may have been told before.
         await self._ended(call.call_id)
 
-    async def _ended(self, call_id: str) -> None:
+    async def settle(self, call_id: str) -> None:
+        """Say what came of a call that has ended: nobody will tell of a person who was called."""
+        await self._ended(call_id, all_told=True)
+
+    async def _ended(self, call_id: str, *, all_told: bool = False) -> None:
         try:
             call = await self._store.call(call_id)
         except NotFoundError:
             return
         transferring = self._rules.transfer_to is not None and is_put_through(call)
-        if not call.status.has_ended or (transferring and call.outcome is None):
+        waits = transferring and call.outcome is None and not all_told
+        if not call.status.has_ended or waits:
             return
         outcome = outcome_of(call, closed=self._rules.is_closed(call))
         if call.outcome is None or outcome in (CallOutcome.VOICEMAIL, CallOutcome.ANSWERED):
