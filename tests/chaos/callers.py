@@ -14,7 +14,7 @@ from tests.chaos.load import CONTACTS, Event, Ledger, contact
 
 AT_ONCE = 3
 _SPEED = 20
-_PAUSE_SECONDS = 0.5
+_PAUSE_SECONDS = 1.0
 _LOOKS_SECONDS = 0.1
 
 Call = dict[str, Any]
