@@ -86,7 +86,8 @@ def test_hanging_up_ends_the_work(stack: RunningStack, busy: str) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert states(stored) == ["canceled"]
-    assert stored["outcome"] == "missed"
+    # It follows in a transaction of its own.
+    stack.stored(call["sid"], outcome="missed")
     spoken = [one for one in stack.vendor_calls("google_speech") if one["about"] in ANSWER]
     assert spoken == []
     while any(one["seconds"] is None for one in stack.vendor_calls(busy)):
