@@ -12,7 +12,7 @@ import aiohttp
 
 from tests.chaos.load import CONTACTS, Event, Ledger, contact
 
-AT_ONCE = 3
+AT_ONCE = 2
 _SPEED = 20
 _PAUSE_SECONDS = 1.0
 _LOOKS_SECONDS = 0.1
