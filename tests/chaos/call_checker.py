@@ -92,12 +92,12 @@ class CallChecker:
         found["calls that went back"] = list(self.went_back)
         rows = self._rows(calls)
         for call in calls:
-            for what in _of_caller(call):
+            for what in of_caller(call):
                 found[what].append(call["sid"])
             row, turns = rows.get(call["sid"], (None, []))
             if row is None:
                 continue
-            for what in (*_of_call(call, row), *_of_turns(call, turns)):
+            for what in (*_of_call(call, row), *of_turns(call, turns)):
                 found[what].append(call["sid"])
         found |= self._written_to(rows)
         return found
@@ -134,8 +134,7 @@ class CallChecker:
             columns = select(*CallRow.__table__.columns).where(CallRow.id > self._since)
             for row in connection.execute(columns):
                 ids[row.id] = row.provider_call_id
-                now = (CallStatus(row.status).rank, row.ended_at is not None)
-                self._compare(self._calls, row.provider_call_id, now, "")
+                self._look_at_call(row)
             turn_ids = {}
             turns = select(*CallTurnRow.__table__.columns)
             for turn in connection.execute(turns.where(CallTurnRow.call_id.in_(ids))):
@@ -146,6 +145,13 @@ class CallChecker:
                 text = self._parts.setdefault((*turn_ids[part.turn_id], part.number), part.text)
                 if text != part.text:
                     self.went_back.append(f"{turn_ids[part.turn_id]} has another answer")
+
+    def _look_at_call(self, row: Any) -> None:
+        now = (CallStatus(row.status).rank, row.ended_at is not None)
+        before = self._calls.get(row.provider_call_id, now)
+        self._calls[row.provider_call_id] = now
+        if now[0] < before[0] or now[1] < before[1]:
+            self.went_back.append(f"{row.provider_call_id}: {before} to {now}")
 
     def _look_at_turn(self, key: tuple[str, int], turn: Any) -> None:
         is_final = TurnState(turn.state).is_final
@@ -158,14 +164,8 @@ class CallChecker:
         if reopened or other or now[3] < before[3]:
             self.went_back.append(f"{key}: {before} to {now}")
 
-    def _compare(self, known: dict[Any, Any], key: Any, now: Any, what: str) -> None:
-        before = known.get(key, now)
-        known[key] = now
-        if any(new < old for new, old in zip(now, before, strict=True)):
-            self.went_back.append(f"{key}{what}: {before} to {now}")
 
-
-def _of_caller(call: Call) -> list[str]:
+def of_caller(call: Call) -> list[str]:
     """What a caller went through that none should."""
     errors = [entry["text"] for entry in call["timeline"] if entry["kind"] == "error"]
     # Twilio asks once for what it plays. Whoever dies then takes the call along.
@@ -186,7 +186,7 @@ def _of_call(call: Call, row: Any) -> list[str]:
     return found
 
 
-def _of_turns(call: Call, turns: Sequence[tuple[Any, list[str]]]) -> list[str]:
+def of_turns(call: Call, turns: Sequence[tuple[Any, list[str]]]) -> list[str]:
     """Each thing that was said is one turn, with one answer, which is what the caller heard."""
     found = []
     said = {
