@@ -166,6 +166,27 @@ async def test_events_wait_for_the_database(
     assert await dead(client) == []
 
 
+async def test_one_that_waits_holds_up_few(client: Client) -> None:
+    """After a breakdown what is handled counts, though one among hundreds has to come again."""
+    handled: set[str] = set()
+    most = asyncio.Event()
+
+    async def handle(events: Sequence[VoiceEvent]) -> None:
+        if any(event.kept.call.call_id == "CA0" for event in events):
+            raise UnavailableError("the message to who was missed has to wait")
+        handled.update(event.kept.call.call_id for event in events)
+        if len(handled) >= 200:
+            most.set()
+
+    await publish(client, *(call_event(f"CA{number}") for number in range(300)))
+    consumer = voice_consumer(
+        client, handle, {"twilio": voice_webhooks}, registry=CollectorRegistry()
+    )
+    async with running(consumer.run()), asyncio.timeout(30):
+        await most.wait()
+    assert "CA0" not in handled
+
+
 async def test_one_bad_event_takes_none_along(
     client: Client, store: SqlCallStore, take_in: TakeInCalls
 ) -> None:

@@ -15,7 +15,8 @@ from services.messaging.usecases.calls.take_in import VoiceEvent
 DURABLE = Durable("voice", "ingest.voice.>")
 
 # What a process had taken when it was killed comes again after its lease, and a caller waits.
-_OPTIONS: Final = ConsumerOptions(ack_wait_seconds=5.0)
+# Each event is worth transactions of its own, and a batch of which one has to wait comes again.
+_OPTIONS: Final = ConsumerOptions(batch_size=64, ack_wait_seconds=5.0)
 
 
 def voice_consumer(
