@@ -15,10 +15,12 @@ class Doubling:
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.away = False
+        self.go_on = asyncio.Event()
+        self.go_on.set()
 
     async def __call__(self, numbers: Sequence[int]) -> list[int | Exception]:
         self.batches.append(list(numbers))
-        await asyncio.sleep(0.01)
+        await self.go_on.wait()
         if self.away:
             raise UnavailableError("the database is away")
         if any(number < 0 for number in numbers):
@@ -30,9 +32,14 @@ async def test_what_comes_meanwhile_is_the_next_batch() -> None:
     """One alone is done at once; what comes during it is done together, up to the limit."""
     do = Doubling()
     together = Batching(do, most=3)
+    do.go_on.clear()
     first = asyncio.create_task(together(0))
-    await asyncio.sleep(0.001)
-    assert await asyncio.gather(*(together(2 * n) for n in range(1, 6))) == [4, 8, 12, 16, 20]
+    while not do.batches:  # noqa: ASYNC110 - nothing tells of a batch
+        await asyncio.sleep(0)
+    others = [asyncio.create_task(together(2 * n)) for n in range(1, 6)]
+    await asyncio.sleep(0)
+    do.go_on.set()
+    assert await asyncio.gather(*others) == [4, 8, 12, 16, 20]
     assert await first == 0
     assert do.batches == [[0], [2, 4, 6], [8, 10]]
 
@@ -69,9 +76,12 @@ async def test_a_caller_that_leaves_harms_nobody() -> None:
     """A cancelled caller's item is done, and the others get their results."""
     do = Doubling()
     together = Batching(do, most=10)
+    do.go_on.clear()
     leaving, staying = asyncio.create_task(together(2)), asyncio.create_task(together(4))
-    await asyncio.sleep(0.001)
+    while not do.batches:  # noqa: ASYNC110 - nothing tells of a batch
+        await asyncio.sleep(0)
     leaving.cancel()
+    do.go_on.set()
     assert await staying == 8
     with pytest.raises(asyncio.CancelledError):
         await leaving
