@@ -50,7 +50,7 @@ async def messaging(database_url: str, nats: NatsServer, queue: Path) -> AsyncIt
 
     async def serves() -> bool:
         answer = await health.Check(
-            health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True
+            health_pb2.HealthCheckRequest(), timeout=60, wait_for_ready=True
         )
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
@@ -70,7 +70,7 @@ async def stub(database_url: str, nats_server: NatsServer, tmp_path: Path) -> As
 
 
 async def provider(stub: "Api") -> provider_pb2.ProviderStatus:
-    status = await stub.GetStatus(pb.GetStatusRequest(), timeout=10, wait_for_ready=True)
+    status = await stub.GetStatus(pb.GetStatusRequest(), timeout=60, wait_for_ready=True)
     assert not status.HasField("fallback")
     return status.provider
 
@@ -83,7 +83,7 @@ async def test_conversation(stub: "Api", tmp_path: Path) -> None:
 
     async def messages() -> list[message_pb2.Message]:
         page = await stub.ListMessages(
-            pb.ListMessagesRequest(contact_address=CONTACT), timeout=10, wait_for_ready=True
+            pb.ListMessagesRequest(contact_address=CONTACT), timeout=60, wait_for_ready=True
         )
         return list(page.messages)
 
@@ -99,7 +99,7 @@ async def test_conversation(stub: "Api", tmp_path: Path) -> None:
             pb.SendMessageRequest(
                 to=CONTACT, body="Yes.", reply_to_message_id=question.id, request_id="answer"
             ),
-            timeout=10,
+            timeout=60,
         )
         id_ = sent.message.id
 

@@ -351,7 +351,7 @@ async def test_acknowledgement_settles_what_is_unknown(
     await store.enqueue(new_message(provider="baileys"))
     async with baileys(inbox.root) as queue:
         [claimed] = await store.claim(limit=1, lease=timedelta(seconds=60))
-        await asyncio.wait_for(_sent_and_forgotten(queue.provider.send(claimed), bridge), 10)
+        await asyncio.wait_for(_sent_and_forgotten(queue.provider.send(claimed), bridge), 60)
         await until_settled(database)
     [row] = await stored(database)
     assert row.status == "sent"

@@ -69,11 +69,11 @@ async def answer(channel: Any, method: str, request: Message) -> tuple[grpc.Stat
     path = f"/{SERVICE.full_name}/{method}"
     try:
         if descriptor.server_streaming:
-            call = channel.unary_stream(path, **options)(request, timeout=20)
+            call = channel.unary_stream(path, **options)(request, timeout=60)
             await call.read()
             call.cancel()
         else:
-            await channel.unary_unary(path, **options)(request, timeout=20)
+            await channel.unary_unary(path, **options)(request, timeout=60)
     except grpc.aio.AioRpcError as error:
         return error.code(), error
     return grpc.StatusCode.OK, None

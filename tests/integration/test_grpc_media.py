@@ -19,7 +19,7 @@ async def test_a_file_comes_in_parts(database: Database, size: int) -> None:
     media = MemoryMediaStore()
     stored = await media.put(File(content, "image/jpeg"))
     async with served(database, media=media) as server, called(server) as api:
-        call = api.GetMedia(pb.GetMediaRequest(id=stored.id), timeout=30)
+        call = api.GetMedia(pb.GetMediaRequest(id=stored.id), timeout=60)
         parts = [part async for part in call]
     assert b"".join(part.data for part in parts) == content
     assert hashlib.sha256(content).hexdigest() == stored.id
@@ -33,5 +33,5 @@ async def test_an_unknown_file_is_not_found(database: Database, id_: str) -> Non
     """Whatever is asked for, an id that isn't ours is NOT_FOUND."""
     async with served(database) as server, called(server) as api:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await api.GetMedia(pb.GetMediaRequest(id=id_), timeout=10).read()
+            await api.GetMedia(pb.GetMediaRequest(id=id_), timeout=60).read()
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND

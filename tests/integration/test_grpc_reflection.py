@@ -39,7 +39,7 @@ class StockClient:
         """One answer, as JSON."""
         call = self._channel.unary_unary(**self._method(method))
         return json_format.MessageToDict(
-            await call(self._request(method, request), metadata=self._metadata, timeout=10)
+            await call(self._request(method, request), metadata=self._metadata, timeout=60)
         )
 
     async def stream(
@@ -47,7 +47,7 @@ class StockClient:
     ) -> AsyncIterator[dict[str, Any]]:
         """Answer by answer, as JSON."""
         call = self._channel.unary_stream(**self._method(method))
-        responses = call(self._request(method, request), metadata=self._metadata, timeout=30)
+        responses = call(self._request(method, request), metadata=self._metadata, timeout=60)
         async for response in responses:
             yield json_format.MessageToDict(response)
 
@@ -79,7 +79,7 @@ class StockClient:
 
     async def _ask(self, question: reflection_pb2.ServerReflectionRequest) -> Any:
         call = self._reflection.ServerReflectionInfo(
-            iter([question]), metadata=self._metadata, timeout=5
+            iter([question]), metadata=self._metadata, timeout=60
         )
         answer = await call.read()
         call.cancel()
@@ -126,7 +126,7 @@ async def test_reflection_needs_the_token(server: GrpcServer) -> None:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(cast("Any", channel))
         metadata = (("authorization", "Bearer wrong"),)
         # Without a request: one that is sent while the call is refused ends in another error.
-        call = stub.ServerReflectionInfo(metadata=metadata, timeout=5)
+        call = stub.ServerReflectionInfo(metadata=metadata, timeout=60)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await call.read()
     assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED

@@ -48,7 +48,7 @@ async def replicas() -> AsyncIterator[list[Replica]]:
 
 async def call(channel: grpc.aio.Channel) -> None:
     count: Any = channel.unary_unary("/test.Counter/Count")
-    await count(b"", timeout=5, wait_for_ready=True)
+    await count(b"", timeout=60, wait_for_ready=True)
 
 
 async def test_calls_go_to_all_replicas_and_on_without_one() -> None:

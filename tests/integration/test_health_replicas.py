@@ -27,7 +27,7 @@ class Edges:
         async def addresses(_: str) -> Sequence[str]:
             return self.origins if wanted is None else wanted
 
-        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
             probe = webhook_probe(client, "http://webhook:9100", Heard(), addresses=addresses)
             return (await probe())[WEBHOOK]
 

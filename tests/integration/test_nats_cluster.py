@@ -121,7 +121,8 @@ async def test_a_frozen_leader_is_waited_for_once(cluster: NatsCluster) -> None:
         js = client.jetstream()
         await ensure_streams(js, replicas=3, max_bytes=1024**2)
         await cluster.lead(client, INGEST_STREAM, leader)
-        journal = JournalPublisher(client, timeout_seconds=1)
+        # On busy cores three servers may take a second to agree.
+        journal = JournalPublisher(client, timeout_seconds=4)
         await journal.publish(event("first"))
         cluster.nodes[leader].pause()
         waited = 0
@@ -132,7 +133,7 @@ async def test_a_frozen_leader_is_waited_for_once(cluster: NatsCluster) -> None:
                     await journal.publish(event("second"))
                     break
                 except JournalUnavailableError:
-                    waited += asyncio.get_running_loop().time() - began > 0.5
+                    waited += asyncio.get_running_loop().time() - began > 2
                     await asyncio.sleep(0.02)
         await journal.close()
         # None where another led by then: on busy cores servers take each other for dead.

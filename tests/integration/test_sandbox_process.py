@@ -58,15 +58,17 @@ def test_runs_and_stops(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
             assert _health(port) == {"status": "ok", "messages": 0}
         finally:
             process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "Traceback" not in errors
 
 
 def _health(port: int) -> object:
-    for _ in range(200):
+    for _ in range(600):
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/sandbox/health", trust_env=False).json()
+            return httpx.get(
+                f"http://127.0.0.1:{port}/sandbox/health", timeout=60, trust_env=False
+            ).json()
         except httpx.ConnectError:
             time.sleep(0.1)
     pytest.fail("the sandbox doesn't answer")

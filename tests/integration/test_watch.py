@@ -76,7 +76,7 @@ async def read(call: Any, count: int) -> list[pb.WatchMessagesResponse]:
 async def test_a_watcher_sees_what_happens_from_now_on(api: Api, database: Database) -> None:
     """The first response tells the cursor; then come events, each with its message as it is."""
     await take(database, inbound("before", contact=1))
-    call = api.WatchMessages(pb.WatchMessagesRequest(), timeout=30)
+    call = api.WatchMessages(pb.WatchMessagesRequest(), timeout=60)
     await first(call)
     await take(database, inbound("SM1", contact=1, body="Hello"))
     [received] = await read(call, 1)
@@ -88,7 +88,7 @@ async def test_a_watcher_sees_what_happens_from_now_on(api: Api, database: Datab
     call.cancel()
     await take(database, inbound("SM2", contact=1, body="While away"))
     again = pb.WatchMessagesRequest(cursor=received.cursor)
-    [missed] = await read(api.WatchMessages(again, timeout=30), 1)
+    [missed] = await read(api.WatchMessages(again, timeout=60), 1)
     assert missed.message.body == "While away"
     asked = pb.GetMessageRequest(id=missed.message.id, include_events=True)
     assert list((await api.GetMessage(asked)).events) == [missed.event]
@@ -96,16 +96,16 @@ async def test_a_watcher_sees_what_happens_from_now_on(api: Api, database: Datab
 
 async def test_a_watcher_may_follow_one_contact(api: Api, database: Database) -> None:
     """With a contact only that contact's messages are told; the cursor moves on all the same."""
-    everyone = api.WatchMessages(pb.WatchMessagesRequest(), timeout=30)
+    everyone = api.WatchMessages(pb.WatchMessagesRequest(), timeout=60)
     start = await first(everyone)
     for batch in range(0, 250, 50):
         numbers = range(batch, batch + 50)
         await take(database, *(inbound(f"SM{n:03}", contact=n % 2, body=str(n)) for n in numbers))
     asked = pb.WatchMessagesRequest(cursor=start.cursor, contact_address="050-000-0001")
-    told = await read(api.WatchMessages(asked, timeout=30), 125)
+    told = await read(api.WatchMessages(asked, timeout=60), 125)
     assert [one.message.body for one in told] == [str(n) for n in range(1, 250, 2)]
     unknown = pb.WatchMessagesRequest(contact_address=phone(9))
-    await first(api.WatchMessages(unknown, timeout=30))
+    await first(api.WatchMessages(unknown, timeout=60))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ async def test_a_bad_watch_request_names_its_field(
 ) -> None:
     """A cursor or contact that makes no sense is refused, never taken for "from now on"."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await api.WatchMessages(request_, timeout=10).read()
+        await api.WatchMessages(request_, timeout=60).read()
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert details(raised.value)["ErrorInfo"].metadata["field"] == field
 
@@ -133,7 +133,7 @@ async def test_another_databases_cursor_is_refused(api: Api, database: Database)
     reader = SqlChangeReader(database)
     transaction_id, row_id = await reader.end()
     beyond = encode_cursor((transaction_id + 1000, min(row_id, 2**62) + 1000))
-    call = api.WatchMessages(pb.WatchMessagesRequest(cursor=beyond), timeout=10)
+    call = api.WatchMessages(pb.WatchMessagesRequest(cursor=beyond), timeout=60)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await read(call, 1)
     assert details(raised.value)["ErrorInfo"].metadata["field"] == "cursor"
@@ -228,7 +228,7 @@ async def test_no_event_is_missed_or_repeated(api: Api, database_url: str) -> No
 
         written: list[str] = []
         done = asyncio.Event()
-        start = await first(api.WatchMessages(pb.WatchMessagesRequest(), timeout=30))
+        start = await first(api.WatchMessages(pb.WatchMessagesRequest(), timeout=60))
         watchers = [asyncio.create_task(watcher(start.cursor)) for _ in range(5)]
         await asyncio.gather(*map(writer, range(writers)))
         done.set()
@@ -287,7 +287,7 @@ async def test_a_quiet_stream_shows_that_it_lives(database: Database) -> None:
     """While nothing happens a response with the cursor comes now and then."""
     watch = Watch(SqlChangeReader(database), alive_seconds=0.05)
     async with served(database, watch=watch) as server, called(server) as api:
-        call = api.WatchMessages(pb.WatchMessagesRequest(), timeout=30)
+        call = api.WatchMessages(pb.WatchMessagesRequest(), timeout=60)
         responses = [await first(call) for _ in range(4)]
         assert len({response.cursor for response in responses}) == 1
 
@@ -297,7 +297,7 @@ async def test_a_stopping_server_sends_watchers_elsewhere(database: Database) ->
     async with contextlib.AsyncExitStack() as stack:
         serving = served(database)
         api = await stack.enter_async_context(called(await serving.__aenter__()))
-        call = api.WatchMessages(pb.WatchMessagesRequest(), timeout=30)
+        call = api.WatchMessages(pb.WatchMessagesRequest(), timeout=60)
         await call.read()
         stopping = asyncio.create_task(serving.__aexit__(None, None, None))
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -310,16 +310,16 @@ async def test_watchers_are_limited(database: Database) -> None:
     """Beyond the limit a watcher is told to try later, and a place that is left is free again."""
     watch = Watch(SqlChangeReader(database), max_watchers=1)
     async with served(database, watch=watch) as server, called(server) as api:
-        watching = api.WatchMessages(pb.WatchMessagesRequest(), timeout=30)
+        watching = api.WatchMessages(pb.WatchMessagesRequest(), timeout=60)
         await first(watching)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await api.WatchMessages(pb.WatchMessagesRequest(), timeout=30).read()
+            await api.WatchMessages(pb.WatchMessagesRequest(), timeout=60).read()
         assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         watching.cancel()
 
         async def free() -> bool:
             try:
-                await api.WatchMessages(pb.WatchMessagesRequest(), timeout=30).read()
+                await api.WatchMessages(pb.WatchMessagesRequest(), timeout=60).read()
             except grpc.aio.AioRpcError:
                 return False
             return True
@@ -331,7 +331,7 @@ async def test_streams_need_the_token(database: Database) -> None:
     """Without a valid token a stream is UNAUTHENTICATED before it says anything."""
     async with served(database) as server, called(server, "wrong") as api:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await api.WatchMessages(pb.WatchMessagesRequest(), timeout=10).read()
+            await api.WatchMessages(pb.WatchMessagesRequest(), timeout=60).read()
     assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -345,6 +345,6 @@ async def test_a_lost_database_ends_a_stream(postgres: PostgresServer) -> None:
         called(server) as api,
     ):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await api.WatchMessages(pb.WatchMessagesRequest(), timeout=10).read()
+            await api.WatchMessages(pb.WatchMessagesRequest(), timeout=60).read()
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
     assert "test_" not in (raised.value.details() or "")
