@@ -11,7 +11,7 @@ from tests.chaos.runner import rounds
 KILLS = ("messaging-turn-part", "messaging-settled", "kill-nats")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_processes_that_are_killed_under_load(tmp_path: Path) -> None:
     """Each acknowledged event is stored once, a message sent once, and a caller answered once."""
     async with rounds(
