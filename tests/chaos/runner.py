@@ -149,14 +149,15 @@ class Rounds:
             Callers(self._stack.sandbox, chance, at_once=AT_ONCE if calls else 0) as callers,
         ):
             stop = asyncio.Event()
-            running = asyncio.gather(load.run(stop), callers.run(stop))
-            for fault in faults:
-                await asyncio.sleep(chance.uniform(0.5, 1 if self._size == "short" else 3))
-                done.strikes.append(await self._strike(fault, load, callers, chance))
-                say(str(done.strikes[-1]))
-            await asyncio.sleep(1)
-            stop.set()
-            await running
+            async with asyncio.TaskGroup() as running:
+                running.create_task(load.run(stop))
+                running.create_task(callers.run(stop))
+                for fault in faults:
+                    await asyncio.sleep(chance.uniform(0.5, 1 if self._size == "short" else 3))
+                    done.strikes.append(await self._strike(fault, load, callers, chance))
+                    say(str(done.strikes[-1]))
+                await asyncio.sleep(1)
+                stop.set()
             done.settle_seconds, left = await self._checker.settle(_SETTLE_SECONDS * _load())
             done.last = self._checker.last
             if left:
