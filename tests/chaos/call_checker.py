@@ -92,8 +92,8 @@ class CallChecker:
         found["calls that went back"] = list(self.went_back)
         rows = self._rows(calls)
         for call in calls:
-            for what in of_caller(call):
-                found[what].append(call["sid"])
+            for error in errors_heard(call):
+                found["callers heard an application error"].append(f"{call['sid']}: {error}")
             row, turns = rows.get(call["sid"], (None, []))
             if row is None:
                 continue
@@ -165,11 +165,13 @@ class CallChecker:
             self.went_back.append(f"{key}: {before} to {now}")
 
 
-def of_caller(call: Call) -> list[str]:
-    """What a caller went through that none should."""
+def errors_heard(call: Call) -> list[str]:
+    """What Twilio apologized for to a caller, but for files that it couldn't fetch.
+
+    It asks once for what it plays. An edge that dies then takes the call along.
+    """
     errors = [entry["text"] for entry in call["timeline"] if entry["kind"] == "error"]
-    # Twilio asks once for what it plays. Whoever dies then takes the call along.
-    return ["callers heard an application error"] * any("/audio/" not in one for one in errors)
+    return [error for error in errors if "/audio/" not in error]
 
 
 def _of_call(call: Call, row: Any) -> list[str]:
