@@ -15,7 +15,7 @@ FILES = sorted(
 )
 
 pytestmark = [
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(missing_program() is not None, reason=missing_program() or ""),
 ]
 
