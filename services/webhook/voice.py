@@ -45,9 +45,10 @@ _AWAY: Final = frozenset(
 class VoiceResponder:
     """A `Responder` for the webhooks of calls.
 
-    Twilio gives a webhook up after 15 s (https://www.twilio.com/docs/usage/webhooks), so a script
-    that is waited for is held for `hold_seconds`, counted from the request's first byte, and
-    messaging has a second more to hand it over.
+    Twilio gives a webhook up after 15 s, with all further tries in them
+    (https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides). So a script that is
+    waited for is held for `hold_seconds`, counted from the request's first byte: an edge that dies
+    at the end of that leaves as much to the next. Messaging has a second more to hand it over.
 
     Args:
         public_host: The origin under which Twilio reaches us.
@@ -66,7 +67,7 @@ class VoiceResponder:
         playable: Playable,
         registry: CollectorRegistry,
         answer_seconds: float = 3.0,
-        hold_seconds: float = 8.0,
+        hold_seconds: float = 6.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stub: VoiceServiceAsyncStub = VoiceServiceStub(channel)

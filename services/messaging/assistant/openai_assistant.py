@@ -5,7 +5,6 @@ from typing import Any
 
 import openai
 import structlog
-from openai.types.responses import EasyInputMessageParam
 from pydantic import SecretStr
 
 from services.common.errors import InvalidInputError, UnavailableError
@@ -50,7 +49,7 @@ class OpenAIAssistant:
             UnavailableError: No answer now; asking again later may work.
             InvalidInputError: No answer to this conversation, ever.
         """
-        conversation: list[EasyInputMessageParam] = [
+        conversation = [
             {
                 "type": "message",
                 "role": "user" if turn.direction is Direction.INBOUND else "assistant",
@@ -59,15 +58,20 @@ class OpenAIAssistant:
             for turn in turns
         ]
         try:
-            answered = await self._client.responses.with_raw_response.create(
-                model=self._model,
-                instructions=self._instructions,
-                input=list(conversation),
-                max_output_tokens=_MAX_OUTPUT_TOKENS,
-                store=False,
+            # Not by the SDK's types: to walk a question through them takes as long as to send it,
+            # and those of all that an answer may be take 27 MB to describe.
+            answered = await self._client.post(
+                "/responses",
+                body={
+                    "model": self._model,
+                    "instructions": self._instructions,
+                    "input": conversation,
+                    "max_output_tokens": _MAX_OUTPUT_TOKENS,
+                    "store": False,
+                },
+                cast_to=object,
             )
-            # Not as the SDK's objects: those of all that an answer may be take 27 MB to describe.
-            text = _text(answered.http_response.json())
+            text = _text(answered)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             log.warning("assistant refused a conversation", code=error.code)
             raise InvalidInputError("turns", "the model refuses this conversation") from error
