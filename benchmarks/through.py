@@ -129,7 +129,9 @@ class _System:
             due = first + int(rate * min(time.perf_counter() - began, seconds))
             return max(due - await asyncio.to_thread(self._answered), 0)
 
-        return await self._hold(self._new(first), rate, seconds, waiting)
+        return await self._hold(
+            self._new(first), rate, seconds, waiting, at_most=rate * _LOST_SECONDS
+        )
 
     async def _hold(
         self,
@@ -137,7 +139,8 @@ class _System:
         rate: float,
         seconds: float,
         waiting: Callable[[], Awaitable[int]],
-        at_most: float = math.inf,
+        *,
+        at_most: float,
     ) -> _Held:
         lags: list[int] = []
         ends = asyncio.Event()
