@@ -178,7 +178,7 @@ def test_the_command(stack: RunningStack, tmp_path: Path) -> None:
     )
     assert called.returncode == 0, called.stdout
     lines = [line.strip() for line in called.stdout.splitlines()]
-    assert lines[0] == "0 ms  +972501234567 calls"
+    assert lines[0].endswith(" ms  +972501234567 calls")
     assert any(line.endswith(f": {GREETING}") for line in lines)
     assert f"understood: {QUESTION}" in lines
     assert any(
