@@ -9,7 +9,8 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 _IDLE_SECONDS: Final = 1.0
-"""SQLAlchemy's own check asks before each transaction; in this time no server restarts."""
+"""A server that restarts takes about as long. SQLAlchemy's own check asks before each transaction,
+which is a tenth of all questions when messages come one by one."""
 
 _USED_AT: Final = "used_at"
 
