@@ -212,6 +212,32 @@ async def test_who_hung_up_before_being_put_through(database_url: str) -> None:
         assert await outcome(line) is CallOutcome.TRANSFERRED
 
 
+async def test_a_message_that_could_not_be_asked_for_is_asked_for_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call counts as missed only once its caller's message is stored."""
+
+    async def away(*_: object) -> None:
+        raise UnavailableError("the database is away")
+
+    async with (
+        replying(database_url, "Sorry!") as (missed, database, clock),
+        open_line(database_url, missed=missed, clock=clock, transfer_to=PERSON) as line,
+    ):
+        line.talker.pieces = ["One moment.", CallAction.TRANSFER]
+        await line.says()
+        await line.over()
+        await line.hangs_up()
+        clock.forward(180)
+        work = SettleCalls(line.store, line.receive, clock=clock)
+        with monkeypatch.context() as patched:
+            patched.setattr(MissedCallReply, "__call__", away)
+            await work.settle()
+        await work.settle()
+        assert await outcome(line) is CallOutcome.MISSED
+        assert len(await stored(database)) == 1
+
+
 async def test_where_nobody_can_be_put_through_a_transfer_is_missed(sqlite_url: str) -> None:
     """A caller who pressed a key for nobody and hung up has reached nobody."""
     async with (

@@ -6,7 +6,7 @@ from datetime import timedelta
 import structlog
 
 from services.common.errors import NotFoundError
-from services.messaging.domain.call import CallOutcome, CallReport, CallSeen, Recording
+from services.messaging.domain.call import Call, CallOutcome, CallReport, CallSeen, Recording
 from services.messaging.ports.calls import CallStore
 from services.messaging.ports.clock import Clock
 from services.messaging.usecases.calls.history import is_put_through, outcome_of
@@ -96,12 +96,16 @@ class ReceiveCalls:
         if not call.status.has_ended or waits:
             return
         outcome = outcome_of(call, closed=self._rules.is_closed(call))
+        if outcome in (CallOutcome.VOICEMAIL, CallOutcome.MISSED, CallOutcome.CLOSED):
+            await self._write_to_caller(call)
+        # Last: a call without an outcome is looked at again, should its caller's message fail.
         if call.outcome is None or outcome in (CallOutcome.VOICEMAIL, CallOutcome.ANSWERED):
             await self._store.set_outcome(call_id, outcome)
-        unreached = (CallOutcome.VOICEMAIL, CallOutcome.MISSED, CallOutcome.CLOSED)
-        if self._missed is None or outcome not in unreached:
+
+    async def _write_to_caller(self, call: Call) -> None:
+        if self._missed is None:
             return
         if self._clock() - call.started_at > self._recent + self._rules.max_length:
-            log.info("a call is too long ago for a message to the caller", call_id=call_id)
+            log.info("a call is too long ago for a message to the caller", call_id=call.call_id)
             return
         await self._missed(call)

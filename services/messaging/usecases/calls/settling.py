@@ -60,6 +60,15 @@ class SettleCalls:
                 since=now - self._recent, ended_before=now - self._patience, limit=_BATCH
             )
             for call_id in waiting:
-                await drained(self._receive.settle(call_id))
+                await drained(self._settled(call_id))
         except UnavailableError:
             log.warning("what came of calls waits for the database")
+
+    async def _settled(self, call_id: str) -> None:
+        try:
+            await self._receive.settle(call_id)
+        except UnavailableError:
+            raise
+        except Exception:
+            # One call must not hold up the others, or end the service.
+            log.exception("what came of a call could not be said", call_id=call_id)
