@@ -177,8 +177,8 @@ class Checker:
         for message in await self._twilio():
             if message["direction"] == "inbound":
                 continue
-            waits = message["statuses"] and message["status"] not in _DONE
-            if waits or any(_is_open(one) for one in _callbacks(message)):
+            # One that has just come has no status of its own yet, and is on its way all the same.
+            if message["status"] not in _DONE or any(map(_is_open, _callbacks(message))):
                 left += 1
         return f"{left} messages at Twilio" if left else ""
 
