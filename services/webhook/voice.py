@@ -47,8 +47,8 @@ class VoiceResponder:
 
     Twilio gives a webhook up after 15 s, with all further tries in them
     (https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides). So a script that is
-    waited for is held for `hold_seconds`, counted from the request's first byte: an edge that dies
-    at the end of that leaves as much to the next. Messaging has a second more to hand it over.
+    waited for is held for `hold_seconds`, counted from the request's first byte, and messaging has
+    a second more to hand it over: two edges may die one after the other at the end of that.
 
     Args:
         public_host: The origin under which Twilio reaches us.
@@ -67,7 +67,7 @@ class VoiceResponder:
         playable: Playable,
         registry: CollectorRegistry,
         answer_seconds: float = 3.0,
-        hold_seconds: float = 6.0,
+        hold_seconds: float = 4.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stub: VoiceServiceAsyncStub = VoiceServiceStub(channel)

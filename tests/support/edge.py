@@ -110,7 +110,7 @@ async def running_edge(
     messaging: str = "127.0.0.1:9",
     voice_language: VoiceLanguage = "en-US",
     answer_seconds: float = 3.0,
-    hold_seconds: float = 6.0,
+    hold_seconds: float = 4.0,
     audio_cache_bytes: int = 1_000_000,
     audio_misses_per_minute: int = 60,
     shared_keys: Mapping[str, str] | None = None,
