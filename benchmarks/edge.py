@@ -27,7 +27,7 @@ from benchmarks import load, results
 from benchmarks.processes import processor_seconds
 from benchmarks.results import Result, say
 from benchmarks.webhooks import Webhooks
-from services.common.journal.streams import INGEST_STREAM, ensure_streams
+from services.common.journal.streams import INGEST_STREAM, INTAKE_STREAM, ensure_streams
 from tests.support.nats import NatsServer
 from tests.support.ports import free_port
 
@@ -101,9 +101,15 @@ async def _create_journal(url: str) -> None:
 
 
 async def _journaled(url: str) -> int:
+    """How many events are in the journal, once none waits in a bundle."""
     client = await nats.connect(url)
     try:
-        return (await client.jetstream().stream_info(INGEST_STREAM)).state.messages
+        js = client.jetstream()
+        for _ in range(500):
+            if not (await js.stream_info(INTAKE_STREAM)).state.messages:
+                break
+            await asyncio.sleep(0.01)
+        return (await js.stream_info(INGEST_STREAM)).state.messages
     finally:
         await client.close()
 

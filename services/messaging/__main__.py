@@ -32,6 +32,7 @@ from services.messaging.consumers.acts import ActPublisher
 from services.messaging.consumers.changes import ChangeSignal
 from services.messaging.consumers.ingest import DURABLE, IngestConsumer
 from services.messaging.consumers.journaling import WebhookJournal
+from services.messaging.consumers.left_bundles import LeftBundles
 from services.messaging.consumers.parked import sweep_parked
 from services.messaging.consumers.retention import keep_journal_short
 from services.messaging.domain.opt_out import OptOutWords
@@ -220,6 +221,7 @@ async def serve(settings: MessagingSettings, stop: asyncio.Event) -> None:
 
         work: list[Loop] = [
             after(streams_ready, consumer.run),
+            after(streams_ready, LeftBundles(client).run),
             partial(
                 keep_journal_short,
                 client,

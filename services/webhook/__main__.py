@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from services.common.audio import AudioBucket
 from services.common.grpc_client import open_channel
 from services.common.http_server import serving_http
+from services.common.journal.bundles import Bundles
 from services.common.journal.client import NatsClient
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import keep_connected
@@ -48,9 +49,10 @@ async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing
     registry = process_registry("webhook")
     client = NatsClient()
     streams_ready = asyncio.Event()
-    journal = JournalPublisher(client, streams_ready=streams_ready)
+    bundles = Bundles(client)
+    journal = JournalPublisher(client, bundles=bundles, streams_ready=streams_ready)
     spill = Spill(settings.spill_path, max_bytes=settings.spill_max_bytes)
-    _watch_spill(spill, registry)
+    _watch_events(bundles, spill, registry)
     bypass = settings.bypass_twilio_signature
     channel = open_channel(settings.messaging_grpc_address, settings.messaging_token())
     audio = AudioCache(AudioBucket(client).get, max_bytes=settings.audio_cache_bytes)
@@ -144,7 +146,12 @@ async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing
         await client.close()
 
 
-def _watch_spill(spill: Spill, registry: CollectorRegistry) -> None:
+def _watch_events(bundles: Bundles, spill: Spill, registry: CollectorRegistry) -> None:
+    Gauge(
+        "switchboard_bundled_events",
+        "Events that were acknowledged together and aren't in the journal one by one yet",
+        registry=registry,
+    ).set_function(lambda: bundles.waiting)
     Gauge(
         "switchboard_spill_events", "Events waiting on the local disk", registry=registry
     ).set_function(lambda: spill.events)

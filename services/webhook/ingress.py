@@ -15,7 +15,8 @@ from starlette.types import Receive, Scope, Send
 from services.common.errors import InvalidInputError
 from services.common.http_server import behind_proxies, is_length_within
 from services.common.journal.events import JournalEvent
-from services.common.journal.publisher import JournalPublisher, JournalUnavailableError
+from services.common.journal.publisher import JournalPublisher
+from services.common.journal.putting import JournalUnavailableError
 from services.common.refusals import FailureLimiter, LogLimiter, sender_of
 from services.common.tracing import TRACEPARENT, NoTracing, Tracing, sent_traceparent
 from services.webhook import answers
@@ -100,7 +101,7 @@ class WebhookIngress:
             "Time until a webhook whose event was stored is answered, by route.",
             ["route"],
             # Twilio gives up after 15 s; a message is to be answered within 50 ms, and a caller
-            # is kept waiting for up to 8 s.
+            # is kept waiting for up to 4 s.
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 8.0, 15.0),
             registry=registry,
         )

@@ -22,7 +22,8 @@ import structlog
 
 from services.common.errors import UnavailableError
 from services.common.journal.events import EventKind, JournalEvent
-from services.common.journal.publisher import JournalPublisher, JournalUnavailableError
+from services.common.journal.publisher import JournalPublisher
+from services.common.journal.putting import JournalUnavailableError
 from services.common.tracing import detached, sent_traceparent
 
 log = structlog.get_logger(__name__)

@@ -50,7 +50,7 @@ def webhook() -> None:
         lambda _, event: verified(event),
         lambda _, __, event: confirmed(event),
     )
-    stepping(JournalPublisher, "_request", after=lambda _, __, event, *___: published(event))
+    stepping(JournalPublisher, "_asked", after=lambda _, __, event, *___: published(event))
     asked, told, rendered = (about(f"webhook-call-{one}") for one in ("asked", "told", "rendered"))
     stepping(
         VoiceResponder,

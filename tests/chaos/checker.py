@@ -14,7 +14,12 @@ from sqlalchemy import create_engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.common.journal.client import NatsClient
-from services.common.journal.streams import ACTS_STREAM, DEAD_STREAM, INGEST_STREAM
+from services.common.journal.streams import (
+    ACTS_STREAM,
+    DEAD_STREAM,
+    INGEST_STREAM,
+    INTAKE_STREAM,
+)
 from services.messaging.domain.message import MessageStatus
 from services.messaging.store.call_models import CallEventRow
 from services.messaging.store.database import database_url
@@ -152,6 +157,8 @@ class Checker:
             for info in await js.consumers_info(INGEST_STREAM):
                 if left := (info.num_pending or 0) + (info.num_ack_pending or 0):
                     return f"{left} events before {info.name}"
+            if bundles := (await js.stream_info(INTAKE_STREAM)).state.messages:
+                return f"{bundles} bundles in {INTAKE_STREAM}"
             dead = (await js.stream_info(DEAD_STREAM)).state.messages
             await js.stream_info(ACTS_STREAM)
             return f"{dead} events in {DEAD_STREAM}" if dead else ""

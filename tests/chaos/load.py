@@ -30,6 +30,7 @@ _CALL_STATUS = "/webhook/call_status"
 _TWILIO_WAITS = aiohttp.ClientTimeout(total=15, connect=5)
 _CLIENT_WAITS = aiohttp.ClientTimeout(total=12, connect=5)
 _SEND_FOR_SECONDS = 120
+_BURST = 48
 
 Kind = Literal["message", "status", "call"]
 
@@ -140,12 +141,21 @@ class Load:
     def _spawn(self) -> None:
         to = contact(self._chance.randrange(CONTACTS))
         number = self._next()
-        kinds = {"messages": 4, "stray": 1, "calls": 1, "sends": 4, "probes": bool(self._health)}
+        kinds = {
+            "messages": 4,
+            "stray": 1,
+            "burst": 0.5,
+            "calls": 1,
+            "sends": 4,
+            "probes": bool(self._health),
+        }
         match self._chance.choices([*kinds], [*kinds.values()])[0]:
             case "messages":
                 work: Coroutine[Any, Any, object] = self.message(to, f"Message {number}")
             case "stray":
                 work = self._stray_statuses()
+            case "burst":
+                work = self._burst()
             case "calls":
                 work = self._call()
             case "probes":
@@ -188,6 +198,10 @@ class Load:
             event = Event("status", f"status:{sid}:{status}")
             parameters = {"MessageSid": sid, "MessageStatus": status, "AccountSid": ACCOUNT}
             await self._deliver(event, _STATUS, parameters)
+
+    async def _burst(self) -> None:
+        """So much at once that an edge commits it together."""
+        await asyncio.gather(*(self._stray_statuses() for _ in range(_BURST)))
 
     async def _call(self) -> None:
         """Somebody calls who never wrote, so that nobody writes to them."""

@@ -16,13 +16,16 @@ _CALL_SECONDS = 0.5
 
 
 def _webhook() -> None:
+    from services.common.journal.bundles import Bundles
     from services.common.journal.publisher import JournalPublisher
     from services.webhook.api.messaging import Messaging
     from services.webhook.ingress import WebhookIngress
     from services.webhook.spill import Spill
 
     around(JournalPublisher, "publish", "webhook-verified", "webhook-confirmed")
-    around(JournalPublisher, "_request", after="webhook-published")
+    around(JournalPublisher, "_asked", after="webhook-published")
+    around(Bundles, "commit", after="webhook-bundled")
+    around(Bundles, "_until_brought", "webhook-moving", "webhook-moved")
     around(WebhookIngress, "__call__", after="webhook-answered")
     around(Spill, "put", "webhook-unspilled", "webhook-spilled")
     around(Messaging, "call", "webhook-asked", "webhook-passed-on")

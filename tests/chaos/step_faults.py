@@ -32,7 +32,10 @@ _MESSAGES: Sequence[tuple[str, Surroundings, Sequence[str]]] = (
     (
         "webhook",
         nullcontext,
-        ("verified", "published", "confirmed", "answered", "asked", "passed-on"),
+        (
+            *("verified", "published", "bundled", "moving", "moved", "confirmed", "answered"),
+            *("asked", "passed-on"),
+        ),
     ),
     ("webhook", broker_away, ("unspilled", "spilled")),
     ("webhook", broker_back, ("drained", "deleted")),

@@ -86,7 +86,7 @@ def queue(data: bytes) -> None:
         pass
     else:
         with contextlib.suppress(PoisonError):
-            read = decode(journaled.headers(), journaled.data, _TRANSLATORS)
+            read = decode(journaled.entry().named_headers(), journaled.data, _TRANSLATORS)
             # PostgreSQL takes only what is JSON.
             json.dumps(getattr(read, "payload", {}), allow_nan=False)
     with contextlib.suppress(BadDocumentError):

@@ -198,7 +198,7 @@ async def test_garbage_on_the_stream_is_kept(nats_server: NatsServer) -> None:
     async with journal(nats_server) as client:
         js = client.jetstream()
         await js.publish("ingest.whatsapp.message", b"\xff\xfe", timeout=60)
-        headers = message_event(1).headers()
+        headers = message_event(1).entry().named_headers()
         await js.publish("ingest.whatsapp.message", b"\xff\xfe", headers=headers, timeout=60)
         async with consuming(client, handle):
             await until(settled(client))

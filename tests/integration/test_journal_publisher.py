@@ -7,7 +7,8 @@ import pytest
 
 from services.common.journal import publisher
 from services.common.journal.events import EventKind, JournalEvent
-from services.common.journal.publisher import JournalPublisher, JournalUnavailableError
+from services.common.journal.publisher import JournalPublisher
+from services.common.journal.putting import JournalUnavailableError
 from services.common.journal.streams import INGEST_STREAM, ensure_streams
 from tests.support.edge import journal_client, stored, until
 from tests.support.nats import NatsServer

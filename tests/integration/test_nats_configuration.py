@@ -11,6 +11,7 @@ import pytest
 from nats.aio.client import Client
 
 from services.common.audio import AudioBucket, BucketConfig
+from services.common.journal.bundles import Bundles
 from services.common.journal.condition import jetstream_condition
 from services.common.journal.events import EventKind, JournalEvent
 from services.common.journal.publisher import JournalPublisher
@@ -64,7 +65,7 @@ async def test_each_service_can_do_its_work(deployed: DeployedNats) -> None:
         await ensure_streams(messaging.jetstream(), replicas=1, max_bytes=10 * 1024**3)
         # One that was told otherwise takes the journal as it is.
         await ensure_streams(webhook.jetstream(), replicas=1, max_bytes=1024**3, owner=False)
-        publisher = JournalPublisher(webhook)
+        publisher = JournalPublisher(webhook, bundles=Bundles(webhook))
         await asyncio.gather(*(publisher.publish(event(f"SM{n}")) for n in range(40)))
         await publisher.publish(event("SM40"))
         await publisher.close()
@@ -73,10 +74,13 @@ async def test_each_service_can_do_its_work(deployed: DeployedNats) -> None:
         await writing.put(AUDIO_ID, b"speech" * 50_000)
         assert await AudioBucket(webhook).get(AUDIO_ID) == b"speech" * 50_000
         condition = await jetstream_condition(health)
-        assert {stream.name: stream.messages for stream in condition.streams}["INGEST"] == 41
-        read = await messaging.jetstream().get_msg(INGEST_STREAM, 41)
-        assert read.headers is not None
-        assert read.headers["ce-id"] == "SM40"
+        messages = {stream.name: stream.messages for stream in condition.streams}
+        assert messages["INGEST"] == 41
+        # It was there, and the edge has taken it away again.
+        assert messages["INTAKE"] == 0
+        assert (await messaging.jetstream().stream_info("INTAKE")).state.last_seq > 0
+        read = await messaging.jetstream().get_last_msg(INGEST_STREAM, "ingest.whatsapp.message")
+        assert (read.headers or {})["ce-id"].startswith("SM")
 
 
 async def test_a_stolen_password_of_the_edge_or_of_health(deployed: DeployedNats) -> None:
@@ -92,6 +96,8 @@ async def test_a_stolen_password_of_the_edge_or_of_health(deployed: DeployedNats
         stolen = webhook.jetstream(timeout=0.3)
         outcomes = await asyncio.gather(
             stolen.get_msg(INGEST_STREAM, 1),
+            stolen.get_msg("INTAKE", 1),
+            stolen.pull_subscribe("intake.>", stream="INTAKE"),
             stolen.update_stream((await js.stream_info(INGEST_STREAM)).config),
             stolen.purge_stream(INGEST_STREAM),
             stolen.delete_stream(INGEST_STREAM),

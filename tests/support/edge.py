@@ -19,6 +19,7 @@ from twilio.request_validator import (  # type: ignore[import-untyped]  # has no
 from services.common.audio import AudioBucket
 from services.common.grpc_client import open_channel
 from services.common.http_server import serving_http
+from services.common.journal.bundles import Bundles
 from services.common.journal.client import NatsClient
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import INGEST_STREAM, ensure_streams
@@ -132,7 +133,7 @@ async def running_edge(
         answer_seconds=answer_seconds,
         hold_seconds=hold_seconds,
     )
-    journal = JournalPublisher(client, timeout_seconds=timeout_seconds)
+    journal = JournalPublisher(client, bundles=Bundles(client), timeout_seconds=timeout_seconds)
     spill = Spill(spill_path, max_bytes=spill_max_bytes)
     await spill.open()
     ingress = WebhookIngress(

@@ -91,7 +91,7 @@ async def publish(client: Client, *events: JournalEvent, duplicates: int = 1) ->
     """Put events into the journal, without its own deduplication."""
     js = client.jetstream()
     for event in events:
-        headers = event.headers()
+        headers = event.entry().named_headers()
         del headers["Nats-Msg-Id"]
         for _ in range(duplicates):
             # A disk that is shared with other tests may take its time.

@@ -198,7 +198,7 @@ class BaileysBench:
         return found
 
     def _decoded(self, event: JournalEvent) -> object:
-        return decode(event.headers(), event.data, self._translators)
+        return decode(event.entry().named_headers(), event.data, self._translators)
 
     async def _taken(self, count: int) -> list[JournalEvent]:
         found: list[JournalEvent] = []

@@ -27,7 +27,7 @@ def test_any_bytes_become_an_event_that_can_be_stored(body: bytes, token: bytes)
     received = events_pb2.WebhookReceived.FromString(event.data)
     assert len(received.parameters) == len(form)
     assert not any("\0" in p.name + p.value for p in received.parameters)
-    assert JournalEvent.parse(event.headers(), event.data) == event
+    assert JournalEvent.parse(event.entry().named_headers(), event.data) == event
     assert received.received_at.ToDatetime(tzinfo=UTC) == NOW
 
 

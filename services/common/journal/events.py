@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import Enum
 from urllib.parse import quote, unquote
 
+from services.common.journal.putting import Entry
 from services.common.tracing import TRACEPARENT, new_traceparent, sent_traceparent
 
 
@@ -62,23 +63,16 @@ class JournalEvent:
     data: bytes
     traceparent: str = field(default_factory=new_traceparent)
 
-    def header_lines(self) -> str:
-        """The stream message's headers, the values escaped as CloudEvents' HTTP binding says.
-
-        One `name: value` a line, each ended by CR and LF, as NATS has them.
-        """
+    def entry(self) -> Entry:
+        """The stream message, header values escaped as CloudEvents' HTTP binding says."""
         key = _escape(self.key)
-        return (
+        headers = (
             f"Nats-Msg-Id: {key}\r\nce-specversion: 1.0\r\nce-id: {key}\r\n"
             f"ce-source: {_escape(self.source)}\r\nce-type: {self.kind.type}\r\n"
             f"ce-time: {self.time.isoformat()}\r\ncontent-type: application/protobuf\r\n"
             f"{TRACEPARENT}: {self.traceparent}\r\n"
         )
-
-    def headers(self) -> dict[str, str]:
-        """The same as `header_lines`, by name."""
-        lines = (line.partition(": ") for line in self.header_lines().splitlines())
-        return {name: value for name, _, value in lines}
+        return Entry(self.kind.subject, headers, self.data)
 
     @classmethod
     def parse(cls, headers: Mapping[str, str] | None, data: bytes) -> "JournalEvent":

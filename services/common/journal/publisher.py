@@ -1,34 +1,38 @@
 """Publishing to the journal: what arrives while a commit is under way is committed together.
 
 An fsync costs the same for one event as for many. A few events are published plainly; more
-become one JetStream atomic batch
-(https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-50.md).
+become a bundle, or one JetStream atomic batch.
 """
 
 import asyncio
 import contextlib
-import itertools
-import uuid
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
-import nats.errors
 import structlog
 from nats.aio.client import Client
 
-from services.common.errors import UnavailableError
+from services.common.journal.bundles import Bundles
 from services.common.journal.events import JournalEvent
-from services.common.journal.frames import batch_frame, refusal_in
+from services.common.journal.putting import (
+    Answer,
+    JournalSilentError,
+    JournalUnavailableError,
+    put,
+    put_together,
+)
 from services.common.tracing import detached
 
 log = structlog.get_logger(__name__)
 
 _FEW = 8
-"""Up to so many events are quicker published side by side: JetStream stages a batch in files of
-its own, which costs about as much as ten plain fsyncs."""
+"""Up to so many events are published side by side. Bundled they would be written twice, and an
+atomic batch of them costs JetStream about as much as ten plain fsyncs."""
 
-
-_ENOUGH = 64
+_ENOUGH_BUNDLED = _FEW + 1
+_ENOUGH_BATCHED = 64
 """So many wait before another commit starts beside one under way: smaller ones together cost the
 broker more than they save."""
 
@@ -36,10 +40,6 @@ _GATHER_SECONDS = 0.005
 """At most so long a commit waits for requests that keep coming in."""
 
 _TRIAL_PAUSE_SECONDS = 0.5
-
-
-class JournalUnavailableError(UnavailableError):
-    """The journal didn't confirm the event. It may hold it all the same; the id deduplicates."""
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +56,7 @@ class JournalPublisher:
 
     Args:
         client: May still be connecting; until then every publish is refused.
+        bundles: Where what comes together is committed as one message; None: as atomic batches.
         streams_ready: Set when the streams are there; until then likewise. None: they are.
         timeout_seconds: How long one publish may take, waiting for its turn included.
         max_batch: Events in one commit. JetStream takes at most 1,000.
@@ -67,6 +68,7 @@ class JournalPublisher:
         self,
         client: Client,
         *,
+        bundles: Bundles | None = None,
         streams_ready: asyncio.Event | None = None,
         timeout_seconds: float = 3.0,
         max_batch: int = 256,
@@ -74,6 +76,8 @@ class JournalPublisher:
         max_waiting: int = 8192,
     ) -> None:
         self._client = client
+        self._bundles = bundles
+        self._enough = _ENOUGH_BATCHED if bundles is None else _ENOUGH_BUNDLED
         self._streams_ready = streams_ready
         self._timeout_seconds = timeout_seconds
         self._max_batch = max_batch
@@ -85,8 +89,6 @@ class JournalPublisher:
         self._scheduled = False
         self._trouble = ""
         self._trial: asyncio.Task[None] | None = None
-        self._batch_prefix = uuid.uuid4().hex
-        self._batch_numbers = itertools.count()
 
     @property
     def connected(self) -> bool:
@@ -134,16 +136,18 @@ class JournalPublisher:
         await future
 
     async def close(self) -> None:
-        """Wait for the commits under way."""
+        """Wait for the commits under way, and for what they have bundled."""
         if self._trial is not None:
             self._trial.cancel()
         while self._commits or self._waiting:
             await asyncio.gather(*self._commits)
             await asyncio.sleep(0)
+        if self._bundles is not None:
+            await self._bundles.close()
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         commits = len(self._commits)
-        free = commits < self._max_commits and (not commits or len(self._waiting) >= _ENOUGH)
+        free = commits < self._max_commits and (not commits or len(self._waiting) >= self._enough)
         if free and not self._scheduled:
             self._scheduled = True
             end = loop.time() + _GATHER_SECONDS
@@ -206,69 +210,60 @@ class JournalPublisher:
                 future.set_exception(error)
 
     async def _commit_alone(self, waiting: _Waiting) -> None:
+        entry = waiting.event.entry()
         try:
-            refusal = await self._request(waiting.event, {}, waiting.deadline)
+            answer = await self._asked(
+                waiting.event,
+                waiting.deadline,
+                lambda seconds: put(self._client, entry, seconds=seconds),
+            )
         except JournalUnavailableError as error:
             self._settle(waiting, error)
             return
-        if refusal:
-            log.warning("the journal refused an event", reason=refusal)
-            self._trouble = f"it refuses events: {refusal}"
-            self._settle(waiting, JournalUnavailableError(f"the journal refused: {refusal}"))
+        if answer.refusal:
+            log.warning("the journal refused an event", reason=answer.refusal)
+            self._trouble = f"it refuses events: {answer.refusal}"
+            self._settle(waiting, JournalUnavailableError(f"the journal refused: {answer.refusal}"))
         else:
             self._settle(waiting)
 
     async def _commit_together(self, batch: list[_Waiting]) -> bool:
-        """Whether the batch was stored; JetStream stores nothing of one it refuses.
-
-        It refuses a batch of which it knows one event already, for example.
-        """
-        if not self._client.is_connected:
-            raise JournalUnavailableError("the journal is not connected")
-        batch_id = f"{self._batch_prefix}-{next(self._batch_numbers)}"
-        staged = b"".join(
-            [
-                batch_frame(waiting.event, batch_id, number)
-                for number, waiting in enumerate(batch[:-1], 1)
-            ]
+        """Whether the batch was stored: all of it, or nothing."""
+        entries = [waiting.event.entry() for waiting in batch]
+        bundles = self._bundles
+        if bundles is not None and bundles.takes(entries):
+            commit = partial(bundles.commit, entries)
+        else:
+            commit = partial(put_together, self._client, entries)
+        answer = await self._asked(
+            batch[0].event, batch[0].deadline, lambda seconds: commit(seconds=seconds)
         )
-        try:
-            # Written in one piece: `publish` for each would cost several times as much. The client
-            # sends this and the request below together, in this order.
-            await self._client._send_command(staged)
-        except (nats.errors.Error, OSError) as error:
-            raise JournalUnavailableError(f"the journal didn't answer: {error!r}") from error
-        commit = {
-            "Nats-Batch-Id": batch_id,
-            "Nats-Batch-Sequence": str(len(batch)),
-            "Nats-Batch-Commit": "1",
-        }
-        if refusal := await self._request(batch[-1].event, commit, batch[0].deadline):
-            log.debug("the journal refused a batch", reason=refusal, events=len(batch))
+        if answer.refusal:
+            log.debug("the journal refused a batch", reason=answer.refusal, events=len(batch))
             return False
         for waiting in batch:
             self._settle(waiting)
         return True
 
-    async def _request(self, event: JournalEvent, headers: dict[str, str], deadline: float) -> str:
-        """Publish and wait for the answer: why it was refused, or "" when it is stored."""
+    async def _asked(
+        self, event: JournalEvent, deadline: float, ask: Callable[[float], Awaitable[Answer]]
+    ) -> Answer:
+        """What the journal answers by `deadline`; whoever comes after trouble hears of it.
+
+        Args:
+            event: To be tried until the journal answers again, if it doesn't now.
+        """
         remaining = deadline - asyncio.get_running_loop().time()
-        if remaining <= 0 or not self._client.is_connected:
+        if remaining <= 0:
             raise JournalUnavailableError("the journal didn't answer in time")
         try:
-            reply = await self._client.request(
-                event.kind.subject,
-                event.data,
-                timeout=remaining,
-                headers=event.headers() | headers,
-            )
-        except nats.errors.TimeoutError as error:
+            return await ask(remaining)
+        except JournalSilentError:
             self._is_silent(event)
-            raise JournalUnavailableError("the journal didn't answer in time") from error
-        except (nats.errors.Error, OSError) as error:
-            self._trouble = f"it takes no events: {error!r}"
-            raise JournalUnavailableError(f"the journal didn't answer: {error!r}") from error
-        return refusal_in(reply)
+            raise
+        except JournalUnavailableError as error:
+            self._trouble = f"it takes no events: {error}"
+            raise
 
     def _is_silent(self, event: JournalEvent) -> None:
         """Refuse everybody until the journal has answered `event`."""
@@ -288,12 +283,12 @@ class JournalPublisher:
         Nothing else shows that events are stored: a broker that can't write to its disk may answer
         every other question. A refusal is an answer too, and nobody waits long for one.
         """
-        loop = asyncio.get_running_loop()
+        entry = event.entry()
         try:
             while True:
                 with contextlib.suppress(JournalUnavailableError):
-                    refusal = await self._request(event, {}, loop.time() + self._timeout_seconds)
-                    self._trouble = f"it refuses events: {refusal}" if refusal else ""
+                    answer = await put(self._client, entry, seconds=self._timeout_seconds)
+                    self._trouble = f"it refuses events: {answer.refusal}" if answer.refusal else ""
                     log.info("the journal answers again")
                     return
                 await asyncio.sleep(_TRIAL_PAUSE_SECONDS)

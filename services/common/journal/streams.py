@@ -26,11 +26,14 @@ log = structlog.get_logger(__name__)
 
 INGEST_STREAM = "INGEST"
 INGEST_SUBJECTS = "ingest.>"
+INTAKE_STREAM = "INTAKE"
+INTAKE_SUBJECTS = "intake.>"
 ACTS_STREAM = "ACTS"
 ACTS_SUBJECTS = "acts.>"
 DEAD_STREAM = "DEAD"
 DEAD_SUBJECTS = "dead.>"
 DUPLICATE_WINDOW_SECONDS = 600.0
+_INTAKE_BYTES = 256 * 1024 * 1024
 
 
 async def connect(
@@ -182,7 +185,17 @@ async def ensure_streams(
         storage=StorageType.FILE,
         num_replicas=replicas,
     )
-    for config in (ingest, dead):
+    # Where events are that were acknowledged together, until they are in INGEST a moment later.
+    intake = StreamConfig(
+        name=INTAKE_STREAM,
+        subjects=[INTAKE_SUBJECTS],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.NEW,
+        max_bytes=_INTAKE_BYTES,
+        num_replicas=replicas,
+    )
+    for config in (ingest, intake, dead):
         await _ensure(js, config, update=owner)
 
 
