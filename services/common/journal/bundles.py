@@ -88,6 +88,7 @@ class Bundles:
             if self._mover is None:
                 loop = asyncio.get_running_loop()
                 self._mover = loop.create_task(self._move(), context=detached())
+                self._mover.add_done_callback(_log_failure)
         return answer
 
     async def close(self) -> None:
@@ -110,16 +111,17 @@ class Bundles:
 
     async def _move_some(self) -> None:
         entries: list[Entry] = []
-        end = 0
-        while self._held and (
-            not entries or len(entries) + len(self._held[0][1]) <= _MOST_TOGETHER
-        ):
-            sequence, more = self._held.popleft()
+        count = 0
+        for _, more in self._held:
+            if entries and len(entries) + len(more) > _MOST_TOGETHER:
+                break
             entries += more
-            end = max(end, sequence + 1)
+            count += 1
         await self._until_brought(entries)
+        # Only now: what is held bounds what is taken away, whatever ends this task before.
+        moved = [self._held.popleft()[0] for _ in range(count)]
         self.waiting -= len(entries)
-        end = min([end, *(sequence for sequence, _ in self._held)])
+        end = min([max(moved) + 1, *(sequence for sequence, _ in self._held)])
         try:
             await self._client.jetstream().purge_stream(
                 INTAKE_STREAM, seq=end, subject=self._subject
@@ -140,6 +142,12 @@ class Bundles:
             else:
                 self._trouble = False
                 return
+
+
+def _log_failure(mover: "asyncio.Task[None]") -> None:
+    """The next bundle's mover goes on with what is left."""
+    if not mover.cancelled() and (error := mover.exception()):
+        log.error("bundles could not be moved", exc_info=error)
 
 
 async def bring(client: Client, entries: Sequence[Entry]) -> None:
