@@ -1,7 +1,7 @@
 """Events that are committed as one message, and stand in the journal as messages of their own."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -12,7 +12,14 @@ from services.common.journal.bundles import Bundles, bundled
 from services.common.journal.events import EventKind, JournalEvent
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.putting import Entry, JournalUnavailableError, put
-from services.common.journal.streams import INGEST_STREAM, INTAKE_STREAM, ensure_streams
+from services.common.journal.streams import (
+    INGEST_STREAM,
+    INTAKE_STREAM,
+    ensure_ingest_consumer,
+    ensure_streams,
+)
+from services.messaging.consumers.ingest import DURABLE
+from services.messaging.consumers.journaling import WebhookJournal
 from services.messaging.consumers.left_bundles import LeftBundles
 from tests.support.edge import journal_client, stored, until
 from tests.support.nats import NatsServer
@@ -170,6 +177,61 @@ async def test_a_full_journal(nats_server: NatsServer) -> None:
     assert keys >= {event.key for event in [*events(), *events(first=200)]}
 
 
+async def test_a_mover_that_fails(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bundle is not taken away with the next ones: they are moved together."""
+    fails = [RuntimeError("once")]
+    bring = bundling.bring
+
+    async def failing(client: Client, entries: Sequence[Entry]) -> None:
+        if fails:
+            raise fails.pop()
+        await bring(client, entries)
+
+    monkeypatch.setattr(bundling, "bring", failing)
+    async with journal_client(nats_server.url) as client:
+        bundles = Bundles(client)
+        journal = JournalPublisher(client, bundles=bundles)
+        await publish(journal, events())
+        await until(lambda: not fails)
+        await publish(journal, events(first=100))
+        await until(lambda: not bundles.waiting)
+        await journal.close()
+        assert await bundles_left(client) == 0
+    assert await journaled(nats_server) == [*events(), *events(first=100)]
+
+
+async def test_a_bundle_refused_before_one_that_cannot_be_read(nats_server: NatsServer) -> None:
+    """It is tried again at every look."""
+    async with journal_client(nats_server.url) as client:
+        js = client.jetstream()
+        await ensure_streams(js, replicas=1, max_bytes=1)
+        for bundle in (bundled(e.entry() for e in events()), b"\xff"):
+            await put(client, Entry("intake.gone", "", bundle), seconds=60)
+        left = LeftBundles(client)
+        await left.look()
+        assert await left.look() == 0
+        await ensure_streams(js, replicas=1, max_bytes=10_000_000)
+        assert await left.look() == MANY
+    assert await journaled(nats_server) == events()
+
+
+async def test_the_search_for_lost_webhooks_waits_for_bundles(nats_server: NatsServer) -> None:
+    """What an edge has acknowledged and not moved isn't lost, and isn't journaled anew."""
+    async with journal_client(nats_server.url) as client:
+        js = client.jetstream()
+        await ensure_ingest_consumer(
+            js, durable=DURABLE.name, subjects=DURABLE.subjects, ack_wait_seconds=60, max_deliver=5
+        )
+        bundle = bundled(event.entry() for event in events())
+        await put(client, Entry("intake.gone", "", bundle), seconds=60)
+        journal = WebhookJournal(client, JournalPublisher(client), clock=lambda: datetime.now(UTC))
+        caught_up = asyncio.create_task(journal.caught_up())
+        await asyncio.sleep(2)
+        assert not caught_up.done()
+        await js.purge_stream(INTAKE_STREAM)
+        assert await caught_up
+
+
 async def test_events_that_would_be_too_large_together(
     nats_server: NatsServer, unmoved: None
 ) -> None:
@@ -188,6 +250,9 @@ async def test_events_that_would_be_too_large_together(
         Entry("acts.message.queued", "Nats-Msg-Id: 1\r\n", b"x"),
         Entry("ingest.x\r\nPUB acts.message.queued 1", "", b"x"),
         Entry("ingest.whatsapp.message", "Nats-Msg-Id: é\r\n", b"x"),
+        # NATS tells of such a message where the header says, by the right of who published it.
+        Entry("ingest.whatsapp.message", "Nats-Trace-Dest: acts.message.queued\r\n", b"x"),
+        Entry("ingest.whatsapp.message", "ce-id: 1\r\nno header\r\n", b"x"),
     ],
 )
 async def test_a_bundle_that_no_edge_of_ours_wrote(nats_server: NatsServer, entry: Entry) -> None:
@@ -195,7 +260,7 @@ async def test_a_bundle_that_no_edge_of_ours_wrote(nats_server: NatsServer, entr
     and what can't be read isn't thrown away."""
     async with journal_client(nats_server.url) as client:
         heard = await client.subscribe("acts.>")
-        for bundle in (bundled([entry]), b"\xff", bundled(e.entry() for e in events())):
+        for bundle in (bundled([entry]), b"\xff", b"", bundled(e.entry() for e in events())):
             await put(client, Entry("intake.thief", "", bundle), seconds=60)
         left = LeftBundles(client)
         await left.look()
@@ -203,5 +268,5 @@ async def test_a_bundle_that_no_edge_of_ours_wrote(nats_server: NatsServer, entr
         assert await left.look() == 0
         await client.flush()
         assert heard.pending_msgs == 0
-        assert await bundles_left(client) == 2
+        assert await bundles_left(client) == 3
     assert await journaled(nats_server) == events()

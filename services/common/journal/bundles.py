@@ -32,6 +32,7 @@ from services.common.tracing import detached
 log = structlog.get_logger(__name__)
 
 _SUBJECT = re.compile(r"ingest(\.[a-z]+)+")
+_HEADERS = re.compile(r"((Nats-Msg-Id|ce-[a-z]+|content-type|traceparent): [ -~]*\r\n)*")
 _MOST_BYTES = 512 * 1024
 """NATS takes a message of up to 1 MiB, if it isn't told otherwise."""
 _MOST_TOGETHER = 500
@@ -191,10 +192,12 @@ def unbundled(data: bytes) -> list[Entry]:
         bundle = bundle_pb2.EventBundle.FromString(data)
     except DecodeError as error:
         raise MalformedBundleError("it isn't a bundle of events") from error
+    if not bundle.events:
+        raise MalformedBundleError("it is empty")
     for event in bundle.events:
-        # Whoever moves it may write to more streams than who wrote it.
+        # Whoever moves it may do more than who wrote it, and NATS takes orders from headers.
         if not _SUBJECT.fullmatch(event.subject):
             raise MalformedBundleError("it has a subject that isn't of the journal")
-        if not event.headers.isascii():
-            raise MalformedBundleError("its headers aren't ASCII")
+        if not _HEADERS.fullmatch(event.headers):
+            raise MalformedBundleError("it has headers that aren't of an event")
     return [Entry(event.subject, event.headers, event.data) for event in bundle.events]

@@ -145,6 +145,6 @@ def _answer(reply: Msg) -> Answer:
         return Answer("its answer is not JSON")
     if "error" in answer:
         return Answer(str(answer["error"].get("description", "no reason given")))
-    if "stream" not in answer:
+    if "stream" not in answer or not answer.get("seq"):
         return Answer("its answer is no acknowledgement")
-    return Answer("", int(answer.get("seq", 0)))
+    return Answer("", int(answer["seq"]))

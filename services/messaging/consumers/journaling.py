@@ -1,19 +1,21 @@
 """Adding to the journal what no webhook brought."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
 import nats.errors
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
 
 from services.common.errors import UnavailableError
 from services.common.journal.events import JournalEvent
 from services.common.journal.publisher import JournalPublisher
-from services.common.journal.streams import INGEST_STREAM
+from services.common.journal.streams import INGEST_STREAM, INTAKE_STREAM
 from services.messaging.consumers.ingest import DURABLE
 from services.messaging.domain.text import storable
 from services.messaging.ports.clock import Clock
@@ -23,6 +25,7 @@ ORIGIN: Final = "reconciler"
 SOURCE: Final = "/messaging/reconciler"
 
 _LOOK_SECONDS: Final = 0.5
+_BUNDLED_SECONDS: Final = 10.0
 
 
 class WebhookJournal:
@@ -49,6 +52,7 @@ class WebhookJournal:
         """Wait until what stands in the journal now is handled; False when it takes too long."""
         js = self._client.jetstream()
         try:
+            await _unbundled(js)
             last = (await js.stream_info(INGEST_STREAM)).state.last_seq
             async with asyncio.timeout(self._patience_seconds):
                 idle_before = False
@@ -93,3 +97,15 @@ class WebhookJournal:
                 data=webhook.SerializeToString(),
             )
         )
+
+
+async def _unbundled(js: JetStreamContext) -> None:
+    """Wait for what edges have bundled, those that died too; not for what nobody can move."""
+    last = (await js.stream_info(INTAKE_STREAM)).state.last_seq
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_BUNDLED_SECONDS):
+            while True:
+                state = (await js.stream_info(INTAKE_STREAM)).state
+                if not state.messages or state.first_seq > last:
+                    return
+                await asyncio.sleep(_LOOK_SECONDS)

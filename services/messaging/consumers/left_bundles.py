@@ -4,12 +4,13 @@ See `services/common/journal/bundles.py`.
 """
 
 import asyncio
+import contextlib
 
 import nats.errors
+import nats.js.errors
 import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
 
 from services.common.journal.bundles import MalformedBundleError, bring, unbundled
 from services.common.journal.putting import JournalUnavailableError
@@ -33,7 +34,7 @@ class LeftBundles:
         self._client = client
         self._every_seconds = every_seconds
         self._seen = 0
-        self._unreadable = 0
+        self._unreadable: set[int] = set()
 
     async def run(self) -> None:
         """Look for ever."""
@@ -42,6 +43,9 @@ class LeftBundles:
                 await self.look()
             except (nats.errors.Error, OSError) as error:
                 log.warning("bundles stay where they are for now", error=repr(error))
+            except Exception:
+                # What somebody has put there must not end the service.
+                log.exception("bundles could not be looked at")
             await asyncio.sleep(self._every_seconds)
 
     async def look(self) -> int:
@@ -54,9 +58,10 @@ class LeftBundles:
         state = (await js.stream_info(INTAKE_STREAM)).state
         if state.last_seq < self._seen:
             # Another broker, or an emptied one.
-            self._seen = self._unreadable = 0
+            self._seen = 0
+            self._unreadable.clear()
         last, self._seen = self._seen, state.last_seq
-        moved, sequence = 0, max(state.first_seq, self._unreadable + 1)
+        moved, sequence = 0, state.first_seq
         while state.messages and (found := await _next(js, sequence)) and found[0] <= last:
             moved += await self._move(js, *found)
             sequence = found[0] + 1
@@ -70,14 +75,17 @@ class LeftBundles:
             await bring(self._client, entries)
         except MalformedBundleError as error:
             # Somebody else's. Nothing is thrown away that may be an event.
-            log.warning("a bundle can't be read", sequence=sequence, reason=str(error))
-            self._unreadable = sequence
+            if sequence not in self._unreadable:
+                log.warning("a bundle can't be read", sequence=sequence, reason=str(error))
+            self._unreadable.add(sequence)
             return 0
         except JournalUnavailableError as error:
-            # Others needn't wait for it.
+            # The next one may be taken: it is this one's own headers or size that are refused.
             log.warning("a bundle stays where it is for now", sequence=sequence, reason=str(error))
             return 0
-        await js.delete_msg(INTAKE_STREAM, sequence)
+        with contextlib.suppress(nats.js.errors.APIError):
+            # Unless its edge, or another messaging, was quicker.
+            await js.delete_msg(INTAKE_STREAM, sequence)
         return len(entries)
 
 
@@ -85,6 +93,6 @@ async def _next(js: JetStreamContext, sequence: int) -> tuple[int, bytes] | None
     """The first bundle from a sequence on, and where it stands."""
     try:
         found = await js.get_msg(INTAKE_STREAM, seq=sequence, subject=INTAKE_SUBJECTS, next=True)
-    except NotFoundError:
+    except nats.js.errors.NotFoundError:
         return None
     return found.seq or sequence, found.data or b""
