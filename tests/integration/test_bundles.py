@@ -9,9 +9,10 @@ from nats.aio.client import Client
 
 from services.common.journal import bundles as bundling
 from services.common.journal.bundles import Bundles, bundled
+from services.common.journal.entries import Entry
 from services.common.journal.events import EventKind, JournalEvent
 from services.common.journal.publisher import JournalPublisher
-from services.common.journal.putting import Entry, JournalUnavailableError, put
+from services.common.journal.putting import JournalUnavailableError, put
 from services.common.journal.streams import (
     INGEST_STREAM,
     INTAKE_STREAM,

@@ -19,13 +19,8 @@ from google.protobuf.message import DecodeError
 from nats.aio.client import Client
 from switchboard.events.v1 import bundle_pb2
 
-from services.common.journal.putting import (
-    Answer,
-    Entry,
-    JournalUnavailableError,
-    put,
-    put_together,
-)
+from services.common.journal.entries import Entry
+from services.common.journal.putting import Answer, JournalUnavailableError, put, put_together
 from services.common.journal.streams import INTAKE_STREAM, INTAKE_SUBJECTS
 from services.common.tracing import detached
 

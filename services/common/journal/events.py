@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import Enum
 from urllib.parse import quote, unquote
 
-from services.common.journal.putting import Entry
+from services.common.journal.entries import Entry
 from services.common.tracing import TRACEPARENT, new_traceparent, sent_traceparent
 
 

@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from services.common.errors import UnavailableError
+from services.common.journal.entries import Entry
 
 _BATCH_PREFIX = uuid.uuid4().hex
 _batch_numbers = itertools.count()
@@ -22,24 +23,6 @@ class JournalUnavailableError(UnavailableError):
 
 class JournalSilentError(JournalUnavailableError):
     """It is connected, and didn't answer in time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A message of a stream.
-
-    Attributes:
-        headers: One `name: value` a line, each ended by CR and LF, as NATS has them; ASCII.
-    """
-
-    subject: str
-    headers: str
-    data: bytes
-
-    def named_headers(self) -> dict[str, str]:
-        """The headers by name."""
-        lines = (line.partition(": ") for line in self.headers.splitlines())
-        return {name: value for name, _, value in lines}
 
 
 @dataclass(frozen=True, slots=True)
