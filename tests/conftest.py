@@ -1,7 +1,9 @@
 """Real servers for tests."""
 
+import contextlib
 import gc
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -50,6 +52,9 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite database, to be copied."""
     file = tmp_path_factory.mktemp("migrated") / "switchboard.db"
     migrated(f"sqlite:///{file}")
+    # Once: two that open it at the same time would lock each other out over it.
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
     return file
 
 

@@ -22,7 +22,7 @@ from services.common.http_server import serving_http
 from services.common.journal.bundles import Bundles
 from services.common.journal.client import NatsClient
 from services.common.journal.publisher import JournalPublisher
-from services.common.journal.streams import INGEST_STREAM, ensure_streams
+from services.common.journal.streams import INGEST_STREAM, INTAKE_STREAM, ensure_streams
 from services.webhook.app import Edge as EdgeApp
 from services.webhook.audio import audio_router
 from services.webhook.audio_cache import AudioCache
@@ -185,16 +185,25 @@ async def journal_client(url: str) -> AsyncIterator[Client]:
         await client.close()
 
 
-async def stored(url: str) -> list[Msg]:
-    """Everything in the journal, in order."""
+async def stored(url: str, *, moved: bool = True) -> list[Msg]:
+    """Everything in the journal, in order.
+
+    Args:
+        moved: Whether to wait for what is on its way there in a bundle, for up to 5 s.
+    """
     client = NatsClient()
     await client.connect(url)
     try:
         js = client.jetstream()
         try:
-            info = await js.stream_info(INGEST_STREAM)
+            await js.stream_info(INGEST_STREAM)
         except NotFoundError:
             return []
+        for _ in range(250 if moved else 0):
+            if not (await js.stream_info(INTAKE_STREAM)).state.messages:
+                break
+            await asyncio.sleep(0.02)
+        info = await js.stream_info(INGEST_STREAM)
         subscription = await js.subscribe("ingest.>", ordered_consumer=True)
         return [await subscription.next_msg(timeout=60) for _ in range(info.state.messages)]
     finally:

@@ -183,7 +183,10 @@ class JournalPublisher:
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         try:
-            if len(batch) <= _FEW or not await self._commit_together(batch):
+            # Behind those that wait in bundles: so events keep their order as far as they can.
+            behind = self._bundles is not None and self._bundles.waiting
+            few = len(batch) <= _FEW and not behind
+            if few or not await self._commit_together(batch):
                 await asyncio.gather(*map(self._commit_alone, batch))
         except JournalUnavailableError as error:
             for waiting in batch:
@@ -233,6 +236,8 @@ class JournalPublisher:
         bundles = self._bundles
         if bundles is not None and bundles.takes(entries):
             commit = partial(bundles.commit, entries)
+        elif len(batch) <= _FEW:
+            return False
         else:
             commit = partial(put_together, self._client, entries)
         answer = await self._asked(
