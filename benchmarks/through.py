@@ -18,6 +18,7 @@ import argparse
 import asyncio
 import itertools
 import math
+import re
 import statistics
 import tempfile
 import time
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import httpx
 import nats
 import uvloop
 
@@ -58,6 +60,7 @@ _VARIABLES = {
     "SANDBOX_ANSWER": "0",
     "SANDBOX_ANSWER_WORD": "0",
 }
+_BUNDLED = re.compile(r"^switchboard_bundled_events (\S+)$", re.MULTILINE)
 # Every message waits for an answer, as it would, and none gets one while we measure.
 _STORING = {"ASSISTANT_PAUSE_SECONDS": "86400"}
 _ANSWERING = {"ASSISTANT_PAUSE_SECONDS": "0"}
@@ -156,9 +159,16 @@ class _System:
         return _Held(rate, result, lags, cores)
 
     async def lag(self) -> int:
-        """Events that are in the journal and not yet known to be stored."""
+        """Events that were acknowledged and aren't known to be stored."""
+        bundled = await asyncio.to_thread(self._bundled)
         info = await self.js.consumer_info(INGEST_STREAM, DURABLE.name)
-        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+        return bundled + (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+    def _bundled(self) -> int:
+        port = self._stack.metrics_ports["webhook"]
+        found = _BUNDLED.search(httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=60).text)
+        assert found is not None
+        return int(float(found[1]))
 
     async def drained(self) -> float:
         """Seconds until everything is stored."""
