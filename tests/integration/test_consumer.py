@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 import nats.errors
 import pytest
@@ -317,11 +318,13 @@ async def test_large_events_make_small_batches(nats_server: NatsServer) -> None:
             max_deliver=-1,
         )
         pull = Pull(client, stream=INGEST_STREAM, consumer=DURABLE.name)
-        sizes = [len(await pull.fetch(10, max_bytes=6000)) for _ in range(3)]
+        # None of these waits so long but on a busy machine.
+        fetch = partial(pull.fetch, wait_seconds=30)
+        sizes = [len(await fetch(at_most, max_bytes=6000)) for at_most in (10, 10, 1)]
         await publish(client, message_event(6, body="x" * 8000))
         with pytest.raises(APIError):
-            await pull.fetch(10, max_bytes=6000)
-        [event] = await pull.fetch(1)
+            await fetch(10, max_bytes=6000)
+        [event] = await fetch(1)
         await pull.close()
     assert sizes == [2, 2, 1]
     assert len(event.data) > 8000
