@@ -44,7 +44,7 @@ compose-test: .venv/dev.stamp ## the stack of containers, where a Docker engine 
 fuzz: $(UV) ## FUZZ_SECONDS=60: look so long for input that a parser can't take, for each of them
 	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .fuzz/venv
 	@$(UV) pip install --quiet --python .fuzz/venv/bin/python --require-hashes -r requirements/fuzz.lock
-	@for parser in signature event queue; do \
+	@for parser in signature event bundle queue; do \
 		PYTHONPATH=.:protos/gen .fuzz/venv/bin/python -m tests.fuzz $$parser $(FUZZ_SECONDS) || exit; done
 
 lint: .venv/dev.stamp ## check style, types, import rules and contracts

@@ -17,6 +17,7 @@ Parameters = Iterable[tuple[str, str]]
 
 _CONNECT_TIMEOUT = 5.0
 _RETRIES = 1
+_RETRIES_ALLOWED = [str(number) for number in range(6)]
 _POLICY = "ct"
 
 
@@ -119,7 +120,8 @@ class Courier:
     ) -> httpx.Response | None:
         overrides = dict(parse_qsl(url.partition("#")[2]))
         policy = overrides.get("rp", _POLICY).split(",")
-        attempts = 1 + int(overrides.get("rc", _RETRIES))
+        retries = overrides.get("rc", "")
+        attempts = 1 + (int(retries) if retries in _RETRIES_ALLOWED else _RETRIES)
         try:
             async with asyncio.timeout(self._settings.webhook_timeout):
                 while True:

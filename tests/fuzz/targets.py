@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from services.common.journal.bundles import MalformedBundleError, bundled, unbundled
 from services.messaging.consumers.decoding import PoisonError, decode
 from services.messaging.consumers.voice_decoding import decode_voice
 from services.messaging.providers.baileys import documents, state
@@ -93,8 +94,29 @@ def queue(data: bytes) -> None:
         state.parse_state(data)
 
 
+def bundle(data: bytes) -> None:
+    """Any message of the stream INTAKE is a bundle of events, or refused; NATS gets no orders.
+
+    What is read can be written.
+    """
+    try:
+        entries = unbundled(data)
+    except MalformedBundleError:
+        return
+    if unbundled(bundled(entries)) != entries:
+        raise AssertionError(entries)
+    for entry in entries:
+        entry.headers.encode("ascii")
+        if entry.subject.encode("ascii").split() != [entry.subject.encode("ascii")]:
+            raise AssertionError(entry.subject)
+        orders = [name for name in entry.named_headers() if name.lower().startswith("nats-")]
+        if set(orders) - {"Nats-Msg-Id"}:
+            raise AssertionError(orders)
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "signature": signature,
+    "bundle": bundle,
     "event": event,
     "queue": queue,
 }

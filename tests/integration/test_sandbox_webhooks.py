@@ -260,7 +260,15 @@ async def test_errors_are_not_retried(receiver: Receiver, http: httpx.AsyncClien
 
 @pytest.mark.parametrize(
     ("overrides", "attempts"),
-    [("rc=2&rp=5xx", 3), ("rp=ct,all", 2), ("rc=3&rp=4xx,rt", 1), ("rc=0&rp=all", 1)],
+    [
+        ("rc=2&rp=5xx", 3),
+        ("rp=ct,all", 2),
+        ("rc=3&rp=4xx,rt", 1),
+        ("rc=0&rp=all", 1),
+        ("rc=many&rp=all", 2),
+        ("rc=-1&rp=all", 2),
+        ("rc=6&rp=all", 2),
+    ],
 )
 async def test_connection_overrides(
     sandbox: RunningSandbox,
