@@ -90,6 +90,24 @@ async def test_an_attempt_that_fails_leaves_no_connection() -> None:
                 await writer.wait_closed()
 
 
+async def test_a_stop_is_heard_together_with_an_answer(nats_server: NatsServer) -> None:
+    """Whoever asks again and again ends when cancelled, also as an answer comes."""
+    client = await connect(nats_server.url, name="test", on_closed=closed)
+
+    async def ask() -> None:
+        while True:
+            await client.jetstream().account_info()
+
+    asking = asyncio.create_task(ask())
+    await until(lambda: bool(client._resp_map))
+    [answer] = client._resp_map.values()
+    answer.add_done_callback(lambda _: asking.cancel())
+    _, hanging = await asyncio.wait([asking], timeout=10)
+    asking.cancel()
+    await client.close()
+    assert not hanging
+
+
 async def _turns(steps: int) -> None:
     for _ in range(steps):
         await asyncio.sleep(0)
