@@ -22,6 +22,7 @@ from services.common.tracing import TRACEPARENT, NoTracing, Tracing, sent_tracep
 from services.webhook import answers
 from services.webhook.answers import MAX_BODY_BYTES, MAX_PARAMETERS, Answer, RefusedError
 from services.webhook.deadline import Deadline
+from services.webhook.pace import Pace
 from services.webhook.routes import WebhookRoute, to_event
 from services.webhook.signature import (
     SIGNATURE_HEADER,
@@ -34,6 +35,8 @@ from services.webhook.spill import Spill, SpillUnavailableError
 log = structlog.get_logger(__name__)
 
 _TRACEPARENT = TRACEPARENT.encode()
+# As many as make a bundle.
+_AT_ONCE = 32
 _Headers = Mapping[bytes, bytes]
 
 
@@ -74,6 +77,7 @@ class WebhookIngress:
         self._journal = journal
         self._spill = spill
         self._deadline = Deadline(read_seconds)
+        self._pace = Pace(_AT_ONCE)
         self._now = now
         self._monotonic = monotonic
         self._tracing = tracing or NoTracing()
@@ -177,6 +181,7 @@ class WebhookIngress:
             raise RefusedError(answers.TOO_SLOW) from None
         if body and not media_type:
             raise RefusedError(answers.MEDIA_TYPE)
+        await self._pace.turn()
         raw_query: bytes = scope["query_string"]
         try:
             form = parse_form(body, max_parameters=MAX_PARAMETERS)

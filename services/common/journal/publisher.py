@@ -36,6 +36,9 @@ _ENOUGH_BATCHED = 64
 """So many wait before another commit starts beside one under way: smaller ones together cost the
 broker more than they save."""
 
+_ENOUGH_GATHERED = 32
+"""So many become a bundle though more keep coming in: those are verified meanwhile."""
+
 _GATHER_SECONDS = 0.005
 """At most so long a commit waits for requests that keep coming in."""
 
@@ -78,6 +81,7 @@ class JournalPublisher:
         self._client = client
         self._bundles = bundles
         self._enough = _ENOUGH_BATCHED if bundles is None else _ENOUGH_BUNDLED
+        self._gathered = max_batch if bundles is None else min(_ENOUGH_GATHERED, max_batch)
         self._streams_ready = streams_ready
         self._timeout_seconds = timeout_seconds
         self._max_batch = max_batch
@@ -161,7 +165,7 @@ class JournalPublisher:
         of all others. An event that comes alone waits for two turns.
         """
         waiting = len(self._waiting)
-        if seen < waiting < self._max_batch and loop.time() < end:
+        if seen < waiting < self._gathered and loop.time() < end:
             loop.call_soon(self._gather, loop, waiting, end)
             return
         self._scheduled = False
