@@ -164,7 +164,7 @@ def machine() -> dict[str, str]:
     """What the figures depend on."""
     server = subprocess.run([nats_binary(), "--version"], capture_output=True, text=True)
     return {
-        "processor": f"{len(os.sched_getaffinity(0))} cores, {_processor()}",
+        "processor": f"{os.cpu_count()} cores, {_processor()}",
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1024**3:.0f} GiB",
         "disk": f"{_sync_ms():.2f} ms for 4 KiB and an fdatasync, median of {_SYNCS}",
         "system": f"Linux {platform.release()}",
