@@ -11,9 +11,6 @@ FUZZ_SECONDS ?= 60
 
 # Many tests wait for timers and for other processes: two workers more than there are cores.
 WORKERS = $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 2) + 2)")
-# Files in their order, the slowest folders first: each file's stack is started once, and no slow
-# file is left to one worker at the end.
-DIST = --dist loadfile --no-loadscope-reorder
 
 .PHONY: help run say call test compose-test replicas-test fuzz lint bench chaos protos metrics dashboards locks sbom clean
 .DELETE_ON_ERROR:
@@ -36,7 +33,7 @@ call: .venv/run.stamp ## TEXT="..." or WAV=file: call, speak (turns separated by
 
 test: .venv/dev.stamp ## run every test, side by side
 	@tools/bridge install
-	@$(BIN)/pytest --numprocesses $(WORKERS) $(DIST) $(ARGS)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 replicas-test: .venv/dev.stamp ## two of each service on three NATS servers, killed under load
 	@REPLICAS_TEST=1 $(BIN)/pytest --numprocesses 0 tests/e2e/test_replicas.py $(ARGS)

@@ -15,7 +15,7 @@ from tests.support.databases import PostgresServer, migrated
 from tests.support.nats import NatsServer
 from tests.support.sending import open_database
 
-pytest_plugins = ["tests.support.attacks"]
+pytest_plugins = ["tests.support.attacks", "tests.support.order"]
 _THRESHOLD = gc.get_threshold()
 
 
