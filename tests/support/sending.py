@@ -255,7 +255,7 @@ async def running(*loops: Coroutine[None, None, None]) -> AsyncIterator[None]:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         failures = [one for one in results if not isinstance(one, asyncio.CancelledError)]
-        assert failures == []
+        assert failures == [], [repr(one) for one in failures]
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
