@@ -2,18 +2,22 @@
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import PolicyRefusedError
 from services.messaging.domain.contact import Identity, IdentityKind, InboundMessage
 from services.messaging.domain.message import Author, MessageStatus
 from services.messaging.ports.sending import NewMessage, OutcomeKind, SendOutcome
+from services.messaging.store.acts import SqlActLog
+from services.messaging.store.changes import SqlChangeReader
 from services.messaging.store.contact_models import ConversationRow
+from services.messaging.store.conversations import SqlConversationStore
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.merging import merge_contacts
@@ -316,6 +320,55 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     """A migrated PostgreSQL database: SQLite has one writer at a time anyway."""
     with postgres.database() as url:
         yield migrated(url)
+
+
+async def read_acts(database: Database) -> set[str]:
+    log = SqlActLog(database, clock())
+    return {act.key for act in await log.unjournaled(limit=9, lease_seconds=0)}
+
+
+async def read_conversation(database: Database) -> set[str]:
+    user = Identity(IdentityKind.WHATSAPP_BSUID, USER_ID)
+    found = await SqlConversationStore(database, clock()).conversation_with(user)
+    return {one.value for one in found.contact.identities}
+
+
+async def read_conversations(database: Database) -> set[str]:
+    page = await SqlConversationStore(database, clock()).conversations(limit=9, after=None)
+    return {one.value for found in page.conversations for one in found.contact.identities}
+
+
+async def read_changes(database: Database) -> set[str]:
+    user = Identity(IdentityKind.WHATSAPP_BSUID, USER_ID)
+    page = await SqlChangeReader(database).after((0, 0), limit=9, contact=user)
+    return {one.message.body for one in page.changes}
+
+
+@pytest.mark.parametrize("read", [read_acts, read_conversation, read_conversations, read_changes])
+async def test_who_reads_meanwhile_sees_none_of_a_merge(
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    read: Callable[[Database], Awaitable[set[str]]],
+) -> None:
+    """Two contacts that become one between two statements are still two for the second."""
+    async with open_database(database_url) as database:
+        take = ingest(database)
+        await take([by_number("SM1", body="By number"), by_user_id("SM2", 1, body="By id")], [])
+        expected = await read(database)
+        merged = asyncio.Event()
+        execute = AsyncConnection.execute
+
+        async def merging(self: AsyncConnection, *values: Any, **named: Any) -> Any:
+            result = await execute(self, *values, **named)
+            if not merged.is_set():
+                merged.set()
+                await take([by_both("SM3", 2)], [])
+            return result
+
+        monkeypatch.setattr(AsyncConnection, "execute", merging)
+        assert expected
+        assert await read(database) == expected
+        assert await rows(database, "conversation_aliases")
 
 
 async def test_a_send_that_meets_a_merge_goes_to_the_one_who_is_left(postgres_url: str) -> None:

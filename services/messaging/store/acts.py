@@ -67,7 +67,7 @@ class SqlActLog:
 
     async def unjournaled(self, *, limit: int, lease_seconds: float) -> Sequence[Act]:
         """The oldest acts that aren't known to be in the journal, of a message in their order."""
-        async with self._database.read() as connection:
+        async with self._database.read(snapshot=True) as connection:
             acts = await _unjournaled(connection, limit)
             # First the look: nearly always there is nothing, and a lease is a write.
             if not acts:

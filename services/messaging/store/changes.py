@@ -79,7 +79,7 @@ class SqlChangeReader:
             .order_by(MessageEventRow.transaction_id, MessageEventRow.id)
             .limit(limit)
         )
-        async with self._database.read() as connection:
+        async with self._database.read(snapshot=True) as connection:
             if connection.dialect.name == "postgresql":
                 query = query.where(MessageEventRow.transaction_id < _oldest_running())
             rows = (await connection.execute(query)).all()

@@ -37,7 +37,7 @@ class SqlConversationStore:
 
     async def conversations(self, *, limit: int, after: ListPosition | None) -> ConversationPage:
         """A page of conversations that follow a position, newest message first."""
-        async with self._database.read() as connection:
+        async with self._database.read(snapshot=True) as connection:
             rows = (await connection.execute(newest_conversations(after, limit=limit + 1))).all()
             page = rows[:limit]
             conversations = await _read(connection, page)
@@ -48,7 +48,7 @@ class SqlConversationStore:
 
     async def conversation(self, conversation_id: str) -> Conversation:
         """One conversation by its id, or one that it had before."""
-        async with self._database.read() as connection:
+        async with self._database.read(snapshot=True) as connection:
             rows = await connection.execute(
                 _select_conversations().where(known_as(conversation_id))
             )
@@ -59,7 +59,7 @@ class SqlConversationStore:
 
     async def conversation_with(self, contact: Identity) -> Conversation:
         """The conversation with a contact; of several the one with the newest message."""
-        async with self._database.read() as connection:
+        async with self._database.read(snapshot=True) as connection:
             row_id = await connection.scalar(
                 conversations_with(contact).order_by(*_NEWEST_FIRST).limit(1)
             )

@@ -115,15 +115,22 @@ class Database:
             check_idle_connections(self._engine.sync_engine)
 
     @contextlib.asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self, *, snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
         """A transaction that only reads.
+
+        Args:
+            snapshot: Every statement sees what the first saw, as always on SQLite. Otherwise one
+                may miss what another has found: contacts are merged meanwhile, for example.
 
         Raises:
             UnavailableError: The database can't be reached.
         """
         with _translated_errors():
-            async with self._engine.connect() as connection, connection.begin():
-                yield connection
+            async with self._engine.connect() as connection:
+                if snapshot and self.dialect == "postgresql":
+                    await connection.execution_options(isolation_level="REPEATABLE READ")
+                async with connection.begin():
+                    yield connection
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:

@@ -60,7 +60,7 @@ class SqlMessageReader:
         self, wanted: MessageFilter, *, limit: int, after: ListPosition | None
     ) -> MessagePage:
         """A page of messages, from newest to oldest, that follow a position."""
-        async with self._database.read() as connection:
+        async with self._database.read(snapshot=True) as connection:
             query = newest_messages(
                 await _ranges(connection, wanted), _bounds(wanted, after), limit=limit + 1
             )
