@@ -70,6 +70,7 @@ async def finding(
     grace: timedelta = SOON,
     patience: float = 10,
     clock: Any = now,
+    **more: Any,
 ) -> AsyncIterator[Finder]:
     """Everything as messaging wires it."""
     registry = CollectorRegistry()
@@ -84,6 +85,7 @@ async def finding(
             interval=timedelta(seconds=0.1),
             look_back=timedelta(hours=24),
             grace=grace,
+            **more,
         )
         yield Finder(lost, registry)
     await publisher.close()
@@ -285,6 +287,31 @@ async def test_lost_statuses_catch_up(
         assert event["event_key"] == key
         assert await finder.lost.look() == 0
         assert (finder.gaps("message"), finder.gaps("status")) == (0, 1)
+
+
+async def test_comparing_many_messages_leaves_time_to_answer_others(
+    nats_server: NatsServer, database_url: str
+) -> None:
+    """After each page three times as long is rested as it took, at most a second.
+
+    Comparing thousands at once kept answers waiting for most of a second.
+    """
+    seconds = iter((10.0, 10.25, 11.0, 13.0, *[14.0] * 4))
+    rests: list[float] = []
+
+    async def rest(pause: float) -> None:
+        rests.append(pause)
+
+    async with (
+        open_sandbox() as sandbox,
+        journal(nats_server) as client,
+        open_database(database_url) as database,
+        finding(sandbox, database, client, sleep=rest, monotonic=lambda: next(seconds)) as finder,
+        consuming(client, real(database)),
+    ):
+        await write(sandbox, "More than a page", times=201)
+        assert await finder.lost.look() == 201
+    assert rests == [0.75, 1.0, 0.0]
 
 
 async def test_messages_of_other_programs_are_left_alone(

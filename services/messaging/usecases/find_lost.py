@@ -7,8 +7,10 @@ nothing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter
@@ -29,6 +31,11 @@ log = structlog.get_logger(__name__)
 
 IsLost = Callable[[ListedEvent, MessageStatus | None], bool]
 
+_REST: Final = 3.0
+"""So many times as long as a page took nothing is listed, so that nobody waits for an answer
+because a day's messages are compared."""
+_LONGEST_REST_SECONDS: Final = 1.0
+
 
 class FindLostWebhooks:
     """Compares a provider's list with the store, at the start and regularly.
@@ -37,6 +44,8 @@ class FindLostWebhooks:
         interval: Pause between two comparisons.
         look_back: How far each reaches back.
         grace: What happened more recently than this may still be on its way.
+        sleep: Waits so many seconds.
+        monotonic: Clock in seconds that nobody can set.
     """
 
     def __init__(
@@ -50,6 +59,8 @@ class FindLostWebhooks:
         interval: timedelta,
         look_back: timedelta,
         grace: timedelta = timedelta(seconds=60),
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._history = history
         self._known = known
@@ -58,6 +69,8 @@ class FindLostWebhooks:
         self._interval = interval
         self._look_back = look_back
         self._grace = grace
+        self._sleep = sleep
+        self._monotonic = monotonic
         # Found once: an event that could not be stored must not come back with every round.
         self._found: dict[str, datetime] = {}
         self._found_total = 0
@@ -91,7 +104,7 @@ class FindLostWebhooks:
                 log.warning("lost webhooks can't be looked for now", reason=str(error))
             except Exception:
                 log.exception("looking for lost webhooks failed")
-            await asyncio.sleep(self._interval.total_seconds())
+            await self._sleep(self._interval.total_seconds())
 
     async def look(self) -> int:
         """One comparison; returns how many events were journaled.
@@ -126,10 +139,14 @@ class FindLostWebhooks:
         self, pages: AsyncIterator[Sequence[ListedEvent]], is_lost: IsLost
     ) -> list[ListedEvent]:
         missing: list[ListedEvent] = []
+        began = self._monotonic()
         async for page in pages:
             recent = self._clock() - self._grace
             settled = [one for one in page if one.at <= recent and one.key not in self._found]
             missing += await self._lost(settled, is_lost)
+            rest = _REST * (self._monotonic() - began)
+            await self._sleep(min(rest, _LONGEST_REST_SECONDS))
+            began = self._monotonic()
         return missing
 
     async def _lost(self, events: Sequence[ListedEvent], is_lost: IsLost) -> list[ListedEvent]:
