@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain, repeat
 from typing import Any
 
 import httpx
@@ -296,7 +297,7 @@ async def test_comparing_many_messages_leaves_time_to_answer_others(
 
     Comparing thousands at once kept answers waiting for most of a second.
     """
-    seconds = iter((10.0, 10.25, 11.0, 13.0, *[14.0] * 4))
+    seconds = chain((10.0, 10.25, 11.0, 13.0), repeat(14.0))
     rests: list[float] = []
 
     async def rest(pause: float) -> None:
@@ -311,7 +312,8 @@ async def test_comparing_many_messages_leaves_time_to_answer_others(
     ):
         await write(sandbox, "More than a page", times=201)
         assert await finder.lost.look() == 201
-    assert rests == [0.75, 1.0, 0.0]
+    assert rests[:2] == [0.75, 1.0]
+    assert not any(rests[2:])
 
 
 async def test_messages_of_other_programs_are_left_alone(
