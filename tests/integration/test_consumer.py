@@ -8,13 +8,17 @@ from functools import partial
 
 import nats.errors
 import pytest
-from nats.aio.msg import Msg
 from nats.js.errors import APIError
 from prometheus_client import CollectorRegistry
 
 from services.common.errors import UnavailableError
 from services.common.journal.events import EventKind, JournalEvent
-from services.common.journal.streams import INGEST_STREAM, connect, ensure_ingest_consumer
+from services.common.journal.streams import (
+    INGEST_STREAM,
+    connect,
+    ensure_ingest_consumer,
+)
+from services.messaging.consumers.delivery import Delivery
 from services.messaging.consumers.durable import ConsumerOptions
 from services.messaging.consumers.ingest import DURABLE, Handler, IngestConsumer
 from services.messaging.consumers.pulling import Pull
@@ -24,7 +28,14 @@ from services.messaging.providers.twilio import webhooks
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.usecases.receive import Receive
-from tests.support.journal import closed, consuming, dead, journal, publish, settled
+from tests.support.journal import (
+    closed,
+    consuming,
+    dead,
+    journal,
+    publish,
+    settled,
+)
 from tests.support.nats import NatsServer
 from tests.support.receiving import (
     OWN,
@@ -327,7 +338,7 @@ async def test_large_events_make_small_batches(nats_server: NatsServer) -> None:
         [event] = await fetch(1)
         await pull.close()
     assert sizes == [2, 2, 1]
-    assert len(event.data) > 8000
+    assert len(event.message.data) > 8000
 
 
 @pytest.mark.parametrize(("kills", "at_most"), [(3, 8), (4, 1)])
@@ -351,11 +362,11 @@ async def test_what_may_have_brought_a_process_down_ends_up_alone(
         )
         pull = Pull(client, stream=INGEST_STREAM, consumer=DURABLE.name)
         for _ in range(kills):
-            events: list[Msg] = []
+            events: list[Delivery] = []
             while len(events) < 9:
                 events += await pull.fetch(9 - len(events), wait_seconds=1)
             for event in events:
-                await event.nak()
+                await event.nak(0)
         await pull.close()
         async with consuming(client, Gate(real(database), note)):
             await until(settled(client))

@@ -7,11 +7,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 import structlog
-from sqlalchemy import func, insert, literal, select
+from sqlalchemy import func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import UnavailableError
+from services.messaging.store import database as database_module
 from services.messaging.store import idle_check
 from services.messaging.store.contact_models import ContactRow, IdentityRow
 from services.messaging.store.database import Database
@@ -132,6 +133,32 @@ async def test_a_connection_that_breaks_while_idle_is_replaced(
         with pytest.raises(UnavailableError) if refused else contextlib.nullcontext():
             async with database.read() as connection:
                 assert await connection.scalar(pid) not in broken
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_process_that_freezes_in_a_transaction_holds_up_nobody_for_long(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has locked is free again after a while, and it learns that nothing was written."""
+    monkeypatch.setattr(database_module, "_HELD_SECONDS", 1)
+    frozen, other = open_database(database_url), open_database(database_url)
+    rename = update(ContactRow).values(display_name="Noa")
+    async with other.write() as connection:
+        await add_contact(connection, "Dana")
+
+    async def freeze() -> None:
+        async with frozen.write() as connection:
+            await connection.execute(rename.values(display_name="lost"))
+            async with other.write() as another:
+                await another.execute(rename)
+            await connection.execute(rename)
+
+    with pytest.raises(UnavailableError):
+        await freeze()
+    async with other.read() as connection:
+        assert (await connection.scalars(select(ContactRow.display_name))).all() == ["Noa"]
+    for database in (frozen, other):
+        await database.close()
 
 
 @pytest.mark.parametrize("url", ["mysql://h/x", "nonsense", "", "http://h", "postgresql"])

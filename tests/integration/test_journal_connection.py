@@ -6,6 +6,7 @@ import gc
 import json
 from collections.abc import AsyncIterator
 
+import nats.errors
 import pytest
 
 from services.common.journal.client import NatsClient
@@ -106,6 +107,20 @@ async def test_a_stop_is_heard_together_with_an_answer(nats_server: NatsServer) 
     asking.cancel()
     await client.close()
     assert not hanging
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_does_no_harm(
+    nats_server: NatsServer,
+) -> None:
+    """Whoever gave up asking a frozen broker hears it again once it goes on."""
+    client = await connect(nats_server.url, name="test", on_closed=closed)
+    nats_server.pause()
+    with pytest.raises(nats.errors.TimeoutError):
+        await client.flush(timeout=1)
+    nats_server.resume()
+    # It was deaf for longer than this.
+    await client.jetstream(timeout=10).account_info()
+    await client.close()
 
 
 async def _turns(steps: int) -> None:

@@ -242,3 +242,15 @@ async def state(database: Database) -> dict[str, Any]:
 
 def _without(row: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in names}
+
+
+class Inbox:
+    """Handles messages by remembering them."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    async def __call__(
+        self, messages: Sequence[InboundMessage], reports: Sequence[StatusReport]
+    ) -> None:
+        self.ids += [message.provider_message_id for message in messages]

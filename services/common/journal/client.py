@@ -63,6 +63,22 @@ class NatsClient(Client):
             if task and task.cancelling() > before:
                 raise asyncio.CancelledError
 
+    async def _process_pong(self) -> None:
+        # nats-py's reading ends with an error when whoever asked for this has given up waiting,
+        # and then nothing is heard until its pings have gone unanswered.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        # NATS takes any bytes for a subject, and nats-py's reading ends with those that aren't
+        # UTF-8: one such event would be delivered again and again, and nothing after it.
+        readable = subject.decode(errors="replace").encode()
+        message: Msg = super()._build_message(sid, readable, reply, data, headers)
+        return message
+
     async def _connect_to_server(self, s: Srv) -> None:
         await self._let_go()
         await super()._connect_to_server(s)

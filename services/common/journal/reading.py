@@ -6,7 +6,7 @@ import contextlib
 import heapq
 import uuid
 from collections.abc import AsyncGenerator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import nats.errors
 import structlog
@@ -111,29 +111,39 @@ async def in_order(
 ) -> AsyncGenerator[Sequence[Msg], None]:
     """Readings of several streams as one, by the time at which each stream stored a message."""
     reading = dict(enumerate(readings))
-    ahead: dict[int, list[Msg]] = {number: [] for number in reading}
+    ahead: dict[int, list[_Timed]] = {number: [] for number in reading}
+    latest = dict.fromkeys(reading, _EARLIEST)
     while True:
         for number, one in tuple(reading.items()):
             if not ahead[number]:
                 try:
-                    ahead[number] += await anext(one)
+                    batch = await anext(one)
                 except StopAsyncIteration:
                     del reading[number]
+                    continue
+                for message in batch:
+                    # A clock that was set back: what came after it is later all the same.
+                    latest[number] = max(latest[number], message.metadata.timestamp)
+                    ahead[number].append((latest[number], message))
         waiting = [messages for messages in ahead.values() if messages]
         if not waiting:
             return
-        # What comes next in any of the streams is later than this.
-        end = min(_stored_at(messages[-1]) for messages in waiting)
+        # What comes next in any of the streams isn't earlier than this.
+        end = min(messages[-1][0] for messages in waiting)
         ready = []
         for messages in waiting:
-            count = bisect.bisect_right(messages, end, key=_stored_at)
+            count = bisect.bisect_right(messages, end, key=_time)
             ready.append(messages[:count])
             del messages[:count]
-        yield list(heapq.merge(*ready, key=_stored_at))
+        yield [message for _, message in heapq.merge(*ready, key=_time)]
 
 
-def _stored_at(message: Msg) -> datetime:
-    return message.metadata.timestamp
+_Timed = tuple[datetime, Msg]
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
+
+
+def _time(timed: _Timed) -> datetime:
+    return timed[0]
 
 
 async def _batches(

@@ -11,13 +11,13 @@ from typing import Generic, TypeVar
 import nats.errors
 import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from prometheus_client import Counter
 
 from services.common.errors import UnavailableError
 from services.common.tracing import TRACEPARENT, Tracing, Within, sent_traceparent
 from services.messaging.consumers.dead_letters import DeadLetters
 from services.messaging.consumers.decoding import PoisonError
+from services.messaging.consumers.delivery import Delivery
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ T = TypeVar("T")
 class Event(Generic[T]):
     """A delivered event that is understood."""
 
-    delivery: Msg
+    delivery: Delivery
     content: T
     traceparent: str
 
@@ -80,22 +80,18 @@ class Deliveries(Generic[T]):
         self._tracing = tracing
         self._dead_letters = DeadLetters(client)
 
-    async def decoded(self, deliveries: Sequence[Msg]) -> Sequence[Event[T]]:
-        """What was delivered, but for what can't be understood: that goes to `DEAD`.
-
-        Raises:
-            UnavailableError: `DEAD` doesn't answer.
-        """
+    async def decoded(self, deliveries: Sequence[Delivery]) -> Sequence[Event[T]]:
+        """What was delivered, but for what can't be understood: that goes to `DEAD`."""
         events: list[Event[T]] = []
         for number, delivery in enumerate(deliveries, start=1):
-            headers = delivery.headers
+            headers = delivery.message.headers
             sent = headers.get(TRACEPARENT, "") if headers else ""
             # What has no context of its own gets one here, for all that follows from it.
             traceparent = sent_traceparent(sent)
             if headers and traceparent != sent:
                 headers = {**headers, TRACEPARENT: traceparent}
             try:
-                content = self._decode(headers, delivery.data)
+                content = self._decode(headers, delivery.message.data)
             except PoisonError as error:
                 with Within(traceparent):
                     await self._bury(delivery, str(error))
@@ -122,7 +118,9 @@ class Deliveries(Generic[T]):
             self._away_at = self._monotonic()
             raise
 
-    async def give_back(self, deliveries: Sequence[Msg], *, delay: float | None = None) -> None:
+    async def give_back(
+        self, deliveries: Sequence[Delivery], *, delay: float | None = None
+    ) -> None:
         """Have events delivered again, each time after a longer delay."""
         self._events_total.labels("deferred").inc(len(deliveries))
         with broker_may_be_away():
@@ -137,7 +135,7 @@ class Deliveries(Generic[T]):
         """
         if self._away_at is not None and self._monotonic() - self._away_at < _BREAKDOWN_SECONDS:
             return _ALL
-        return _TOGETHER.get(event.delivery.metadata.num_delivered, 1)
+        return _TOGETHER.get(event.delivery.message.metadata.num_delivered, 1)
 
     async def _store_halving(self, events: Sequence[Event[T]]) -> None:
         if len(events) == 1:
@@ -163,7 +161,7 @@ class Deliveries(Generic[T]):
                 await self._bury(event.delivery, _kind(error))
             except Exception as error:
                 log.exception("an event failed")
-                if event.delivery.metadata.num_delivered >= self._max_attempts:
+                if event.delivery.message.metadata.num_delivered >= self._max_attempts:
                     await self._bury(event.delivery, f"failed again and again: {_kind(error)}")
                 else:
                     await self.give_back([event.delivery])
@@ -184,12 +182,18 @@ class Deliveries(Generic[T]):
             for event in events:
                 await event.delivery.ack()
 
-    async def _bury(self, delivery: Msg, reason: str) -> None:
-        await self._dead_letters.bury(delivery, reason)
-        self._events_total.labels("dead").inc()
+    async def _bury(self, delivery: Delivery, reason: str) -> None:
+        """Move an event to `DEAD`. One that can't go there now comes again and stops no other."""
+        try:
+            await self._dead_letters.bury(delivery, reason)
+        except UnavailableError as error:
+            log.warning("an event can't be moved to the dead stream", reason=str(error))
+            await self.give_back([delivery])
+        else:
+            self._events_total.labels("dead").inc()
 
-    def _delay(self, delivery: Msg) -> float:
-        doublings = min(delivery.metadata.num_delivered - 1, 10)
+    def _delay(self, delivery: Delivery) -> float:
+        doublings = min(delivery.message.metadata.num_delivered - 1, 10)
         return spread(min(self._first_delay_seconds * (1 << doublings), _MAX_DELAY_SECONDS))
 
 

@@ -16,13 +16,13 @@ from typing import Generic, TypeVar
 import nats.errors
 import structlog
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from prometheus_client import Counter
 
 from services.common.errors import UnavailableError
 from services.common.journal.streams import INGEST_STREAM, ensure_ingest_consumer
 from services.common.tracing import NoTracing, Tracing
 from services.messaging.consumers.delivered import Deliveries, broker_may_be_away, spread
+from services.messaging.consumers.delivery import Delivery
 from services.messaging.consumers.pulling import Pull
 from services.messaging.usecases.background import drained
 
@@ -108,6 +108,7 @@ class JournalConsumer(Generic[T]):
         )
         self._pull: Pull | None = None
         self._check_at = 0.0
+        self._connection = 0
         self._fetching = asyncio.Lock()
         self._storing = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -144,6 +145,9 @@ class JournalConsumer(Generic[T]):
         if self._stopping.is_set():
             await self._deliveries.give_back(events, delay=0.0)
             return True
+        if not events:
+            # Not behind the other, which may be storing for long.
+            return True
         async with self._leases(events):
             try:
                 decoded = await self._deliveries.decoded(events)
@@ -151,17 +155,18 @@ class JournalConsumer(Generic[T]):
                     await self._deliveries.store(decoded)
                 return True
             except UnavailableError as error:
-                waiting = [event for event in events if not event.is_acked]
+                waiting = [event for event in events if not event.is_settled]
                 log.warning("events wait", reason=str(error), events=len(waiting))
                 # However long it is away: once it is back, nothing should wait for its turn.
                 delay = spread(_MAX_PAUSE_SECONDS / 2)
                 await self._deliveries.give_back(waiting, delay=delay)
                 return False
 
-    async def _fetch(self) -> Sequence[Msg]:
-        now = self._options.monotonic()
-        if self._pull is None or now >= self._check_at:
-            # Again every while: somebody may have deleted the consumer, or the whole stream.
+    async def _fetch(self) -> Sequence[Delivery]:
+        now, connection = self._options.monotonic(), self._client.stats["reconnects"]
+        if self._pull is None or now >= self._check_at or connection != self._connection:
+            # Again every while: somebody may have deleted the consumer, or the whole stream. And
+            # a broker that was away may have come back empty.
             js = self._client.jetstream()
             await ensure_ingest_consumer(
                 js,
@@ -173,6 +178,7 @@ class JournalConsumer(Generic[T]):
             if self._pull is None:
                 self._pull = Pull(self._client, stream=INGEST_STREAM, consumer=self._durable.name)
             self._check_at = now + _CHECK_SECONDS
+            self._connection = connection
         # One alone: a request for several would wait for all of them.
         events = list(await self._pull.fetch(1, wait_seconds=self._options.fetch_seconds))
         try:
@@ -187,12 +193,12 @@ class JournalConsumer(Generic[T]):
             log.debug("a batch is smaller than it might be", error=repr(error))
         return events
 
-    async def _await_company(self, pull: Pull, events: list[Msg]) -> None:
+    async def _await_company(self, pull: Pull, events: list[Delivery]) -> None:
         """While nobody waits for what was fetched, add what comes within a moment."""
         until = self._options.monotonic() + self._options.patience_seconds
         while (
             0 < len(events) < self._options.batch_size
-            and events[-1].subject in self._durable.patient
+            and events[-1].message.subject in self._durable.patient
             and not _more_may_wait(events)
             and (left := until - self._options.monotonic()) > 0
             and not self._stopping.is_set()
@@ -200,7 +206,7 @@ class JournalConsumer(Generic[T]):
             events += await pull.fetch(1, wait_seconds=left)
 
     @contextlib.asynccontextmanager
-    async def _leases(self, deliveries: Sequence[Msg]) -> AsyncIterator[None]:
+    async def _leases(self, deliveries: Sequence[Delivery]) -> AsyncIterator[None]:
         """Extend the lease of what is still being worked on."""
 
         async def extend() -> None:
@@ -208,7 +214,7 @@ class JournalConsumer(Generic[T]):
                 await asyncio.sleep(self._options.ack_wait_seconds / 3)
                 with broker_may_be_away():
                     for delivery in deliveries:
-                        if not delivery.is_acked:
+                        if not delivery.is_settled:
                             await delivery.in_progress()
 
         task = asyncio.create_task(extend())
@@ -227,10 +233,10 @@ class JournalConsumer(Generic[T]):
                 await self._client.flush(timeout=2)
 
 
-def _more_may_wait(events: Sequence[Msg]) -> bool:
+def _more_may_wait(events: Sequence[Delivery]) -> bool:
     """Whether there may be more to fetch at once than these, which were fetched last."""
     if not events:
         return False
-    last = events[-1].metadata
+    last = events[-1].message.metadata
     # What comes again isn't counted as pending, and rarely comes alone.
     return last.num_pending > 0 or last.num_delivered > 1

@@ -16,6 +16,8 @@ from nats.aio.subscription import Subscription
 from nats.js.api import Header, StatusCode
 from nats.js.errors import APIError
 
+from services.messaging.consumers.delivery import Delivery
+
 _NO_MORE: Final = (StatusCode.NO_MESSAGES, StatusCode.REQUEST_TIMEOUT)
 _GRACE_SECONDS: Final = 0.5
 
@@ -34,13 +36,13 @@ class Pull:
         self._subscription: Subscription | None = None
         self._requests = 0
         self._wanted = 0
-        self._messages: list[Msg] = []
+        self._messages: list[Delivery] = []
         self._refusal: Msg | None = None
         self._answered = asyncio.Event()
 
     async def fetch(
         self, at_most: int, *, wait_seconds: float = 0.0, max_bytes: int | None = None
-    ) -> Sequence[Msg]:
+    ) -> Sequence[Delivery]:
         """What there is; if that is nothing, what comes within the time, until there is enough.
 
         Args:
@@ -84,7 +86,7 @@ class Pull:
     async def _receive(self, message: Msg) -> None:
         # What comes late, for an earlier request, is handed over with the next.
         if message.reply:
-            self._messages.append(message)
+            self._messages.append(Delivery(self._client, message))
             if len(self._messages) >= self._wanted:
                 self._answered.set()
         elif message.subject == f"{self._inbox}.{self._requests}":

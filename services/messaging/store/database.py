@@ -44,6 +44,9 @@ _TOUCH = {
 # The disk is full, broken or read-only. https://sqlite.org/rescode.html and
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _CANT_WRITE = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "53100", "58030", "25006")
+_HELD_SECONDS = 10
+"""After so long without a statement PostgreSQL ends a transaction. A process that is frozen in the
+middle of one, or whose machine is gone, would hold up all others for as long."""
 _REFUSING_SECONDS = 10.0
 
 
@@ -91,7 +94,11 @@ class Database:
         if self.dialect == "postgresql":
             options = {
                 "pool_recycle": 1800,
-                "connect_args": {"connect_timeout": 5, "options": "-c timezone=utc"},
+                "connect_args": {
+                    "connect_timeout": 5,
+                    "options": "-c timezone=utc"
+                    f" -c idle_in_transaction_session_timeout={_HELD_SECONDS}s",
+                },
             }
         else:
             options = {"connect_args": {"async_creator_fn": sqlite_driver.connect}}
