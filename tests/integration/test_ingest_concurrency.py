@@ -4,21 +4,25 @@ import asyncio
 import random
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import count
 
 import pytest
 from sqlalchemy import delete, insert, select, text
 
-from services.messaging.domain.contact import InboundMessage
-from services.messaging.domain.message import MessageStatus, StatusReport
+from services.messaging.domain.contact import Identity, IdentityKind, InboundMessage
+from services.messaging.domain.message import Author, MessageStatus, StatusReport
+from services.messaging.ports.acts import ActConversation, Queued
 from services.messaging.ports.sending import OutcomeKind, SendOutcome
 from services.messaging.store.contact_models import ConversationRow
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.replies import SqlReplyStore
+from services.messaging.store.restoring import SqlActRestorer
 from services.messaging.store.work_models import PendingReplyRow
 from tests.support.databases import PostgresServer, migrated
-from tests.support.receiving import at, inbound, phone, receive, report, rows, state
+from tests.support.meeting import meet
+from tests.support.receiving import OWN, at, inbound, phone, receive, report, rows, state
 from tests.support.sending import ANY_TIME, ManualClock, new_message, open_database
 
 SENDS = 20
@@ -140,3 +144,51 @@ async def _until_waiting(database: Database, transactions: int) -> None:
                 if await connection.scalar(query) >= transactions:
                     return
             await asyncio.sleep(0.02)
+
+
+async def test_a_report_meets_the_return_of_its_message(postgres_url: str) -> None:
+    """A report that comes while a replay brings its message back settles that, whenever the two
+    meet: a message that is with its provider doesn't stay in the outbox, to be sent again."""
+    clock = ManualClock(at(60))
+    async with open_database(postgres_url) as database:
+        take = receive(SqlIngestStore(database), clock=clock)
+        restorer = SqlActRestorer(database, clock)
+        for number in count(1):
+            sid, queued = f"SM{number}", restored(number)
+
+            async def restore(queued: Queued = queued) -> None:
+                await restorer.restore([queued])
+
+            async def hear(sid: str = sid, message_id: str = queued.message_id) -> None:
+                await take([], [report(sid, MessageStatus.READ, message_id=message_id)])
+
+            if not await meet(database, hear, restore, after=number):
+                assert number > 1
+                break
+            # As a replay does at its end.
+            await SqlIngestStore(database).apply_parked()
+            message = (await rows(database, "messages"))[-1]
+            assert (message["provider_message_id"], message["status"]) == (sid, "read")
+            assert await rows(database, "outbox") == []
+
+
+def restored(number: int) -> Queued:
+    """A message as the journal has it, to a contact of its own."""
+    conversation = ActConversation(
+        id=f"conversation {number}",
+        contact_id=f"contact {number}",
+        identity=Identity(IdentityKind.PHONE, phone(number)),
+        contact_address=f"whatsapp:{phone(number)}",
+        own_address=OWN,
+        opened_at=at(0),
+    )
+    return Queued(
+        key=f"queued:message {number}",
+        at=at(1),
+        conversation=conversation,
+        message_id=f"message {number}",
+        author=Author.API,
+        contact_address=conversation.contact_address,
+        body="Hello",
+        provider="twilio",
+    )

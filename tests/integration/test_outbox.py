@@ -11,6 +11,7 @@ from services.messaging.domain.message import Media, MessageStatus, Template
 from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
 from services.messaging.store.contact_models import ContactRow, ConversationRow, IdentityRow
 from services.messaging.store.database import Database
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
 from services.messaging.store.queueing import Queueing, insert_queued, select_conversations
@@ -191,6 +192,24 @@ async def test_second_look_may_not_release(
     await store.unknown(limit=1, lease=LEASE)
     await store.settle(slow, RETRY, clock())
     assert await unsettled(database) == [("unknown", 1)]
+
+
+@pytest.mark.parametrize("outcome", [RETRY, UNKNOWN, REJECTED])
+async def test_what_a_provider_has_is_not_sent_again(
+    store: SqlOutboxStore, database: Database, clock: ManualClock, outcome: SendOutcome
+) -> None:
+    """Whatever a look finds of a message that has its provider's id, it isn't sent once more, nor
+    does it fail."""
+    await store.enqueue(new_message("first"))
+    await store.enqueue(new_message("second"))
+    await store.settle(await claim_one(store), UNKNOWN, clock())
+    async with database.write() as connection:
+        first = MessageRow.body == "first"
+        await connection.execute(update(MessageRow).where(first).values(provider_message_id=SID))
+    [looked_up] = await store.unknown(limit=10, lease=LEASE)
+    await store.settle(looked_up, outcome, clock())
+    assert (await claim_one(store)).body == "second"
+    assert [row.status for row in await stored(database)] == ["sending", "sending"]
 
 
 async def test_conversation_keeps_its_order(store: SqlOutboxStore, clock: ManualClock) -> None:

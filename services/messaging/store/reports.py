@@ -97,7 +97,9 @@ async def apply_reports(connection: AsyncConnection, reports: Iterable[StatusRep
     }
     await update_many(connection, MessageRow, changes)
     await _apply_edits(connection, matched)
-    settled = sorted(unsettled & {one.row.id for one in targets if one.reported})
+    # A replay may have brought a message back between the two looks, and its place with it.
+    learnt = {one.row.id for one in targets if one.row.provider_message_id is None}
+    settled = sorted((unsettled | learnt) & {one.row.id for one in targets if one.reported})
     if settled:
         await leave_outbox(connection, settled)
     made_known = [

@@ -11,7 +11,14 @@ from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutco
 from services.messaging.store.contact_models import ConversationRow
 from services.messaging.store.message_models import MessageRow
 from services.messaging.store.moving import may_move_to
-from services.messaging.store.outcomes import AnyRow, accept, move, record_outcome, reject
+from services.messaging.store.outcomes import (
+    AnyRow,
+    accept,
+    leave_outbox,
+    move,
+    record_outcome,
+    reject,
+)
 from services.messaging.store.rows import DELIVERY_COLUMNS
 from services.messaging.store.unsettled import DUE, UNKNOWN
 from services.messaging.store.work_models import OutboxRow
@@ -42,17 +49,21 @@ async def settle_attempt(
     # Without a row the provider's own report has settled the message meanwhile.
     superseded = unsettled is None or unsettled.attempts != message.attempt
     lapsed = unsettled is None or unsettled.lease_until != message.lease_until
+    with_provider = found.provider_message_id is not None
     await record_outcome(
         connection,
         row_id,
         message,
         outcome,
         now,
-        void=outcome.kind is OutcomeKind.REJECTED and (superseded or lapsed),
+        void=outcome.kind is OutcomeKind.REJECTED and (superseded or lapsed or with_provider),
     )
     # Unknown counts even after the lease: it may only ever make us more careful.
     if superseded or (lapsed and outcome.kind is not OutcomeKind.UNKNOWN):
         return False
+    if with_provider:
+        # Whatever this attempt or look found: what has a provider's id is never sent again.
+        return await leave_outbox(connection, [row_id])
     if outcome.kind is OutcomeKind.REJECTED:
         return await reject(connection, row_id, message, outcome, now)
     place = OutboxRow.message_id == row_id
