@@ -85,11 +85,18 @@ async def _store(
         None if _key(one) in known else _refuse_stranger(one, policy, now) for one in messages
     ]
     left = [index for index, error in enumerate(results) if error is None]
-    strangers = [messages[index] for index in left if _key(messages[index]) not in known]
-    if strangers:
+    # A person's message pauses the assistant, so its contact is held first, too. Otherwise a merge
+    # may take the conversation away before the pause, which then silences nobody; and to change a
+    # conversation twice, as this does, PostgreSQL asks for the contact, which a merge holds.
+    resolved = [
+        messages[index]
+        for index in left
+        if _key(messages[index]) not in known or messages[index].author is Author.PERSON
+    ]
+    if resolved:
         await resolve_conversations(
             connection,
-            [Party((one.recipient,), one.contact_address, one.own_address) for one in strangers],
+            [Party((one.recipient,), one.contact_address, one.own_address) for one in resolved],
             now,
         )
         known = await _conversations(connection, theirs, lock=False)
