@@ -35,6 +35,11 @@ async def database(postgres: PostgresServer) -> AsyncIterator[Database]:
         yield database
 
 
+@pytest.fixture
+def replies(database: Database) -> SqlReplyStore:
+    return SqlReplyStore(database, CLOCK, ANY_TIME)
+
+
 def message_by(author: Author, task: ReplyTask) -> NewMessage:
     return replace(
         new_message(author=author),
@@ -86,3 +91,20 @@ async def test_a_person_silences_the_assistant(database: Database, merge_first: 
         assert conversation["assistant_paused_by"] == "person"
         assert (await rows(database, "messages"))[-1]["conversation_id"] == conversation["id"]
         assert await rows(database, "pending_replies") == []
+
+
+@either_first
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_reply_that_fails_holds_up_no_merge(
+    database: Database, replies: SqlReplyStore, merge_first: bool, ends: bool
+) -> None:
+    """Whether it is given up or tried again: neither side fails, and the contact still waits."""
+
+    async def fail(task: ReplyTask) -> None:
+        await (replies.drop(task) if ends else replies.give_back(task, at(90)))
+
+    met = 0
+    async for _ in meetings(database, fail, merge_first=merge_first):
+        met += 1
+        # The older contact's message waits in any case.
+        assert len(await rows(database, "pending_replies")) == met

@@ -179,6 +179,30 @@ async def test_an_answer_is_stored_once(
     assert len(await outbound(database)) == 1
 
 
+@pytest.mark.parametrize("wrote_again", [False, True])
+async def test_who_lost_its_lease_spoils_no_answer(
+    database: Database, store: SqlReplyStore, clock: ManualClock, wrote_again: bool
+) -> None:
+    """A process that stalled neither ends nor gives out again what another one answers by now."""
+    await write(database, clock, inbound("SM1"))
+    clock.forward(3)
+    [stalled] = await due(store)
+    clock.forward(LEASE.total_seconds() + 1)
+    if wrote_again:
+        await write(database, clock, inbound("SM2", seconds=64))
+        clock.forward(11)
+    [task] = await due(store)
+    await store.give_back(stalled, clock())
+    assert await due(store) == []
+    await store.drop(stalled)
+    assert await due(store) == []
+    if wrote_again:
+        assert await store.answer(stalled, answer_to(stalled)) is None
+        assert await due(store) == []
+    assert await store.answer(task, answer_to(task)) is not None
+    assert len(await outbound(database)) == 1
+
+
 async def test_whoever_opts_out_meanwhile_gets_no_answer(
     database: Database, store: SqlReplyStore, clock: ManualClock
 ) -> None:

@@ -33,6 +33,7 @@ class ReplyTask:
         up_to_message_id: Our id of that message.
         turns: The conversation so far, oldest first.
         attempt: Number of this attempt, from 1.
+        lease_until: Afterwards another process may take the conversation over.
         answered: How many answers the assistant gave in the last `ANSWERS_COUNTED`.
         traceparent: The request that brought the newest message; "" where that isn't known.
     """
@@ -45,6 +46,7 @@ class ReplyTask:
     contact_address: str
     own_address: str
     attempt: int
+    lease_until: datetime
     answered: int = 0
     traceparent: str = ""
 
@@ -75,14 +77,21 @@ class ReplyStore(Protocol):
         """Store the answer for sending and end the task, in one transaction.
 
         Returns None, and stores no message, when the contact has written again, the message was
-        answered before, or a rule forbids the answer.
+        answered before, or a rule forbids the answer. Of two processes that answer the same
+        message the first is believed, also after its lease.
         """
         ...
 
     async def give_back(self, task: ReplyTask, due_at: datetime) -> None:
-        """Try again at `due_at`, unless the contact's next message comes first."""
+        """Try again at `due_at`, unless the contact's next message comes first.
+
+        Does nothing when another process has taken over.
+        """
         ...
 
     async def drop(self, task: ReplyTask) -> None:
-        """End a task without an answer: a person has to take over."""
+        """End a task without an answer: a person has to take over.
+
+        Does nothing when another process has taken over.
+        """
         ...

@@ -6,7 +6,19 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import Integer, Select, bindparam, delete, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
@@ -103,20 +115,13 @@ class SqlReplyStore:
     async def give_back(self, task: ReplyTask, due_at: datetime) -> None:
         """Try again at `due_at`, unless the contact's next message comes first."""
         async with self._database.write() as connection:
-            await connection.execute(
-                update(PendingReplyRow)
-                .where(
-                    PendingReplyRow.conversation_id == task.conversation_id,
-                    PendingReplyRow.up_to_id == task.up_to,
-                )
-                .values(due_at=due_at)
-            )
-            await _release(connection, task)
+            await _release(connection, task, due_at)
 
     async def drop(self, task: ReplyTask) -> None:
         """End a task without an answer: a person has to take over."""
         async with self._database.write() as connection:
-            if not await _ended(connection, task):
+            ended = delete(PendingReplyRow).where(*_claimed_by(task), _of_newest(task))
+            if not (await connection.execute(ended)).rowcount:
                 await _release(connection, task)
 
 
@@ -165,6 +170,7 @@ def _tasks(dialect: str) -> Select[*tuple[Any, ...]]:
             PendingReplyRow.conversation_id,
             PendingReplyRow.up_to_id,
             PendingReplyRow.attempts,
+            PendingReplyRow.lease_until,
             ConversationRow.contact_address,
             ConversationRow.own_address,
             newest.public_id,
@@ -216,6 +222,7 @@ async def _task(connection: AsyncConnection, row: AnyRow, context: int) -> Reply
         contact_address=row.contact_address,
         own_address=row.own_address,
         attempt=row.attempts,
+        lease_until=row.lease_until,
         answered=row.answered,
         traceparent=row.traceparent or "",
     )
@@ -227,12 +234,28 @@ def _locking() -> Select[*tuple[Any, ...]]:
     return select_conversations(lock=True).where(of_task)
 
 
-async def _release(connection: AsyncConnection, task: ReplyTask) -> None:
-    await connection.execute(
-        update(PendingReplyRow)
-        .where(PendingReplyRow.conversation_id == task.conversation_id)
-        .values(lease_until=None)
+def _claimed_by(task: ReplyTask) -> Sequence[ColumnElement[bool]]:
+    """Otherwise another process has taken over."""
+    return (
+        PendingReplyRow.conversation_id == task.conversation_id,
+        PendingReplyRow.lease_until == task.lease_until,
     )
+
+
+def _of_newest(task: ReplyTask) -> ColumnElement[bool]:
+    """Whether the contact hasn't written again."""
+    return PendingReplyRow.up_to_id == task.up_to
+
+
+async def _release(
+    connection: AsyncConnection, task: ReplyTask, due_at: datetime | None = None
+) -> None:
+    """In one statement: changing a row twice asks for its conversation, which a merge may hold."""
+    values: dict[str, Any] = {"lease_until": None}
+    if due_at is not None:
+        then = literal(due_at, UtcDateTime)
+        values["due_at"] = case((_of_newest(task), then), else_=PendingReplyRow.due_at)
+    await connection.execute(update(PendingReplyRow).where(*_claimed_by(task)).values(values))
 
 
 async def _end(connection: AsyncConnection, task: ReplyTask, now: datetime) -> bool:
@@ -242,16 +265,19 @@ async def _end(connection: AsyncConnection, task: ReplyTask, now: datetime) -> b
     """
     if await _ended(connection, task):
         return True
-    latest_at = await connection.scalar(
-        select(PendingReplyRow.latest_at)
-        .where(PendingReplyRow.conversation_id == task.conversation_id)
-        .with_for_update()
-    )
-    if latest_at is None:
+    pending = (
+        await connection.execute(
+            select(PendingReplyRow.latest_at, PendingReplyRow.lease_until)
+            .where(PendingReplyRow.conversation_id == task.conversation_id)
+            .with_for_update()
+        )
+    ).first()
+    # Who has taken over answers it all.
+    if pending is None or pending.lease_until not in (None, task.lease_until):
         return False
     # The contact wrote again meanwhile. One answer shall cover it all, as long as that can wait.
     await _release(connection, task)
-    return now >= latest_at
+    return bool(now >= pending.latest_at)
 
 
 async def _ended(connection: AsyncConnection, task: ReplyTask) -> bool:
