@@ -17,10 +17,11 @@ from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.replies import SqlReplyStore
 from tests.support.databases import PostgresServer
 from tests.support.meeting import meet
-from tests.support.receiving import at, inbound, receive, rows
+from tests.support.receiving import OWN, at, inbound, receive, rows
 from tests.support.sending import ANY_TIME, ManualClock, new_message, open_database
 
 CLOCK = ManualClock(at(60))
+ANOTHER_OF_OURS = "whatsapp:+15005550006"
 
 Work = Callable[[ReplyTask], Awaitable[None]]
 """What is done in a conversation whose answer is being written."""
@@ -49,7 +50,9 @@ def message_by(author: Author, task: ReplyTask) -> NewMessage:
     )
 
 
-async def meetings(database: Database, work: Work, *, merge_first: bool) -> AsyncIterator[None]:
+async def meetings(
+    database: Database, work: Work, *, merge_first: bool, own_address: str = OWN
+) -> AsyncIterator[None]:
     """Two contacts become one while work is done in the younger's conversation.
 
     Again and again with others, the second of the two beginning one statement later each time.
@@ -57,7 +60,7 @@ async def meetings(database: Database, work: Work, *, merge_first: bool) -> Asyn
     take = receive(SqlIngestStore(database), clock=CLOCK)
     replies = SqlReplyStore(database, CLOCK, ANY_TIME)
     for number in count(1):
-        younger = inbound(f"B{number}", address=f"US.{number}")
+        younger = replace(inbound(f"B{number}", address=f"US.{number}"), own_address=own_address)
         await take([inbound(f"A{number}", contact=number)], [])
         await take([younger], [])
         ids = [row["id"] for row in await rows(database, "contacts")][-2:]
@@ -91,6 +94,19 @@ async def test_a_person_silences_the_assistant(database: Database, merge_first: 
         assert conversation["assistant_paused_by"] == "person"
         assert (await rows(database, "messages"))[-1]["conversation_id"] == conversation["id"]
         assert await rows(database, "pending_replies") == []
+
+
+@either_first
+async def test_an_answer_moves_with_its_conversation(
+    database: Database, replies: SqlReplyStore, merge_first: bool
+) -> None:
+    """An answer is kept, not written anew, when its conversation passes to the other contact."""
+
+    async def answer(task: ReplyTask) -> None:
+        assert await replies.answer(task, message_by(Author.ASSISTANT, task)) is not None
+
+    async for _ in meetings(database, answer, merge_first=merge_first, own_address=ANOTHER_OF_OURS):
+        assert (await rows(database, "messages"))[-1]["author"] == "assistant"
 
 
 @either_first

@@ -95,9 +95,7 @@ class SqlReplyStore:
         now = self._clock()
         async with self._database.write() as connection:
             # Before the pending reply, as whoever stores the contact's next message does.
-            conversation = (
-                await connection.execute(_locking(), {"conversation_id": task.conversation_id})
-            ).first()
+            conversation = await _locked(connection, task)
             if conversation is None or not await _end(connection, task, now):
                 return None
             answer = Queueing(
@@ -226,6 +224,17 @@ async def _task(connection: AsyncConnection, row: AnyRow, context: int) -> Reply
         answered=row.answered,
         traceparent=row.traceparent or "",
     )
+
+
+async def _locked(connection: AsyncConnection, task: ReplyTask) -> AnyRow | None:
+    """The task's conversation; None when it was merged into another.
+
+    When a merge that we waited for has moved it to another contact, the statement that waited
+    doesn't find it: PostgreSQL still joins it with the old contact. A new one does.
+    """
+    wanted = {"conversation_id": task.conversation_id}
+    found = (await connection.execute(_locking(), wanted)).first()
+    return found or (await connection.execute(_locking(), wanted)).first()
 
 
 @functools.cache
