@@ -356,6 +356,46 @@ async def test_folder_refuses(
     assert not list((queue.folder.root / "outbox/new").iterdir())
 
 
+@pytest.mark.parametrize("taken", [True, False], ids=["taken", "left"])
+async def test_folder_fails_after_the_send_is_there(
+    taken: bool,
+    store: SqlOutboxStore,
+    queue: Queue,
+    whatsapp: PretendWhatsApp,
+    bridge: Callable[..., PretendBridge],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A send that the bridge can see is never said to be unsent because its folder can't be synced:
+    it was sent once, or is certainly taken back."""
+    one = bridge()
+    one.prepare()
+    await usable(queue)
+    await store.enqueue(message())
+    [claimed] = await store.claim(limit=1, lease=ANY_LEASE)
+    new = queue.folder.root / "outbox/new"
+    real = os.fsync
+
+    def fail(file: int) -> None:
+        if os.path.samestat(os.fstat(file), new.stat()):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(file)
+
+    async def written() -> bool:
+        return sending.done() or any(new.iterdir())
+
+    monkeypatch.setattr(os, "fsync", fail)
+    sending = asyncio.create_task(queue.provider.send(claimed))
+    await until(written)
+    if taken:
+        await one.step()
+    else:
+        one.write_state(state="logged_out")
+    outcome = await sending
+    assert outcome.kind is (OutcomeKind.ACCEPTED if taken else OutcomeKind.RETRY)
+    assert whatsapp.on_phone() == (["Hello"] if taken else [])
+    assert not list(new.iterdir())
+
+
 async def test_folder_gone(store: SqlOutboxStore, tmp_path: Path) -> None:
     """A folder that isn't there is the provider's status."""
     async with baileys(tmp_path / "queue") as queue:

@@ -101,8 +101,11 @@ class QueueFolder:
             if len(self._names("outbox/new")) >= OUTBOX_LIMIT:
                 raise QueueUnusableError("queue_full", f"has {OUTBOX_LIMIT} sends waiting")
             name = f"{self._next_time():016}-{unique}.json"
-            self._write(content, f"outbox/tmp/{name}", f"outbox/new/{name}")
-            return name
+            self._put(content, f"outbox/tmp/{name}", f"outbox/new/{name}")
+        # The bridge may be sending it by now: what became of it is for its answer to tell.
+        with contextlib.suppress(OSError):
+            self._sync(f"outbox/new/{name}")
+        return name
 
     def withdraw_send(self, name: str) -> bool:
         """Take a send back; False when the bridge has taken it.
@@ -224,6 +227,11 @@ class QueueFolder:
             )
 
     def _write(self, content: bytes, unfinished: str, target: str) -> None:
+        self._put(content, unfinished, target)
+        self._sync(target)
+
+    def _put(self, content: bytes, unfinished: str, target: str) -> None:
+        """Write a file, which is at its target if and only if nothing is raised."""
         path = self.root / unfinished
         try:
             file = os.open(path, _WRITE, 0o600)
@@ -234,16 +242,18 @@ class QueueFolder:
                 os.fsync(file)
             finally:
                 os.close(file)
-            self._move(unfinished, target)
+            path.rename(self.root / target)
         except BaseException:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
             raise
 
     def _move(self, source: str, target: str) -> None:
-        path = self.root / target
-        (self.root / source).rename(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        (self.root / source).rename(self.root / target)
+        self._sync(target)
+
+    def _sync(self, name: str) -> None:
+        folder = os.open((self.root / name).parent, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:
