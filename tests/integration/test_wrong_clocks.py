@@ -1,6 +1,7 @@
 """A clock that is wrong, or jumps, doubles no message and holds none up."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from sandbox.faults import Fault, Faults, Latency
 from sandbox.server import RunningSandbox
 from services.messaging.domain.message import Template
+from services.messaging.ports.clock import Clock
+from services.messaging.ports.sending import ALL_OPEN, ClaimedSend, Routes
 from services.messaging.store.acts import SqlActLog
 from services.messaging.store.database import Database
 from services.messaging.store.outbox import SqlOutboxStore
@@ -55,6 +58,25 @@ class LookedAt(SqlSchedule):
         return latest
 
 
+class Interrupted(SqlOutboxStore):
+    """An outbox of a process to which something happens between its first claim and the call."""
+
+    def __init__(
+        self, database: Database, clock: Clock, meanwhile: Callable[[], Awaitable[None]]
+    ) -> None:
+        super().__init__(database, clock, ANY_TIME)
+        self.meanwhile: Callable[[], Awaitable[None]] | None = meanwhile
+
+    async def claim(
+        self, *, limit: int, lease: timedelta, routes: Routes = ALL_OPEN
+    ) -> Sequence[ClaimedSend]:
+        claimed = await super().claim(limit=limit, lease=lease, routes=routes)
+        if claimed and self.meanwhile:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+        return claimed
+
+
 def clock_watch(
     database: Database, clock: WrongClock, schedule: SqlSchedule | None = None
 ) -> ClockWatch:
@@ -82,6 +104,34 @@ async def test_a_jump_forward_during_a_call(database: Database, sandbox: Running
         async with running(process.dispatcher.run(), process.reconciler.run()):
             await until(under_way)
             clock.wrong = HOUR
+            await until_settled(database)
+    assert len(sandbox.state.messages) == 1
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["others took over", "alone"])
+async def test_an_hour_between_claim_and_call(
+    database: Database, sandbox: RunningSandbox, others: bool
+) -> None:
+    """A machine that was suspended sends nothing that another has sent meanwhile, though its own
+    seconds stood still; what nobody took it sends, also when only its clock was set ahead."""
+    clock = WrongClock()
+    await SqlOutboxStore(database, clock, ANY_TIME).enqueue(new_message())
+    resumed = asyncio.Event()
+
+    async with twilio(sandbox.base_url) as provider:
+
+        async def hour() -> None:
+            clock.wrong = HOUR
+            if others:
+                store = SqlOutboxStore(database, clock, ANY_TIME)
+                other = sender(store, provider, grace=0.1, clock=clock)
+                async with running(other.dispatcher.run(), other.reconciler.run()):
+                    await until_settled(database)
+            resumed.set()
+
+        process = sender(Interrupted(database, clock, hour), provider, clock=clock)
+        async with running(process.dispatcher.run()):
+            await resumed.wait()
             await until_settled(database)
     assert len(sandbox.state.messages) == 1
 

@@ -2,7 +2,9 @@
 
 Every claim has a lease. The provider is called only while enough of it is left for the call to
 end within it, so a message whose lease has run out is not being sent by a process that merely is
-slow; only one that stood still between that check and its next instruction could still send.
+slow; only one that stood still between that check and the request's way out could still send.
+What is left is asked of two clocks: one that nobody can set, and the time of day, by which others
+take over, and which alone goes on while a machine is suspended.
 
 While a provider's breaker is open, or it asked us to wait, nothing is claimed for it: no attempt is
 burnt. With several providers its messages go to the next that is open, as far as it is certain that
@@ -270,7 +272,9 @@ class Dispatcher:
                 error_code=_NO_PROVIDER,
                 error_message=f"the provider {message.provider} is not configured",
             )
-        if asyncio.get_running_loop().time() + self._send_seconds > lease_ends:
+        left = lease_ends - asyncio.get_running_loop().time()
+        left_by_day = (message.lease_until - self._clock()).total_seconds()
+        if min(left, left_by_day) < self._send_seconds:
             return SendOutcome(
                 OutcomeKind.RETRY,
                 error_code=_TOO_LATE,
