@@ -7,8 +7,9 @@ from datetime import timedelta
 from itertools import count
 
 import pytest
-from sqlalchemy import delete, insert, select, text
+from sqlalchemy import delete, insert, select, text, update
 
+from services.common.errors import UnavailableError
 from services.messaging.domain.contact import Identity, IdentityKind, InboundMessage
 from services.messaging.domain.message import Author, MessageStatus, StatusReport
 from services.messaging.ports.acts import ActConversation, Queued
@@ -16,8 +17,10 @@ from services.messaging.ports.sending import OutcomeKind, SendOutcome
 from services.messaging.store.contact_models import ConversationRow
 from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
+from services.messaging.store.message_models import MessageRow
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.replies import SqlReplyStore
+from services.messaging.store.reports import park
 from services.messaging.store.restoring import SqlActRestorer
 from services.messaging.store.work_models import PendingReplyRow
 from tests.support.databases import PostgresServer, migrated
@@ -133,6 +136,29 @@ async def test_an_answer_meets_the_next_message(postgres_url: str) -> None:
             group.create_task(store.answer(task, new_message("Yes", to=phone(0))))
             await _until_waiting(database, 2)
         assert len(await rows(database, "messages")) in (2, 3)
+
+
+async def test_a_parked_report_meets_its_message(postgres_url: str) -> None:
+    """Who applies a report whose id another message gets at that moment is told to try again, as
+    when the database is away, and can: nothing that looks after reports ends by it."""
+    async with open_database(postgres_url) as database:
+        store = SqlIngestStore(database)
+        outbox = SqlOutboxStore(database, ManualClock(at(0)), ANY_TIME)
+        named, _ = await outbox.enqueue(new_message("named by the report", to=phone(1)))
+        theirs, _ = await outbox.enqueue(new_message("has its id", to=phone(2)))
+        async with database.write() as connection:
+            await park(connection, [report("SM1", MessageStatus.SENT, message_id=named.id)])
+        async with database.write() as connection:
+            await connection.execute(
+                update(MessageRow)
+                .where(MessageRow.public_id == theirs.id)
+                .values(provider_message_id="SM1")
+            )
+            applying = asyncio.create_task(store.apply_parked())
+            await _until_waiting(database, 1)
+        with pytest.raises(UnavailableError):
+            await applying
+        assert await store.apply_parked() == 1
 
 
 async def _until_waiting(database: Database, transactions: int) -> None:

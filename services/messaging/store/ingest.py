@@ -1,6 +1,7 @@
 """Storing what arrived, a batch in one transaction, so that order and repetition don't matter."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -67,21 +68,29 @@ class SqlIngestStore:
         """Do work in a transaction; merge contacts that turn out to be one, and do it again."""
         for _ in range(_MERGES_AT_MOST):
             try:
-                async with self._database.write() as connection:
-                    return await work(connection)
+                with _conflicts_pass():
+                    async with self._database.write() as connection:
+                        return await work(connection)
             except SplitContactsError as split:
                 for contact_ids in split.groups:
                     async with self._database.write() as connection:
                         await merge_contacts(connection, contact_ids)
-            except IntegrityError as error:
-                # Every expected conflict is handled, so another transaction was in the way.
-                raise UnavailableError("two transactions met, try again") from error
         raise UnavailableError("contacts go on turning out to be one person, try again")
 
     async def apply_parked(self, provider_message_ids: Collection[str] | None = None) -> int:
         """Apply parked reports whose message has become known; returns how many."""
-        return await apply_parked(self._database, provider_message_ids)
+        with _conflicts_pass():
+            return await apply_parked(self._database, provider_message_ids)
 
     async def drop_parked(self, before: datetime) -> int:
         """Forget parked reports from before a time; returns how many."""
         return await drop_parked(self._database, before)
+
+
+@contextlib.contextmanager
+def _conflicts_pass() -> Iterator[None]:
+    """Every expected conflict is handled, so at any other another transaction was in the way."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise UnavailableError("two transactions met, try again") from error
