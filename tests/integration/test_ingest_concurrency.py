@@ -1,4 +1,4 @@
-"""Replicas that store the same events at the same moment."""
+"""Replicas that store at the same moment: the same events, or what concerns the same messages."""
 
 import asyncio
 import random
@@ -22,11 +22,11 @@ from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.replies import SqlReplyStore
 from services.messaging.store.reports import park
 from services.messaging.store.restoring import SqlActRestorer
-from services.messaging.store.work_models import PendingReplyRow
+from services.messaging.store.work_models import OutboxRow, PendingReplyRow
 from tests.support.databases import PostgresServer, migrated
 from tests.support.meeting import meet
 from tests.support.receiving import OWN, at, inbound, phone, receive, report, rows, state
-from tests.support.sending import ANY_TIME, ManualClock, new_message, open_database
+from tests.support.sending import ANY_TIME, ManualClock, new_message, open_database, until
 
 SENDS = 20
 REPLICAS = 4
@@ -138,6 +138,39 @@ async def test_an_answer_meets_the_next_message(postgres_url: str) -> None:
         assert len(await rows(database, "messages")) in (2, 3)
 
 
+async def test_messages_that_are_too_old_meet_new_ones(postgres_url: str) -> None:
+    """Whoever fails what has waited too long and whoever stores what comes behind it never
+    deadlock, in whatever order the old messages were due."""
+    clock = ManualClock(at(0))
+    async with open_database(postgres_url) as database:
+        store = SqlOutboxStore(database, clock, ANY_TIME)
+        first, _ = await store.enqueue(new_message("due later", to=phone(1)))
+        await store.enqueue(new_message("due first", to=phone(2)))
+        place = OutboxRow.message_id == (
+            select(MessageRow.id).where(MessageRow.public_id == first.id).scalar_subquery()
+        )
+        async with database.write() as connection:
+            await connection.execute(update(OutboxRow).where(place).values(due_at=at(60)))
+        clock.forward(7 * 3600)
+
+        async def held_up_or_stored() -> bool:
+            return storing.done() or await _waiting(database) == 2
+
+        async with database.write() as connection:
+            await connection.execute(
+                select(OutboxRow.message_id).where(place).with_for_update(read=True, key_share=True)
+            )
+            claiming = asyncio.create_task(store.claim(limit=5, lease=timedelta(minutes=1)))
+            await _until_waiting(database, 1)
+            storing = asyncio.gather(
+                *(store.enqueue(new_message("new", to=phone(number))) for number in (1, 2))
+            )
+            await until(held_up_or_stored)
+        await asyncio.gather(claiming, storing)
+        messages = await rows(database, "messages")
+        assert [row["status"] for row in messages] == ["failed", "failed", "queued", "queued"]
+
+
 async def test_a_parked_report_meets_its_message(postgres_url: str) -> None:
     """Who applies a report whose id another message gets at that moment is told to try again, as
     when the database is away, and can: nothing that looks after reports ends by it."""
@@ -163,13 +196,20 @@ async def test_a_parked_report_meets_its_message(postgres_url: str) -> None:
 
 async def _until_waiting(database: Database, transactions: int) -> None:
     """Wait until so many transactions wait for locks."""
-    query = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-    async with asyncio.timeout(60):
-        while True:
-            async with database.read() as connection:
-                if await connection.scalar(query) >= transactions:
-                    return
-            await asyncio.sleep(0.02)
+
+    async def waiting() -> bool:
+        return await _waiting(database) >= transactions
+
+    await until(waiting)
+
+
+async def _waiting(database: Database) -> int:
+    query = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    async with database.read() as connection:
+        return int(await connection.scalar(query) or 0)
 
 
 async def test_a_report_meets_the_return_of_its_message(postgres_url: str) -> None:

@@ -26,7 +26,7 @@ from services.messaging.ports.sending import ClaimedSend, Routes
 from services.messaging.store.base import UtcDateTime
 from services.messaging.store.bulk import among
 from services.messaging.store.event_models import MessageEventRow
-from services.messaging.store.forbidding import fail_if_forbidden
+from services.messaging.store.forbidding import fail_forbidden
 from services.messaging.store.message_models import MessageRow
 from services.messaging.store.moving import may_move_to
 from services.messaging.store.outcomes import move
@@ -57,13 +57,9 @@ async def claim_due(
     A message that a rule has come to forbid meanwhile is failed instead.
     """
     due = _due().where(*_on(routes, policy, now)) if routes.closed else _due()
-    rows = (await connection.execute(due, {"now": now, "most": limit})).all()
-    providers = {row.message_id: routes.instead.get(row.provider, row.provider) for row in rows}
-    rows = [
-        row
-        for row in rows
-        if not await fail_if_forbidden(connection, row, providers[row.message_id], policy, now)
-    ]
+    found = (await connection.execute(due, {"now": now, "most": limit})).all()
+    providers = {row.message_id: routes.instead.get(row.provider, row.provider) for row in found}
+    rows = await fail_forbidden(connection, found, providers, policy, now)
     if not rows:
         return ()
     for provider in sorted(set(routes.instead.values())):

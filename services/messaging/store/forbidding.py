@@ -1,17 +1,16 @@
 """Failing messages that a rule has come to forbid since they were stored."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.domain.message import Author
 from services.messaging.ports.sending import OutcomeKind, SendOutcome
 from services.messaging.store.contact_models import ContactRow
 from services.messaging.store.message_models import MessageRow
-from services.messaging.store.outcomes import record_outcome, reject
+from services.messaging.store.outcomes import AnyRow, record_outcome, reject
 from services.messaging.store.unsettled import DUE, WAITING, claimed_send, select_unsettled
 from services.messaging.store.work_models import OutboxRow
 from services.messaging.usecases.policy import (
@@ -31,31 +30,22 @@ _TOO_LATE_FOR: Final = {
 }
 
 
-async def fail_if_forbidden(
+async def fail_forbidden(
     connection: AsyncConnection,
-    row: Row[*tuple[Any, ...]],
-    provider: str,
+    rows: Sequence[AnyRow],
+    providers: Mapping[int, str],
     policy: SendPolicy,
     now: datetime,
-) -> bool:
-    """Fail the message in a row of `select_unsettled` if a rule forbids it; whether one did.
+) -> list[AnyRow]:
+    """Fail the messages in rows of `select_unsettled` that a rule forbids; returns the others.
 
     Args:
-        provider: What is to send it.
+        providers: What is to send each, by the message's row.
     """
-    refusal = policy.refusal(
-        RecipientFacts(row.opted_out_at, row.last_inbound_at),
-        is_template=row.template is not None,
-        provider=provider,
-        now=now,
-    )
-    if refusal is not None:
-        await _fail(connection, row, refusal.rule, now)
-    elif policy.is_too_old(row.created_at, now):
-        await _fail(connection, row, EXPIRED, now)
-    else:
-        return False
-    return True
+    rules = [_rule_against(row, providers[row.message_id], policy, now) for row in rows]
+    judged = list(zip(rows, rules, strict=True))
+    await _fail(connection, [(row, rule) for row, rule in judged if rule is not None], now)
+    return [row for row, rule in judged if rule is None]
 
 
 async def cancel_automatic(
@@ -72,20 +62,33 @@ async def cancel_automatic(
             ContactRow.id.in_(contact_ids),
         )
     )
-    for row in rows.all():
-        await _fail(connection, row, OPTED_OUT, now)
+    await _fail(connection, [(row, OPTED_OUT) for row in rows], now)
+
+
+def _rule_against(row: AnyRow, provider: str, policy: SendPolicy, now: datetime) -> str | None:
+    refusal = policy.refusal(
+        RecipientFacts(row.opted_out_at, row.last_inbound_at),
+        is_template=row.template is not None,
+        provider=provider,
+        now=now,
+    )
+    if refusal is not None:
+        return refusal.rule
+    return EXPIRED if policy.is_too_old(row.created_at, now) else None
 
 
 async def _fail(
-    connection: AsyncConnection, row: Row[*tuple[Any, ...]], rule: str, now: datetime
+    connection: AsyncConnection, forbidden: Sequence[tuple[AnyRow, str]], now: datetime
 ) -> None:
-    message = claimed_send(
-        row, attempt=row.attempts, first_attempt_at=now, last_attempt_at=now, lease_until=now
-    )
-    # The end of an attempt may be what nobody knows.
-    what = "not sent again" if row.pinned else "not sent"
-    outcome = SendOutcome(
-        OutcomeKind.REJECTED, error_code=rule, error_message=f"{what}: {_TOO_LATE_FOR[rule]}"
-    )
-    await record_outcome(connection, row.message_id, message, outcome, now)
-    await reject(connection, row.message_id, message, outcome, now)
+    # In the order in which `store.queueing` holds them: else they might wait for each other.
+    for row, rule in sorted(forbidden, key=lambda one: one[0].message_id):
+        message = claimed_send(
+            row, attempt=row.attempts, first_attempt_at=now, last_attempt_at=now, lease_until=now
+        )
+        # The end of an attempt may be what nobody knows.
+        what = "not sent again" if row.pinned else "not sent"
+        outcome = SendOutcome(
+            OutcomeKind.REJECTED, error_code=rule, error_message=f"{what}: {_TOO_LATE_FOR[rule]}"
+        )
+        await record_outcome(connection, row.message_id, message, outcome, now)
+        await reject(connection, row.message_id, message, outcome, now)
