@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from services.common.errors import UnavailableError
-from services.messaging.usecases.background import drained, take_due
+from services.messaging.usecases.background import claimed, drained, take_due
 
 
 async def test_a_cancellation_is_never_lost() -> None:
@@ -34,6 +34,37 @@ async def test_a_failure_reaches_who_waits() -> None:
 
     with pytest.raises(UnavailableError):
         await drained(work())
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["under way", "just ended"])
+async def test_what_a_cancelled_claim_takes_is_given_back(ended: bool) -> None:
+    """Whether the claim is under way or has just ended when its caller is cancelled, what it takes
+    is given back before the caller ends, and a failure of that is not the caller's end."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+    given_back = []
+
+    async def claim() -> str:
+        begun.set()
+        if ended:
+            # Between the claim's end and its caller's next turn.
+            asyncio.get_running_loop().call_soon(task.cancel)
+        else:
+            await may_end.wait()
+        return "a message"
+
+    async def give_back(taken: str) -> None:
+        await asyncio.sleep(0)
+        given_back.append(taken)
+        raise UnavailableError("the database is away")
+
+    task = asyncio.create_task(claimed(claim(), give_back))
+    await begun.wait()
+    if not ended:
+        task.cancel()
+        may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert given_back == ["a message"]
 
 
 async def test_whoever_is_woken_looks_at_once() -> None:

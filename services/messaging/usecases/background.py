@@ -28,6 +28,23 @@ async def drained(work: Coroutine[Any, Any, T], stop: Callable[[], None] = _noth
         raise
 
 
+async def claimed(claim: Coroutine[Any, Any, T], give_back: Callable[[T], Awaitable[object]]) -> T:
+    """Run `claim`; when cancelled, wait for it and give back what it has taken.
+
+    What that fails with is dropped, as by `drained`: the claim's lease ends in time.
+    """
+    task = asyncio.create_task(claim)
+
+    async def undo() -> None:
+        await give_back(await task)
+
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(undo(), return_exceptions=True)
+        raise
+
+
 async def take_due(
     due: Callable[[int], Awaitable[Sequence[T]]],
     take: Callable[[T], Coroutine[Any, Any, None]],

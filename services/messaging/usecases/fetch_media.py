@@ -19,7 +19,7 @@ from services.messaging.ports.media import (
     MediaUnobtainableError,
     StoredFile,
 )
-from services.messaging.usecases.background import drained, take_due
+from services.messaging.usecases.background import claimed, drained, take_due
 
 log = structlog.get_logger(__name__)
 
@@ -78,10 +78,15 @@ class FetchMedia:
 
     async def _due(self, limit: int) -> Sequence[MediaTask]:
         try:
-            return await drained(self._queue.claim(limit=limit, lease=self._lease))
+            claim = self._queue.claim(limit=limit, lease=self._lease)
+            return await claimed(claim, self._give_back)
         except UnavailableError:
             log.warning("fetching files waits for the database")
             return ()
+
+    async def _give_back(self, tasks: Sequence[MediaTask]) -> None:
+        for task in tasks:
+            await self._queue.settle(task, {}, self._clock())
 
     async def _take(self, task: MediaTask) -> None:
         enter(task.traceparent)

@@ -14,7 +14,7 @@ from services.messaging.domain.message import Author
 from services.messaging.ports.answering import Assistant, ReplyStore, ReplyTask
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import NewMessage
-from services.messaging.usecases.background import drained, take_due
+from services.messaging.usecases.background import claimed, drained, take_due
 
 log = structlog.get_logger(__name__)
 
@@ -85,10 +85,14 @@ class Replies:
             limit=limit, lease=self._lease, context=self._context_messages
         )
         try:
-            return await drained(claim)
+            return await claimed(claim, self._give_back)
         except UnavailableError:
             log.warning("replies wait for the database")
             return ()
+
+    async def _give_back(self, tasks: Sequence[ReplyTask]) -> None:
+        for task in tasks:
+            await self._store.give_back(task, self._clock())
 
     async def _take(self, task: ReplyTask) -> None:
         with self._tracing.span("answer", parent=task.traceparent):

@@ -13,7 +13,7 @@ from services.common.errors import UnavailableError
 from services.common.tracing import NoTracing, Tracing, enter
 from services.messaging.ports.calls import CallStore, ClaimedTurn
 from services.messaging.ports.clock import Clock
-from services.messaging.usecases.background import drained
+from services.messaging.usecases.background import claimed, drained
 from services.messaging.usecases.calls.metrics import CallMetrics
 from services.messaging.usecases.calls.stages import StageTimer
 from services.messaging.usecases.calls.turn_work import End, LostError, TurnWork
@@ -121,7 +121,8 @@ class TurnWorker:
     async def _take(self, call_id: str, number: int) -> None:
         turn: ClaimedTurn | None = None
         try:
-            turn = await drained(self._store.claim_turn(call_id, number, lease=self._lease))
+            claim = self._store.claim_turn(call_id, number, lease=self._lease)
+            turn = await claimed(claim, partial(self._give_back, pause=timedelta()))
             if turn is None:
                 return
             # This task is the turn's own, so the lines below about what went wrong bear it too.
