@@ -67,14 +67,14 @@ class SqlIngestStore:
     async def _merging_where_needed(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Do work in a transaction; merge contacts that turn out to be one, and do it again."""
         for _ in range(_MERGES_AT_MOST):
-            try:
-                with _conflicts_pass():
+            with _conflicts_pass():
+                try:
                     async with self._database.write() as connection:
                         return await work(connection)
-            except SplitContactsError as split:
-                for contact_ids in split.groups:
-                    async with self._database.write() as connection:
-                        await merge_contacts(connection, contact_ids)
+                except SplitContactsError as split:
+                    for contact_ids in split.groups:
+                        async with self._database.write() as connection:
+                            await merge_contacts(connection, contact_ids)
         raise UnavailableError("contacts go on turning out to be one person, try again")
 
     async def apply_parked(self, provider_message_ids: Collection[str] | None = None) -> int:
