@@ -20,7 +20,7 @@ from services.messaging.store.database import Database
 from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.outbox import SqlOutboxStore
 from tests.support.baileys import WEB_RULES, Queue, baileys
-from tests.support.bridge import PretendBridge, PretendWhatsApp
+from tests.support.bridge import ACCOUNT, BridgeDiedError, PretendBridge, PretendWhatsApp
 from tests.support.receiving import inbound
 from tests.support.sending import (
     Sender,
@@ -170,6 +170,41 @@ async def test_what_may_have_been_sent_stays(
             await until_settled(database)
     assert whatsapp.on_phone() == ["Hello"]
     assert len({one.id for one in whatsapp.handed}) == 1
+
+
+@pytest.mark.parametrize("step", ["taken", "recorded", "sent"])
+async def test_bridge_killed(
+    step: str,
+    database: Database,
+    store: SqlOutboxStore,
+    queue: Queue,
+    tmp_path: Path,
+    sandbox: RunningSandbox,
+    bridge: PretendBridge,
+    whatsapp: PretendWhatsApp,
+) -> None:
+    """What a bridge was killed over can be taken back, and moves, only if it had not begun it."""
+    bridge.prepare()
+    await queue.session.look()
+    dying = PretendBridge(tmp_path / "queue", tmp_path / "own", whatsapp, die_after=step)
+    outbox = tmp_path / "queue/outbox"
+    await store.enqueue(message("baileys"))
+    async with twilio(sandbox.base_url) as other, working(store, queue, queue.provider, other):
+        with pytest.raises(BridgeDiedError):
+            await dying.run()
+        bridge.write_state(state="connecting", account=None)
+        async with running(bridge.run()):
+
+            async def given_up() -> bool:
+                return not any(any((outbox / one).iterdir()) for one in ("new", "cur", "done"))
+
+            await until(given_up)
+            bridge.write_state(state="open", account=ACCOUNT)
+            await until_settled(database)
+    by_twilio = [one.body for one in sandbox.state.messages.values()]
+    assert (whatsapp.on_phone(), by_twilio) == (
+        ([], ["Hello"]) if step == "taken" else (["Hello"], [])
+    )
 
 
 async def test_busy(

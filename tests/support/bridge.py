@@ -158,12 +158,12 @@ class PretendBridge:
         record = self._recorded(send.id)
         if record is not None and record["result"] is not None:
             self._finish(file, send, record["result"])
+        elif record is not None:
+            self._answer(file, send, {"outcome": "unknown", "code": "interrupted"})
         elif send.expires_at > datetime.now(UTC):
             file.rename(self._root / "outbox/new" / file.name)
-        elif record is None:
-            self._answer(file, send, {"outcome": "not_sent", "code": "expired"})
         else:
-            self._answer(file, send, {"outcome": "unknown", "code": "interrupted"})
+            self._answer(file, send, {"outcome": "not_sent", "code": "expired"})
 
     async def _handle(self, file: Path) -> None:
         send = self._parsed(file)

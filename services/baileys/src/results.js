@@ -21,6 +21,9 @@ export const notSent = (code, message) => ({ outcome: 'not_sent', code, message,
 /** @param {string} code @param {string} message @returns {Result} */
 export const unknown = (code, message) => ({ outcome: 'unknown', code, message, at: now() })
 
+/** Of what was begun and has no end. */
+export const interrupted = () => unknown('interrupted', 'an earlier attempt was interrupted')
+
 /** What an earlier attempt came to. @param {Entry | undefined} entry @returns {Result | undefined} */
 export function settled(entry) {
 	if (entry?.state === 'accepted') return { outcome: 'accepted', at: entry.at }
@@ -37,5 +40,5 @@ export function settled(entry) {
  */
 export function expired(send, entry) {
 	if (Date.parse(send.expires_at) > Date.now()) return undefined
-	return entry ? unknown('interrupted', 'an earlier attempt was interrupted') : notSent('expired', 'its time was over')
+	return entry ? interrupted() : notSent('expired', 'its time was over')
 }

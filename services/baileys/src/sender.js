@@ -6,7 +6,7 @@ import { proto } from 'baileys'
 
 import { compose } from './compose.js'
 import { inWords } from './queue/files.js'
-import { expired, notSent, refused, settled, unknown } from './results.js'
+import { expired, interrupted, notSent, refused, settled, unknown } from './results.js'
 import { timeOf } from './translate.js'
 
 /** @typedef {import('baileys').BinaryNode} BinaryNode */
@@ -70,7 +70,8 @@ export class Sender {
 	async recover() {
 		for (const send of await this.#outbox.left()) {
 			const entry = await this.#record.get(send.document.id)
-			const known = settled(entry) ?? expired(send.document, entry)
+			// What was begun must not wait again: messaging could take it back, and send it another way.
+			const known = settled(entry) ?? expired(send.document, entry) ?? (entry && interrupted())
 			if (known) await this.#finish(send, known)
 			else await this.#outbox.giveBack(send)
 		}

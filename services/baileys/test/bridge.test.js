@@ -297,6 +297,20 @@ test('a send without an acknowledgement is unknown, and shown once however often
 	assert.deepEqual([shown.deliveries, others], [2, []])
 })
 
+test('what a killed bridge had begun to send is unknown, and never waits to be sent again', async (t) => {
+	const { server, bridge } = await paired(t)
+	await server.ask('PATCH /faults', { swallow_acks: 1 })
+	const name = await bridge.send(TEXT, { ref: 'ref-1' })
+	await until('it is shown', async () => (await server.shown(DANA)).length === 1)
+	await bridge.end('SIGKILL')
+	bridge.start()
+	const { outcome, code } = await bridge.answer(name)
+	assert.deepEqual([outcome, code], ['unknown', 'interrupted'])
+	assert.equal((await bridge.answer(await bridge.send(TEXT, { ref: 'ref-1', attempt: 2 }))).outcome, 'accepted')
+	const [shown, ...others] = await server.shown(DANA)
+	assert.deepEqual([shown.deliveries, others], [2, []])
+})
+
 test('a message that cannot be read on the phone goes out again', async (t) => {
 	const { server, bridge } = await paired(t)
 	await server.ask('PATCH /faults', { undecryptable: 1 })

@@ -7,7 +7,7 @@ answer `accepted`                       ACCEPTED   WhatsApp's server acknowledge
 answer `refused`                        REJECTED   asking again would get the same answer
 answer `not_sent`                       RETRY      the bridge is certain
 the bridge isn't there, or can't send   RETRY      no file was written
-no answer, and the file could be        RETRY      the bridge never had it
+no answer, and the file could be        RETRY      the bridge has not begun it
 withdrawn
 no answer, and the bridge has the file  UNKNOWN    it may be sending it at this moment
 answer `unknown`, or one that can't be  UNKNOWN
