@@ -31,6 +31,7 @@ import { normalizeMessageContent, proto } from './library.js'
  * @property {Of} [of]
  * @property {Of & {text?: string}} [reply_to]
  * @property {object} [message] of `raw`: the protobuf as an object
+ * @property {string} [plaintext] in base64: what a client that isn't WhatsApp's encrypts instead
  */
 
 /**

@@ -132,7 +132,8 @@ export class Messages {
 		if (mode === 'lid') attrs.addressing_mode = 'lid'
 		if (mode === 'pn') attrs[`${other}_lid`] = `${partner.lid}@lid`
 		else if (!writing.hide_phone) attrs[`${other}_pn`] = `${partner.phone}@s.whatsapp.net`
-		const plaintext = Buffer.from(encodeWAMessage(message))
+		const forged = writing.plaintext
+		const plaintext = forged ? Buffer.from(forged, 'base64') : Buffer.from(encodeWAMessage(message))
 		const enc = await this.#server.party(writer).encrypt(await this.#session(writer), plaintext)
 		this.#enqueue({ stanza: node('message', attrs, [enc]), sender: writer.phone, plaintext, retries: 0 })
 		if (writing.hang_up) this.#server.client?.hangUp()

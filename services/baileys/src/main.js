@@ -41,7 +41,7 @@ async function run(settings, log) {
 	const outbox = new Outbox(settings.queueDir)
 	const media = new Media(settings.queueDir, settings.mediaMaxBytes)
 	const record = new Record(settings.stateDir)
-	const received = new Received(settings.stateDir)
+	const received = new Received(settings.stateDir, log)
 	const restriction = new Restriction(settings.stateDir)
 	const queues = { outbox: 0, inbox: 0 }
 	const versions = await readVersions()

@@ -9,7 +9,7 @@ import { readFile } from 'node:fs/promises'
 
 import { DEFAULT_CONNECTION_CONFIG, cleanMessage, decodeMessageNode, proto, unpadRandomMax16 } from 'baileys'
 
-import { createFolder, isMissing, list, remove, writeDurably } from './queue/files.js'
+import { createFolder, isMissing, list, move, remove, writeDurably } from './queue/files.js'
 import { Names } from './queue/names.js'
 
 /** @typedef {import('baileys').BinaryNode} BinaryNode */
@@ -17,25 +17,30 @@ import { Names } from './queue/names.js'
 
 const NOTIFY = /** @type {const} */ ('notify')
 const APPEND = /** @type {const} */ ('append')
+/** So many files that can't be decoded stay for people to look at. */
+const MOST_BAD = 100
 
 export class Received {
 	#folder
+	#bad
 	#temporary
+	#log
 	#names = new Names()
 	/** The stanza that a ciphertext came in. @type {WeakMap<Uint8Array, BinaryNode>} */
 	#stanzas = new WeakMap()
 	/** Files by the id of their message. @type {Map<string, Set<string>>} */
 	#files = new Map()
 
-	/** @param {string} stateDir */
-	constructor(stateDir) {
+	/** @param {string} stateDir @param {import('./log.js').Log} log */
+	constructor(stateDir, log) {
 		this.#folder = join(stateDir, 'received')
+		this.#bad = join(stateDir, 'received-bad')
 		this.#temporary = join(stateDir, 'tmp')
+		this.#log = log
 	}
 
 	async open() {
-		await createFolder(this.#folder)
-		await createFolder(this.#temporary)
+		for (const folder of [this.#folder, this.#bad, this.#temporary]) await createFolder(folder)
 	}
 
 	/** Remember the stanza whose parts are about to be decrypted. @param {BinaryNode} stanza */
@@ -62,7 +67,8 @@ export class Received {
 				const plaintext = await decryptMessage(options)
 				const stanza = this.#stanzas.get(options.ciphertext)
 				try {
-					if (stanza) await this.#keep(stanza, plaintext)
+					// The library refuses what can't be decoded, and asks the writer to send it again.
+					if (stanza && isDecodable(plaintext)) await this.#keep(stanza, plaintext)
 				} catch (error) {
 					unwritten(error)
 					throw error
@@ -88,24 +94,31 @@ export class Received {
 	async left(me) {
 		const found = []
 		for (const name of await list(this.#folder)) {
-			const kept = await this.#read(name)
-			if (!kept) continue
-			const { attrs, plaintext } = kept
-			const { fullMessage } = decodeMessageNode({ tag: 'message', attrs }, me.id, me.lid ?? '')
-			const decoded = proto.Message.decode(unpadRandomMax16(Buffer.from(plaintext, 'base64')))
-			const message = /** @type {WAMessage} */ (fullMessage)
-			message.message = decoded.deviceSentMessage?.message ?? decoded
-			cleanMessage(message, me.id, me.lid ?? '')
-			this.#remember(attrs.id ?? '', name)
-			found.push({ message, delivery: attrs.offline ? APPEND : NOTIFY })
+			const text = await this.#read(name)
+			if (text === undefined) continue
+			try {
+				const { attrs, message } = decodeKept(text, me)
+				this.#remember(attrs.id ?? '', name)
+				found.push({ message, delivery: attrs.offline ? APPEND : NOTIFY })
+			} catch (error) {
+				const reason = error instanceof Error ? error.name : typeof error
+				this.#log.error("what was received can't be decoded: it lies in received-bad", { file: name, reason })
+				await this.#putAside(name)
+			}
 		}
 		return found
 	}
 
-	/** @param {string} name @returns {Promise<{attrs: Record<string, string>, plaintext: string} | undefined>} */
+	/** @param {string} name */
+	async #putAside(name) {
+		await move(join(this.#folder, name), join(this.#bad, name))
+		for (const oldest of (await list(this.#bad)).slice(0, -MOST_BAD)) await remove(join(this.#bad, oldest))
+	}
+
+	/** @param {string} name @returns {Promise<string | undefined>} */
 	async #read(name) {
 		try {
-			return JSON.parse(await readFile(join(this.#folder, name), 'utf8'))
+			return await readFile(join(this.#folder, name), 'utf8')
 		} catch (error) {
 			// It has been written to the inbox meanwhile.
 			if (isMissing(error)) return undefined
@@ -125,4 +138,36 @@ export class Received {
 	#remember(id, name) {
 		this.#files.set(id, (this.#files.get(id) ?? new Set()).add(name))
 	}
+}
+
+/** As the library does it. @param {Uint8Array} plaintext */
+const decode = (plaintext) => proto.Message.decode(unpadRandomMax16(plaintext))
+
+/** @param {Uint8Array} plaintext */
+function isDecodable(plaintext) {
+	try {
+		decode(plaintext)
+		return true
+	} catch {
+		return false
+	}
+}
+
+/**
+ * @param {string} text of a file
+ * @param {{id: string, lid?: string | undefined}} me
+ * @returns {{attrs: Record<string, string>, message: WAMessage}}
+ */
+function decodeKept(text, me) {
+	const { attrs, plaintext } = JSON.parse(text)
+	const { fullMessage } = decodeMessageNode({ tag: 'message', attrs }, me.id, me.lid ?? '')
+	const decoded = decode(Buffer.from(plaintext, 'base64'))
+	const message = /** @type {WAMessage} */ (fullMessage)
+	message.message = decoded.deviceSentMessage?.message ?? decoded
+	try {
+		cleanMessage(message, me.id, me.lid ?? '')
+	} catch {
+		// A reaction to nothing, say. WhatsApp was told that it came, so it is handed on as it is.
+	}
+	return { attrs, message }
 }

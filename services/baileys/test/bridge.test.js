@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 
@@ -160,6 +160,22 @@ test('a message is not lost when the connection ends before it is confirmed', as
 	}
 	for (const id of ids) await bridge.message(id)
 	await until('WhatsApp keeps nothing', async () => (await server.state()).queue.length === 0)
+})
+
+test('what nobody can decode stops nothing, and leaves nothing behind', async (t) => {
+	const { server, bridge } = await paired(t)
+	// A text of 100 bytes that ends after one.
+	const plaintext = Buffer.from([0x0a, 100, 65, 1]).toString('base64')
+	await server.write(DANA, { ...TEXT, plaintext })
+	await bridge.when('open', ({ queues }) => queues.undecryptable)
+	// The library says that it has come, and then fails over it.
+	const keyless = await server.write(DANA, { type: 'raw', message: { reactionMessage: { text: '👍' } } })
+	const waits = async () => (await server.state()).queue.some((/** @type {{id: string}} */ { id }) => id === keyless)
+	await until('WhatsApp was told that it came', async () => !(await waits()))
+	await server.ask('POST /end', { how: 'cut' })
+	assert.deepEqual((await bridge.message(keyless)).content, { type: 'unsupported', name: 'reactionMessage' })
+	await bridge.message(await server.write(DANA, TEXT))
+	await until('nothing is left', async () => (await readdir(join(bridge.stateDir, 'received'))).length === 0)
 })
 
 test('a cut while a code waits to be typed brings a new code', async (t) => {
