@@ -10,6 +10,8 @@ export class Restriction {
 	#temporary
 	/** @type {Date | undefined} */
 	#until
+	/** @type {Promise<void>} */
+	#writing = Promise.resolve()
 
 	/** @param {string} stateDir */
 	constructor(stateDir) {
@@ -34,6 +36,9 @@ export class Restriction {
 	/** Durable when it returns. @param {Date} until */
 	async put(until) {
 		this.#until = until
-		await writeDurably(this.#path, until.toISOString(), this.#temporary)
+		// In turn: of two at one moment the later one is to stay.
+		const written = this.#writing.then(() => writeDurably(this.#path, until.toISOString(), this.#temporary))
+		this.#writing = written.catch(() => undefined)
+		await written
 	}
 }

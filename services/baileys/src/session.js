@@ -46,6 +46,8 @@ export class Session extends EventEmitter {
 	#blocked
 	/** @type {(() => void) | undefined} */
 	#hangUp
+	/** Runs until the restriction's end. @type {NodeJS.Timeout | undefined} */
+	#lifting
 
 	/**
 	 * @param {{
@@ -152,9 +154,14 @@ export class Session extends EventEmitter {
 		return this.#blocked !== undefined
 	}
 
-	/** WhatsApp limits the account: send nothing for a while. @param {Date | undefined} until */
+	/**
+	 * WhatsApp limits the account: send nothing for a while.
+	 *
+	 * @param {Date | undefined} until undefined: an hour, or as long as is known already
+	 */
 	restrict(until) {
-		const end = until ?? new Date(Date.now() + RESTRICTED_MS)
+		const known = this.#restriction.until()?.getTime() ?? 0
+		const end = until ?? new Date(Math.max(known, Date.now() + RESTRICTED_MS))
 		this.#restriction.put(end).catch((error) => this.block(`the session's folder can't be written: ${inWords(error)}`))
 		this.#showRestriction(end)
 	}
@@ -165,11 +172,17 @@ export class Session extends EventEmitter {
 			restricted_until: end.toISOString(),
 		})
 		const left = Math.min(Math.max(end.getTime() - Date.now(), 0), 2 ** 31 - 1)
-		setTimeout(() => this.#lift(), left).unref()
+		clearTimeout(this.#lifting)
+		this.#lifting = setTimeout(() => this.#lift(), left)
+		this.#lifting.unref()
 	}
 
 	#lift() {
-		if (this.#state.name === 'restricted' && this.socket) this.#state.set('open', 'connected')
+		if (this.#state.name !== 'restricted' || !this.socket) return
+		// No timer runs for a month, and the clock may have been set back.
+		const end = this.#restriction.until()
+		if (end) this.#showRestriction(end)
+		else this.#state.set('open', 'connected')
 	}
 
 	/**
