@@ -44,6 +44,8 @@ export class Session extends EventEmitter {
 	#stopping = new AbortController()
 	/** Ends the connection that is there, and keeps new ones away. @type {string | undefined} */
 	#blocked
+	/** Why people have to act. @type {{reason: string, fields: import('./queue/documents.js').Document} | undefined} */
+	#ended
 	/** @type {(() => void) | undefined} */
 	#hangUp
 	/** Runs until the restriction's end. @type {NodeJS.Timeout | undefined} */
@@ -98,7 +100,7 @@ export class Session extends EventEmitter {
 				auth = await this.#auth.open()
 			} catch (error) {
 				if (!(error instanceof CorruptCredentialsError)) throw error
-				this.#state.set('logged_out', error.message.slice(0, 500))
+				this.#end(error.message.slice(0, 500), {})
 				return
 			}
 			const began = Date.now()
@@ -108,7 +110,7 @@ export class Session extends EventEmitter {
 			const fields = code === undefined ? {} : { close_code: code }
 			if (end.next === 'stop') {
 				if (end.retire) await this.#auth.retire(`ended-${Date.now()}`)
-				this.#state.set('logged_out', end.reason, fields)
+				this.#end(end.reason, fields)
 				return
 			}
 			if (Date.now() - began > STABLE_MS) failures = 0
@@ -148,6 +150,18 @@ export class Session extends EventEmitter {
 
 	unblock() {
 		this.#blocked = undefined
+		this.#showEnd()
+	}
+
+	/** @param {string} reason @param {import('./queue/documents.js').Document} fields */
+	#end(reason, fields) {
+		this.#ended = { reason, fields }
+		this.#showEnd()
+	}
+
+	/** No connection follows that would say what the session is, once nothing else is in the way. */
+	#showEnd() {
+		if (this.#ended && !this.isBlocked) this.#state.set('logged_out', this.#ended.reason, this.#ended.fields)
 	}
 
 	get isBlocked() {
@@ -163,7 +177,8 @@ export class Session extends EventEmitter {
 		const known = this.#restriction.until()?.getTime() ?? 0
 		const end = until ?? new Date(Math.max(known, Date.now() + RESTRICTED_MS))
 		this.#restriction.put(end).catch((error) => this.block(`the session's folder can't be written: ${inWords(error)}`))
-		this.#showRestriction(end)
+		// Without a connection the next one shows it.
+		if (this.socket) this.#showRestriction(end)
 	}
 
 	/** @param {Date} end */

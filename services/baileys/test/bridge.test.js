@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { mkdir, readdir, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 
@@ -239,10 +239,16 @@ for (const [code, how] of /** @type {const} */ ([
 	[401, 'logged_out'],
 	[440, 'replaced'],
 ])) {
-	test(`an end with ${code} waits for people`, async (t) => {
+	test(`an end with ${code} waits for people, whatever the disk does meanwhile`, async (t) => {
 		const { server, bridge } = await paired(t)
 		await server.ask('POST /end', { how })
-		await bridge.when('logged_out', (state) => state.close_code === code)
+		const { reason } = await bridge.when('logged_out', (state) => state.close_code === code)
+		const folder = join(bridge.queue, 'outbox', 'new')
+		const away = join(bridge.queue, 'outbox', 'away')
+		await rename(folder, away)
+		await bridge.when('blocked')
+		await rename(away, folder)
+		await bridge.when('logged_out', (state) => state.close_code === code && state.reason === reason)
 		await bridge.end('SIGTERM')
 		bridge.start()
 		await bridge.when(code === 401 ? 'pairing' : 'open')
