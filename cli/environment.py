@@ -15,6 +15,19 @@ from services.common.settings import is_secret, read_secret_file
 
 ENV_FILE = Path(".env")
 
+_READ_ELSEWHERE = {
+    "BAILEYS_MAX_SECONDS_BETWEEN_MESSAGES",
+    "BAILEYS_MIN_SECONDS_BETWEEN_MESSAGES",
+    "BAILEYS_PAIRING_PHONE",
+    "BAILEYS_STATE_DIR",
+    "BAILEYS_WEB_SOCKET_URL",
+    "HTTPS_PUBLISH",
+    "HTTP_PUBLISH",
+    "SITE_ADDRESS",
+    "WEBHOOK_PUBLISH",
+}
+"""By the bridge and by `docker-compose.yml`."""
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -30,6 +43,16 @@ class Environment:
     file: Path | None
     names: Sequence[str]
     sandbox: bool
+
+    def unread(self) -> str | None:
+        """Which variables stand in the file though nothing reads them, in a sentence, or None.
+
+        They are mistyped, most of the time.
+        """
+        fields = {name.upper() for part in EVERYTHING.values() for name in part.model_fields}
+        known = _READ_ELSEWHERE | fields | {f"{name}_FILE" for name in fields}
+        unread = [name for name in self.names if name not in known]
+        return f"In {self.file}, but no part reads it: {', '.join(unread)}" if unread else None
 
 
 def load_environment(env_file: Path | None = None, *, sandbox_allowed: bool) -> Environment:

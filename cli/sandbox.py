@@ -14,7 +14,7 @@ from cli.data_folder import Addresses, DataFolder
 from cli.environment import load_environment
 from cli.pretend_phone import PretendPhone
 from cli.run_settings import RunSettings
-from cli.whatsapp import uses_baileys
+from cli.run_variables import uses_baileys
 from sandbox.__main__ import main
 from services.common.settings import split_list
 

@@ -3,7 +3,7 @@
 import json
 import sys
 import sysconfig
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +11,10 @@ from cli.data_folder import Addresses, DataFolder, write_private
 from cli.environment import Environment
 from cli.probes import grpc_serves, http_answers, jetstream_answers
 from cli.run_settings import RunSettings
+from cli.run_variables import HOST, run_variables, uses_baileys
 from cli.supervisor import Part
-from cli.whatsapp import WhatsAppParts, folders, missing_program, uses_baileys
+from cli.whatsapp import WhatsAppParts, missing_program
 from services.common.settings import split_list
-
-_HOST = "127.0.0.1"
-_GIB = 1024**3
 
 
 class Stack:
@@ -38,65 +36,31 @@ class Stack:
             "health": settings.switchboard_health_metrics_port,
         }
         self._sandbox = environment.sandbox
-        given = {name: value for name, value in environment.variables.items() if value}
-        defaults = {
-            "DATABASE_URL": f"sqlite:///{folder.path / 'switchboard.db'}",
-            "GRPC_TOKEN": given.get("GRPC_TOKEN") or folder.token("grpc"),
-            "SPILL_PATH": str(folder.path / "spill.db"),
-            "JOURNAL_MAX_BYTES": str(_GIB),
-            "WEBHOOK_HOST": _HOST,
-            "HEALTH_HOST": _HOST,
-        }
-        baileys = uses_baileys(given)
-        if baileys:
-            defaults |= folders(folder.path)
-        if environment.sandbox:
-            defaults["GOOGLE_TTS_SA_JSON"] = _google_account(folder, settings)
-        decided = {
-            "NATS_URL": f"nats://{folder.token('nats')}@{_HOST}:{settings.switchboard_nats_port}",
-            "JETSTREAM_REPLICAS": "1",
-            "WEBHOOK_PORT": str(settings.switchboard_http_port),
-            "WEBHOOK_INTERNAL_URL": f"http://{_HOST}:{self.metrics_ports['webhook']}",
-            "HEALTH_PORT": str(settings.switchboard_health_port),
-            "MESSAGING_GRPC_BIND": f"{_HOST}:{settings.switchboard_grpc_port}",
-            "MESSAGING_GRPC_ADDRESS": f"{_HOST}:{settings.switchboard_grpc_port}",
-            "SWITCHBOARD_SANDBOX_PORT": str(settings.switchboard_sandbox_port),
-            # The log files are read for warnings.
-            "LOG_FORMAT": "json",
-            # One port can't serve all parts: each gets its own.
-            "METRICS_HOST": _HOST,
-            "METRICS_PORT": "",
-        }
-        # Parts talk to each other directly, whatever proxy this machine uses.
-        bypass = ",".join(filter(None, [given.get("NO_PROXY") or given.get("no_proxy"), _HOST]))
-        decided |= {"NO_PROXY": bypass, "no_proxy": bypass}
-        self.own_database = "DATABASE_URL" not in given
-        self.variables: Mapping[str, str] = {**defaults, **given, **decided}
+        given = dict(environment.variables)
+        if environment.sandbox and not given.get("GOOGLE_TTS_SA_JSON"):
+            given["GOOGLE_TTS_SA_JSON"] = _google_account(folder, settings)
+        found = run_variables(given, settings, folder.path, folder.token)
+        self.variables = found.variables
+        self.own_database = found.own_database
+        self.overruled = found.overruled
         self._whatsapp = (
             WhatsAppParts(self.variables, settings, data=folder.path, sandbox=environment.sandbox)
-            if baileys
+            if uses_baileys(self.variables)
             else None
         )
-        self.overruled = [
-            name
-            for name, value in decided.items()
-            if given.get(name, value) != value and name.lower() != "no_proxy"
-        ]
 
     @property
     def addresses(self) -> Addresses:
         """Where it will answer."""
         settings = self._settings
         return Addresses(
-            webhook=f"http://{_HOST}:{settings.switchboard_http_port}",
-            health=f"http://{_HOST}:{settings.switchboard_health_port}",
-            grpc=f"{_HOST}:{settings.switchboard_grpc_port}",
+            webhook=f"http://{HOST}:{settings.switchboard_http_port}",
+            health=f"http://{HOST}:{settings.switchboard_health_port}",
+            grpc=f"{HOST}:{settings.switchboard_grpc_port}",
             grpc_token=split_list(self.variables["GRPC_TOKEN"])[0],
             nats_url=self.variables["NATS_URL"],
             database_url=self.variables["DATABASE_URL"],
-            sandbox=f"http://{_HOST}:{settings.switchboard_sandbox_port}"
-            if self._sandbox
-            else None,
+            sandbox=f"http://{HOST}:{settings.switchboard_sandbox_port}" if self._sandbox else None,
             whatsapp=self._whatsapp.control if self._whatsapp and self._sandbox else None,
         )
 
@@ -104,8 +68,8 @@ class Stack:
         """Part, variable, host and number of every port that is needed."""
         settings = self._settings
         ports = [
-            ("NATS", "SWITCHBOARD_NATS_PORT", _HOST, settings.switchboard_nats_port),
-            ("messaging", "SWITCHBOARD_GRPC_PORT", _HOST, settings.switchboard_grpc_port),
+            ("NATS", "SWITCHBOARD_NATS_PORT", HOST, settings.switchboard_nats_port),
+            ("messaging", "SWITCHBOARD_GRPC_PORT", HOST, settings.switchboard_grpc_port),
             (
                 "webhook",
                 "SWITCHBOARD_HTTP_PORT",
@@ -120,12 +84,12 @@ class Stack:
             ),
         ]
         ports += [
-            (f"{name}'s metrics", f"SWITCHBOARD_{name.upper()}_METRICS_PORT", _HOST, port)
+            (f"{name}'s metrics", f"SWITCHBOARD_{name.upper()}_METRICS_PORT", HOST, port)
             for name, port in self.metrics_ports.items()
         ]
         if self._sandbox:
             port = settings.switchboard_sandbox_port
-            ports.append(("the sandbox", "SWITCHBOARD_SANDBOX_PORT", _HOST, port))
+            ports.append(("the sandbox", "SWITCHBOARD_SANDBOX_PORT", HOST, port))
         return [*ports, *(self._whatsapp.ports() if self._whatsapp else [])]
 
     def missing_program(self) -> str | None:
@@ -165,7 +129,7 @@ class Stack:
         write_private(
             config,
             f"""# Written by `switchboard run` at every start.
-host: {_HOST}
+host: {HOST}
 port: {self._settings.switchboard_nats_port}
 server_name: switchboard
 jetstream {{
@@ -194,7 +158,7 @@ def _google_account(folder: DataFolder, settings: RunSettings) -> str:
     from sandbox.google_account import new_service_account
 
     file = folder.path / "google.json"
-    base_url = f"http://{_HOST}:{settings.switchboard_sandbox_port}"
+    base_url = f"http://{HOST}:{settings.switchboard_sandbox_port}"
     if not file.exists():
         write_private(file, new_service_account(base_url))
     account = json.loads(file.read_text())

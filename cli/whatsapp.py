@@ -23,20 +23,6 @@ _NODE = 20
 _NODE_OPTIONS = ["--max-semi-space-size=2"]
 
 
-def uses_baileys(variables: Mapping[str, str]) -> bool:
-    """Whether messages go through the bridge, by the variables that say so."""
-    chosen = (variables.get("WHATSAPP_PROVIDER"), variables.get("WHATSAPP_FALLBACK_PROVIDER"))
-    return "baileys" in chosen
-
-
-def folders(data: Path) -> dict[str, str]:
-    """The variables that name the bridge's folders, within the data folder."""
-    return {
-        "BAILEYS_QUEUE_DIR": str(data / "baileys" / "queue"),
-        "BAILEYS_STATE_DIR": str(data / "baileys" / "state"),
-    }
-
-
 def missing_program() -> str | None:
     """What the bridge needs and this machine lacks, in a sentence, or None."""
     needs = f"The Baileys bridge needs Node.js {_NODE} or newer and npm"
@@ -62,7 +48,7 @@ class WhatsAppParts:
     """The bridge; in the sandbox also the WhatsApp server that it talks to, and the phone.
 
     Args:
-        variables: With those of `folders`.
+        variables: With those of `baileys_folders`.
         sandbox: Whether the bridge talks to the pretend WhatsApp.
     """
 

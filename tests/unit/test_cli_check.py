@@ -1,5 +1,6 @@
 """`switchboard check` and where configuration comes from."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ COMPLETE = {
     "NATS_URL": "nats://hidden-nats@nats:4222",
     "GRPC_TOKEN": "hidden-grpc",
 }
+
+
+ROOT = Path(__file__).parent.parent.parent
+BROUGHT = ("NATS_URL", "GRPC_TOKEN", "DATABASE_URL")
 
 
 @pytest.fixture(autouse=True)
@@ -39,17 +44,63 @@ def test_everything_missing_is_named_at_once(capsys: pytest.CaptureFixture[str])
     """One look at an empty configuration tells all that has to be filled in."""
     assert check(None) == EXIT_CONFIGURATION
     report = capsys.readouterr().out
-    last = next(line for line in report.splitlines() if line.startswith("ready: no"))
+    last = next(line for line in report.splitlines() if line.startswith("ready to run services"))
     assert all(name in last for name in COMPLETE)
     assert "example: PUBLIC_HOST=https://" in report
+    assert "Without a .env `make run` starts the sandbox" in report
 
 
 def test_a_complete_configuration_is_ready(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What the services would accept is reported as ready with exit code 0."""
-    assert check(env_file(tmp_path, COMPLETE)) == 0
-    assert capsys.readouterr().out.endswith("ready: yes\n")
+    file = env_file(tmp_path, COMPLETE)
+    assert check(file) == 0
+    assert capsys.readouterr().out.endswith(
+        "\nready for make run: yes\nready to run services by themselves: yes\n"
+    )
+    assert check(file, services_alone=True) == 0
+    assert capsys.readouterr().out.endswith("\nready: yes\n")
+
+
+def test_what_make_run_brings_is_not_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who filled in all that is theirs may start `make run`; services by themselves need more."""
+    own = {name: value for name, value in COMPLETE.items() if name not in BROUGHT}
+    file = env_file(tmp_path, own)
+    assert check(file) == 0
+    report = capsys.readouterr().out
+    assert all(re.search(rf"{name} +brought by make run", report) for name in BROUGHT)
+    assert "missing" not in report
+    assert "ready for make run: yes\n" in report
+    assert f"ready to run services by themselves: no ({', '.join(BROUGHT)})\n" in report
+    assert check(file, services_alone=True) == EXIT_CONFIGURATION
+    report = capsys.readouterr().out
+    assert all(re.search(rf"{name} +missing", report) for name in BROUGHT)
+    assert report.endswith(f"\nready: no ({', '.join(BROUGHT)})\n")
+
+
+def test_what_make_run_decides_cannot_be_wrong_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each verdict names what stands in its own way, and only that."""
+    file = env_file(tmp_path, {**COMPLETE, "WEBHOOK_PORT": "x", "SWITCHBOARD_HTTP_PORT": "y"})
+    assert check(file) == EXIT_CONFIGURATION
+    report = capsys.readouterr().out
+    assert "ready for make run: no (SWITCHBOARD_HTTP_PORT)\n" in report
+    assert "ready to run services by themselves: no (WEBHOOK_PORT)\n" in report
+
+
+def test_a_secret_that_cannot_be_read_is_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`make run` doesn't bring an empty database to who has another one."""
+    file = env_file(tmp_path, {**COMPLETE, "DATABASE_URL": "", "DATABASE_URL_FILE": "nowhere"})
+    assert check(file) == EXIT_CONFIGURATION
+    report = capsys.readouterr().out
+    assert "ready for make run: no (DATABASE_URL)\n" in report
+    assert "DATABASE_URL_FILE names nowhere" in report
 
 
 @pytest.mark.parametrize(
@@ -58,7 +109,7 @@ def test_a_complete_configuration_is_ready(
         ("PUBLIC_HOST", "hidden.example.com"),
         ("TWILIO_ACCOUNT_SID", "hidden"),
         ("DATABASE_URL", "hidden://"),
-        ("WEBHOOK_PORT", "hidden"),
+        ("RECIPIENT_BURST_MESSAGES", "hidden"),
     ],
 )
 def test_a_malformed_variable_is_named_and_no_value_shown(
@@ -67,7 +118,7 @@ def test_a_malformed_variable_is_named_and_no_value_shown(
     """The report can be pasted anywhere: it holds no value, right or wrong."""
     assert check(env_file(tmp_path, {**COMPLETE, name: value})) == EXIT_CONFIGURATION
     report = capsys.readouterr().out
-    assert f"ready: no ({name})" in report
+    assert f"ready for make run: no ({name})" in report
     assert "malformed" in report
     assert "hidden" not in report
 
@@ -78,7 +129,7 @@ def test_the_signature_bypass_is_refused_in_production(
     """A shortcut for development can't slip into a deployment."""
     variables = {**COMPLETE, "BYPASS_TWILIO_SIGNATURE": "true"}
     assert check(env_file(tmp_path, variables)) == EXIT_CONFIGURATION
-    assert "ready: no (BYPASS_TWILIO_SIGNATURE)" in capsys.readouterr().out
+    assert "ready for make run: no (BYPASS_TWILIO_SIGNATURE)" in capsys.readouterr().out
 
 
 def test_a_variable_that_no_part_reads_is_named(
@@ -87,6 +138,18 @@ def test_a_variable_that_no_part_reads_is_named(
     """A mistyped name doesn't pass for a setting."""
     assert check(env_file(tmp_path, {**COMPLETE, "PUBLIC_HOTS": "hidden"})) == 0
     assert "no part reads it: PUBLIC_HOTS\n" in capsys.readouterr().out
+
+
+def test_what_the_bridge_and_compose_read_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that something else takes from .env isn't called mistyped."""
+    bridge = (ROOT / "services/baileys/src/settings.js").read_text()
+    compose = (ROOT / "docker-compose.yml").read_text()
+    names = re.findall(r"'(BAILEYS_\w+)'", bridge) + re.findall(r"\$\{(\w+)", compose)
+    assert "SITE_ADDRESS" in names
+    assert check(env_file(tmp_path, {**dict.fromkeys(names, ""), **COMPLETE})) == 0
+    assert "no part reads it" not in capsys.readouterr().out
 
 
 def test_a_file_that_is_not_there_is_refused(

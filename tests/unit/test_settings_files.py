@@ -77,7 +77,7 @@ def test_the_check_reads_the_same_files(
     monkeypatch.chdir(tmp_path)
     assert check(None) == 78
     report = capsys.readouterr().out
-    (wrong,) = (line for line in report.splitlines() if line.startswith("ready: no"))
+    (wrong,) = (line for line in report.splitlines() if line.startswith("ready to run services"))
     assert "GRPC_TOKEN" not in wrong
     assert "TWILIO_AUTH_TOKEN_FILE names nowhere: No such file or directory" in report
     assert "no part reads it" not in report
