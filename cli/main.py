@@ -23,7 +23,9 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="report what the configuration lacks")
     check.add_argument(
-        "--services", action="store_true", help="whether the services may start without `switchboard run`"
+        "--services",
+        action="store_true",
+        help="whether the services may start without `switchboard run`",
     )
     _add_env_file(check)
     check.set_defaults(command=_check)

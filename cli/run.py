@@ -41,6 +41,8 @@ def run(env_file: Path | None) -> int:
         _say(console, f"No .env here: using the sandbox, a pretend Twilio ({environment.file})")
     else:
         _say(console, f"Configuration: {environment.file} and the environment")
+        if unread := environment.unread():
+            _say(console, unread)
     folder = DataFolder(settings.switchboard_data_dir)
     try:
         with folder:
@@ -153,11 +155,15 @@ async def _start_and_watch(stack: Stack, folder: DataFolder, console: Console) -
     return code
 
 
-def _welcome(console: Console, stack: Stack, folder: DataFolder) -> None:
+def summary(stack: Stack, folder: DataFolder) -> dict[str, str]:
+    """Where everything answers, and what is off though one variable would switch it on."""
     at = stack.addresses
-    rows = {
+    api = f"{at.webhook}/api/whatsapp" if "API_KEYS" in stack.variables else "off: set API_KEYS"
+    answers = "OPENAI_API_KEY" in stack.variables
+    return {
         "Webhooks": at.webhook,
-        "API": f"{at.webhook}/api/whatsapp",
+        "API": api,
+        **({} if answers else {"Assistant": "off: set OPENAI_API_KEY"}),
         "Status page": at.health,
         "gRPC": at.grpc,
         **({"Sandbox": at.sandbox} if at.sandbox else {}),
@@ -166,7 +172,11 @@ def _welcome(console: Console, stack: Stack, folder: DataFolder) -> None:
         "Data": str(folder.path),
         "Logs": str(folder.logs),
     }
-    for name, value in rows.items():
+
+
+def _welcome(console: Console, stack: Stack, folder: DataFolder) -> None:
+    at = stack.addresses
+    for name, value in summary(stack, folder).items():
         _say(console, f"  {name:<13}  {value}")
     if at.sandbox:
         _say(console, f'Try in another terminal: make say TEXT="{EXAMPLE_TEXT}"')

@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 
 from cli.data_folder import Addresses, DataFolder, FolderInUseError, NotRunningError
+from cli.environment import Environment
 from cli.process import trouble_in
-from cli.run import port_problem
+from cli.run import port_problem, run, summary
+from cli.run_settings import RunSettings
+from cli.stack import Stack
+from services.common.lifecycle import EXIT_CONFIGURATION
 from tests.support.ports import free_port
 
 ADDRESSES = Addresses(
@@ -74,6 +78,34 @@ def test_tokens_are_kept_and_private(tmp_path: Path) -> None:
     assert DataFolder(tmp_path / "data").token("nats") == token != other
     assert (tmp_path / "data/nats.token").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_summary_says_what_is_off_and_how_to_switch_it_on(tmp_path: Path) -> None:
+    """What has no address isn't given one, and what works isn't talked about."""
+
+    def shown(variables: dict[str, str]) -> dict[str, str]:
+        environment = Environment(variables, tmp_path / ".env", [], sandbox=False)
+        with DataFolder(tmp_path / "data") as folder:
+            return summary(Stack(environment, RunSettings(), folder), folder)
+
+    off = shown({"API_KEYS": ""})
+    assert (off["API"], off["Assistant"]) == ("off: set API_KEYS", "off: set OPENAI_API_KEY")
+    on = shown({"API_KEYS": "crm:a-long-random-string", "OPENAI_API_KEY": "sk"})
+    assert on["API"] == "http://127.0.0.1:8080/api/whatsapp"
+    assert "Assistant" not in on
+
+
+def test_a_mistyped_variable_is_named_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody wonders why the assistant is silent with a key under a name that nothing reads."""
+    monkeypatch.delenv("PUBLIC_HOST", raising=False)
+    file = tmp_path / "some.env"
+    file.write_text(f"OPENAI_APIKEY=hidden\nSWITCHBOARD_DATA_DIR={tmp_path}/data\nPUBLIC_HOST=x\n")
+    assert run(file) == EXIT_CONFIGURATION
+    printed = capsys.readouterr().out
+    assert f"In {file}, but no part reads it: OPENAI_APIKEY\n" in printed
+    assert "hidden" not in printed
 
 
 @pytest.mark.parametrize(
