@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+_INTERRUPTED = 128 + 2
+"""As shells put the end by SIGINT."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code."""
     args = _parser().parse_args(arguments)
-    sys.exit(args.command(args))
+    try:
+        sys.exit(args.command(args))
+    except KeyboardInterrupt:
+        # Most of all while a command imports what it needs, before it has a say in signals.
+        sys.exit(_INTERRUPTED)
 
 
 def _parser() -> argparse.ArgumentParser:

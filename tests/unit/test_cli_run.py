@@ -1,6 +1,8 @@
 """The pieces of `switchboard run` that need no stack."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,31 @@ def test_a_mistyped_variable_is_named_before_anything_starts(
     printed = capsys.readouterr().out
     assert f"In {file}, but no part reads it: OPENAI_APIKEY\n" in printed
     assert "hidden" not in printed
+
+
+def test_an_interrupt_while_a_command_is_loaded_ends_it_quietly() -> None:
+    """Ctrl-C right after the start prints no traceback; the code is a shell's for SIGINT."""
+    program = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path, target=None):
+        if name == "cli.supervisor":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from cli.main import main
+main(["run"])
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent.parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize(
