@@ -301,6 +301,78 @@ async def test_a_bad_query_is_refused_by_the_fields_name(
     assert messaging.requests == []
 
 
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        (f"{MESSAGES}?status=read&status=sent", "status"),
+        (f"{MESSAGES}?limit=7&%6Cimit=7", "limit"),
+        (f"{MESSAGES}?contact=&contact=1", "contact"),
+        ("/api/calls?since=2026-05-01T09:30:00Z&since=2026-05-01T09:30:00Z", "since"),
+        ("/api/whatsapp/stream?cursor=x&cursor=y", "cursor"),
+        (f"{MESSAGES}?{'x' * 500}=&{'x' * 500}=", "x" * 100),
+    ],
+)
+async def test_a_query_parameter_given_twice_is_refused(
+    api: Api, messaging: PretendMessaging, path: str, field: str
+) -> None:
+    """Neither of the two is taken in silence."""
+    document = problem(await api.http.get(path), 400, "INVALID_INPUT")
+    assert document["errors"] == [{"field": field, "problem": "is given twice"}]
+    assert messaging.requests == []
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"to": "1", "to": "2", "body": "Hello"}', "to"),
+        (b'{"to": "1", "t\\u006f": "2", "body": "Hello"}', "to"),
+        (b'{"to": "1", "template": {"id": "HX0", "id": "HX1"}}', "template.id"),
+        (
+            b'{"to": "1", "template": {"id": "HX0", "variables": {"1": "a", "1": "b"}}}',
+            "template.variables.1",
+        ),
+        (b'[0, {"to": "1", "to": "2"}]', "1.to"),
+    ],
+)
+async def test_a_key_given_twice_is_refused(
+    api: Api, messaging: PretendMessaging, body: bytes, field: str
+) -> None:
+    """A message to two numbers goes to neither, however the name is written."""
+    headers = {"content-type": "application/json"}
+    response = await api.http.post(SEND, content=body, headers=headers)
+    document = problem(response, 400, "INVALID_INPUT")
+    assert document["errors"] == [{"field": field, "problem": "is given twice"}]
+    assert messaging.requests == []
+
+
+@pytest.mark.parametrize("name", ["Idempotency-Key", "Last-Event-ID"])
+async def test_a_header_given_twice_is_refused(
+    api: Api, messaging: PretendMessaging, name: str
+) -> None:
+    """Nothing is sent under one of two keys, nor a stream begun at one of two places."""
+    headers = [(name, "a"), (name, "b"), ("x-api-key", KEY)]
+    async with httpx.AsyncClient(base_url=api.http.base_url, timeout=60) as http:
+        response = await http.post(SEND, json=TEXT, headers=headers)
+    document = problem(response, 400, "INVALID_INPUT")
+    assert document["errors"] == [{"field": name, "problem": "is given twice"}]
+    assert messaging.requests == []
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br, gzip", "identity"])
+async def test_a_compressed_body_is_refused(
+    api: Api, messaging: PretendMessaging, encoding: str
+) -> None:
+    """The answer says what to do, not that the bytes are no JSON."""
+    headers = {"content-encoding": encoding}
+    response = await api.http.post(SEND, json=TEXT, headers=headers)
+    if encoding == "identity":
+        assert response.status_code == 202
+    else:
+        document = problem(response, 415, "UNSUPPORTED_MEDIA_TYPE")
+        assert "send it uncompressed" in document["detail"]
+        assert messaging.requests == []
+
+
 async def test_filters_are_passed_on(api: Api, messaging: PretendMessaging) -> None:
     """Every filter reaches messaging, times in UTC; the page's cursor comes back."""
     query = {

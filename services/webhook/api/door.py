@@ -20,6 +20,7 @@ from services.common.tracing import (
 from services.webhook.api.keys import ApiKeys
 from services.webhook.api.limits import RateLimiter
 from services.webhook.api.problems import ProblemError, internal_problem
+from services.webhook.api.repeats import refuse_repeated_keys, refuse_repeats
 
 log = structlog.get_logger(__name__)
 
@@ -121,6 +122,7 @@ class Door:
                 quota = self._limiter.take(name)
                 more_headers = quota.headers
                 quota.check()
+                refuse_repeats(scope)
                 receive = await _with_whole_body(scope, receive)
             await self._app(scope, receive, answer)
         except ProblemError as problem:
@@ -185,7 +187,8 @@ async def _with_whole_body(scope: Scope, receive: Receive) -> Receive:
     """Read the body, and give it out again.
 
     Raises:
-        ProblemError: It is too large, too slow, or no JSON by its type.
+        ProblemError: It is too large, too slow, no JSON by its type, or compressed; or one of its
+            keys is given twice.
         _DisconnectedError: Its sender went away before all of it was there.
     """
     headers = dict(scope["headers"])
@@ -217,11 +220,16 @@ async def _with_whole_body(scope: Scope, receive: Receive) -> Receive:
             "The request took too long to arrive.",
             headers={"connection": "close"},
         ) from None
+    if body and headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+        raise ProblemError(
+            415, "UNSUPPORTED_MEDIA_TYPE", "The body is compressed; send it uncompressed."
+        )
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if body and media_type != b"application/json":
         raise ProblemError(415, "UNSUPPORTED_MEDIA_TYPE", "The body must be application/json.")
     if not body:
         return receive
+    refuse_repeated_keys(body)
     given = False
 
     async def replay() -> Message:

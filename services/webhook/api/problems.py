@@ -111,6 +111,7 @@ def title(status: int) -> str:
 
 def invalid(field: str, problem: str) -> ProblemError:
     """The problem of one malformed field."""
+    field = field[:_MAX_NAME]
     return ProblemError(
         InvalidInputError.http_status,
         InvalidInputError.reason,
