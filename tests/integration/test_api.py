@@ -287,6 +287,8 @@ async def test_a_body_that_is_no_json_is_refused(
         ("since=yesterday", "since"),
         ("since=1700000000", "since"),
         ("since=2026-05-01T09:30:00", "since"),
+        ("since=2026-05-01 09:30", "since"),
+        ("since=2026-05-01T09:30:00Z 02:00", "since"),
         ("until=0001-01-01T00:00:00%2B14:00", "until"),
         ("contact=", "contact"),
         ("cursor=" + "x" * 201, "cursor"),
@@ -299,6 +301,18 @@ async def test_a_bad_query_is_refused_by_the_fields_name(
     document = problem(await api.http.get(f"{MESSAGES}?{query}"), 400, "INVALID_INPUT")
     assert [one["field"] for one in document["errors"]] == [field]
     assert messaging.requests == []
+
+
+async def test_a_plus_that_came_as_a_space_is_an_offset(
+    api: Api, messaging: PretendMessaging
+) -> None:
+    """Times are understood as they are typed into an address, like numbers."""
+    query = "since=2026-11-23T12:00:00+02:00&until=2026-11-23T12:00:00.5+03:30"
+    answer = await api.http.get(f"{MESSAGES}?{query}")
+    assert answer.status_code == 200, answer.text
+    [request] = messaging.requests
+    assert request.since.ToJsonString() == "2026-11-23T10:00:00Z"
+    assert request.until.ToJsonString() == "2026-11-23T08:30:00.500Z"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,13 @@ _RFC_3339 = re.compile(
 )
 
 
+# What `+` has become where it was not written as %2B.
+_SPACED_OFFSET = re.compile(r" (?=\d\d:\d\d\Z)", re.ASCII)
+
+
 def _moment(value: object) -> datetime:
+    if isinstance(value, str):
+        value = _SPACED_OFFSET.sub("+", value)
     if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
         raise ValueError("must be a time such as 2026-05-01T09:30:00Z (RFC 3339)")
     try:
