@@ -265,6 +265,51 @@ async def test_a_bad_body_is_refused_by_the_fields_name(
     assert messaging.requests == []
 
 
+_TEMPLATE = {"id": "HX0", "variables": {}}
+
+
+@pytest.mark.parametrize(
+    ("body", "key", "errors"),
+    [
+        ([], "k", {"request": "must be a JSON object"}),
+        ({"to": "1", "template": "HX0"}, "k", {"template": "must be a JSON object"}),
+        (
+            {"to": "1", "template": {**_TEMPLATE, "variables": []}},
+            "k",
+            {"template.variables": "must be a JSON object"},
+        ),
+        (
+            {"to": "1", "template": {"id": "a b", "variables": {"a b": "c"}}},
+            "k",
+            {
+                "template.id": "must be 1 to 128 characters of A-Z, a-z, 0-9, _, ., : and -",
+                "template.variables.a b.[key]": "must be 1 to 64 characters of A-Z, a-z, 0-9 and _",
+            },
+        ),
+        (
+            {"to": "1", "media_url": "http://example.com/x"},
+            "k",
+            {
+                "media_url": "must begin with https:// and contain only ASCII characters without"
+                " spaces"
+            },
+        ),
+        (
+            TEXT,
+            "visit 17",
+            {"Idempotency-Key": "must be 1 to 200 printable ASCII characters without spaces"},
+        ),
+    ],
+)
+async def test_a_refusal_says_what_to_write_instead(
+    api: Api, body: object, key: str, errors: dict[str, str]
+) -> None:
+    """No patterns, and no words of Python, in what people read."""
+    response = await api.http.post(SEND, json=body, headers={"idempotency-key": key})
+    document = problem(response, 400, "INVALID_INPUT")
+    assert {one["field"]: one["problem"] for one in document["errors"]} == errors
+
+
 @pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 60_000, b"1" * 5_000, b"NaN", b""])
 async def test_a_body_that_is_no_json_is_refused(
     api: Api, messaging: PretendMessaging, body: bytes

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc.aio
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
 
 from services.common.errors import UnavailableError
@@ -166,7 +174,7 @@ async def test_this_machine_is_private(host: str) -> None:
         (status("429 Too Many Requests"), UnavailableError, "HTTP 429"),
         (status("503 Service Unavailable"), UnavailableError, "HTTP 503"),
         (silence, UnavailableError, "in time"),
-        (says("Content-Length: a lot"), UnavailableError, "could not be fetched"),
+        (says("Content-Length: a lot"), UnavailableError, "its host's answer is no proper HTTP"),
     ],
 )
 async def test_a_bad_answer_has_an_end(answer: Answer, error: type[Exception], why: str) -> None:
@@ -181,10 +189,43 @@ async def test_nobody_there() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        with pytest.raises(UnavailableError, match="could not be fetched"):
+        with pytest.raises(UnavailableError, match="its host can't be reached"):
             await inspector().inspect(f"http://127.0.0.1:{port}/file")
     with pytest.raises(UnavailableError, match="can't be found"):
         await inspector().inspect("https://nobody.invalid/file")
+
+
+async def test_a_host_that_is_not_who_it_says(tmp_path: Path) -> None:
+    """A certificate that nobody vouches for is named, and so is a host without TLS."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, SHA256())
+    )
+    file_ = tmp_path / "own.pem"
+    file_.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(file_)
+    async with hostile(file, tls) as host:
+        with pytest.raises(UnavailableError, match="its host's TLS certificate isn't valid"):
+            await inspector().inspect(f"{host.base_url}/file")
+    assert host.requests == []
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example.com\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(UnavailableError, match="doesn't speak TLS"):
+            await inspector().inspect(f"https://127.0.0.1:{port}/file")
 
 
 # What the API makes of it.

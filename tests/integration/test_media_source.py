@@ -141,8 +141,8 @@ async def test_this_machine_is_asked_only_when_twilio_is_here() -> None:
         (status("401 Unauthorized"), UnavailableError, "HTTP 401"),
         (status("503 Service Unavailable"), UnavailableError, "HTTP 503"),
         (slow_body, UnavailableError, "in time"),
-        (cut, UnavailableError, "could not be fetched"),
-        (garbage, UnavailableError, "could not be fetched"),
+        (cut, UnavailableError, "its host broke off"),
+        (garbage, UnavailableError, "no proper HTTP"),
     ],
 )
 async def test_a_bad_answer_has_an_end(answer: Answer, error: type[Exception], why: str) -> None:

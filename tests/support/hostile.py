@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +35,7 @@ class Hostile:
 
 
 @contextlib.asynccontextmanager
-async def hostile(answer: Answer) -> AsyncIterator[Hostile]:
+async def hostile(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Hostile]:
     """Serve one while the context lasts."""
     host = Hostile(answer)
     tasks: set[asyncio.Task[None]] = set()
@@ -45,8 +46,8 @@ async def hostile(answer: Answer) -> AsyncIterator[Hostile]:
         tasks.add(task)
         await host.serve(reader, writer)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    host.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    host.base_url = f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield host
     finally:

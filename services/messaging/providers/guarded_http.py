@@ -130,7 +130,22 @@ async def within(seconds: float) -> AsyncIterator[None]:
     except TimeoutError as error:
         raise UnavailableError("it did not arrive in time") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise UnavailableError(f"it could not be fetched: {type(error).__name__}") from error
+        raise UnavailableError(f"it could not be fetched: {_in_words(error)}") from error
+
+
+def _in_words(error: Exception) -> str:
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "its host's TLS certificate isn't valid"
+        case aiohttp.ClientSSLError():
+            return "its host doesn't speak TLS as it should"
+        case aiohttp.ClientConnectorError():
+            return "its host can't be reached"
+        case aiohttp.ClientConnectionError() | aiohttp.ClientPayloadError():
+            return "its host broke off"
+        case OSError():
+            return "the network fails here"
+    return "its host's answer is no proper HTTP"
 
 
 def parsed_url(text: str) -> URL:

@@ -13,7 +13,7 @@ from services.webhook.api.examples import NEW_MESSAGES
 from services.webhook.api.limits import HeldRequests
 from services.webhook.api.messaging import Messaging
 from services.webhook.api.openapi import answers
-from services.webhook.api.requests import MessagesQuery, NewMessage, SendQuery
+from services.webhook.api.requests import IDEMPOTENCY_KEY, MessagesQuery, NewMessage, SendQuery
 
 _UNSETTLED = (message_pb2.MESSAGE_STATUS_QUEUED, message_pb2.MESSAGE_STATUS_SENDING)
 _FIRST_PAUSE = 0.1
@@ -39,7 +39,7 @@ def messages_router(messaging: Messaging, held: HeldRequests) -> APIRouter:
             str | None,
             Header(
                 alias="Idempotency-Key",
-                pattern=r"^[!-~]{1,200}$",
+                pattern=IDEMPOTENCY_KEY,
                 description=(
                     "Unique for this message. The same key with the same body gives the same"
                     " message for ever and sends nothing again; with another body it is refused"

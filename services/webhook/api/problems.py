@@ -24,6 +24,7 @@ from services.common.errors import (
     error_kinds,
 )
 from services.common.tracing import request_id
+from services.webhook.api.requests import PATTERNS_IN_WORDS
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +42,13 @@ _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 _RETRY_SECONDS = "5"
 # Names what concerns the body as a whole; `body` is one of its fields.
 _WHOLE = "request"
+# For what the library says in words of Python.
+_WORDS = {
+    "missing": "is required",
+    "extra_forbidden": "is not a field of this request",
+    "json_invalid": "is not JSON",
+    **dict.fromkeys(("model_attributes_type", "model_type", "dict_type"), "must be a JSON object"),
+}
 _MAX_ERRORS = 20
 _MAX_NAME = 100
 
@@ -243,9 +251,7 @@ def _field_error(found: Any) -> FieldError:
     name = ".".join(str(one) for one in found["loc"][1:])
     if found["type"] == "json_invalid" or not name:
         name = _WHOLE
-    problem = {
-        "missing": "is required",
-        "extra_forbidden": "is not a field of this request",
-        "json_invalid": "is not JSON",
-    }.get(found["type"], found["msg"].removeprefix("Value error, "))
+    problem = _WORDS.get(found["type"], found["msg"].removeprefix("Value error, "))
+    if found["type"] == "string_pattern_mismatch":
+        problem = PATTERNS_IN_WORDS.get(found["ctx"]["pattern"], problem)
     return FieldError(name[:_MAX_NAME], problem)

@@ -10,6 +10,18 @@ from services.webhook.api.models import CallOutcome, Direction, MessageStatus
 
 MAX_WAIT_SECONDS = 30
 
+_HTTPS_ADDRESS = r"^https://[!-~]+$"
+IDEMPOTENCY_KEY = r"^[!-~]{1,200}$"
+_TEMPLATE_ID = r"^[A-Za-z0-9_.:-]{1,128}$"
+_VARIABLE_NAME = r"^[A-Za-z0-9_]{1,64}$"
+PATTERNS_IN_WORDS = {
+    _HTTPS_ADDRESS: "must begin with https:// and contain only ASCII characters without spaces",
+    IDEMPOTENCY_KEY: "must be 1 to 200 printable ASCII characters without spaces",
+    _TEMPLATE_ID: "must be 1 to 128 characters of A-Z, a-z, 0-9, _, ., : and -",
+    _VARIABLE_NAME: "must be 1 to 64 characters of A-Z, a-z, 0-9 and _",
+}
+"""What each pattern asks for, for who doesn't read patterns."""
+
 _RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -76,14 +88,14 @@ class Given(BaseModel):
 
 Variables = Annotated[
     dict[
-        Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,64}$")],
+        Annotated[str, Field(pattern=_VARIABLE_NAME)],
         Annotated[str, Field(max_length=1600)],
     ],
     # Pydantic would say what names must be, but not that others are refused.
     WithJsonSchema(
         {
             "type": "object",
-            "propertyNames": {"pattern": r"^[A-Za-z0-9_]{1,64}$"},
+            "propertyNames": {"pattern": _VARIABLE_NAME},
             "additionalProperties": {
                 "type": "string",
                 "maxLength": 1600,
@@ -100,7 +112,7 @@ class NewTemplate(Given):
     """A message approved beforehand, the only kind allowed outside the 24-hour window."""
 
     id: str = Field(
-        pattern=r"^[A-Za-z0-9_.:-]{1,128}$",
+        pattern=_TEMPLATE_ID,
         description="The provider's id, for Twilio a ContentSid.",
         examples=["HX0123456789abcdef0123456789abcdef"],
     )
@@ -138,7 +150,7 @@ class NewMessage(Given):
     media_url: str = Field(
         default_factory=str,
         max_length=2000,
-        pattern=r"^https://[!-~]+$",
+        pattern=_HTTPS_ADDRESS,
         description="An https address from which the provider takes the file. Its host is asked "
         "for type and size first.",
         json_schema_extra={"format": "uri"},
