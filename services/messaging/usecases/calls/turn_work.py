@@ -25,6 +25,7 @@ from services.messaging.usecases.calls.understanding import (
     NothingHeardError,
     NotUnderstoodError,
     RecordingLateError,
+    RecordingUnusableError,
     Understanding,
 )
 
@@ -136,12 +137,15 @@ class TurnWork:
 
     async def _message(self, turn: ClaimedTurn, call: Call, timer: StageTimer) -> End | None:
         """Transcribe a message."""
+        refused = False
         try:
             async with asyncio.timeout(self._longest.total_seconds()):
                 await self._note(turn, await self._heard(turn, call, timer))
             return End(TurnState.DONE)
         except (NotUnderstoodError, RecordingLateError) as error:
             problem = str(error)
+        except RecordingUnusableError as error:
+            problem, refused = str(error), True
         except NothingHeardError as error:
             return End(TurnState.SILENT, str(error))
         except TimeoutError:
@@ -152,7 +156,9 @@ class TurnWork:
             log.exception("transcribing a message failed", call_id=turn.call_id)
             problem = "it failed in an unforeseen way"
         if self._clock() - turn.heard_at < self._voicemail_tries:
-            log.info("a message waits for its transcript", call_id=turn.call_id, problem=problem)
+            # A refusal may be a wrong setting's, and there is a day to mend it in.
+            say = log.error if refused and turn.attempt == 1 else log.info
+            say("a message waits for its transcript", call_id=turn.call_id, problem=problem)
             return None
         log.error("a message was not transcribed", call_id=turn.call_id, problem=problem)
         return End(TurnState.FAILED, problem)

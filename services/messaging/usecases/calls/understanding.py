@@ -25,6 +25,10 @@ class RecordingLateError(NothingHeardError):
     """The provider has no such recording, at least not yet."""
 
 
+class RecordingUnusableError(NothingHeardError):
+    """The recording or a vendor's refusal of it keeps its words from us; there may be some."""
+
+
 class NotUnderstoodError(Exception):
     """A vendor that is needed doesn't answer; the text says which."""
 
@@ -65,6 +69,7 @@ class Understanding:
 
         Raises:
             NothingHeardError: Nothing, or nothing that can be understood.
+            RecordingUnusableError: The latter.
             NotUnderstoodError: A vendor doesn't answer.
         """
         source = self._recordings.get(turn.provider)
@@ -77,7 +82,7 @@ class Understanding:
         except RecordingMissingError:
             raise RecordingLateError("the provider has no such recording") from None
         except RecordingRefusedError as error:
-            raise NothingHeardError(str(error)) from error
+            raise RecordingUnusableError(str(error)) from error
         except UnavailableError as error:
             raise NotUnderstoodError(str(error)) from error
         timer.fetched()
@@ -86,7 +91,7 @@ class Understanding:
                 raise NothingHeardError("there is no voice in the recording")
             transcript = await self._transcriber.transcribe(wav, languages=languages)
         except (NotAudioError, InvalidInputError) as error:
-            raise NothingHeardError(str(error)) from error
+            raise RecordingUnusableError(str(error)) from error
         except UnavailableError as error:
             raise NotUnderstoodError(str(error)) from error
         timer.transcribed()
