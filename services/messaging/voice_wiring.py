@@ -138,6 +138,7 @@ def wire_voice(
     worker = TurnWorker(
         store,
         work,
+        rules,
         clock=clock,
         metrics=metrics,
         concurrency=settings.voice_concurrency,

@@ -108,7 +108,7 @@ def messaging() -> None:
     )
     for name in _FOLDED:
         around(SqlCallStore, name, after=f"messaging-call-folded.{name}")
-    around(SqlCallStore, "set_outcome", after="messaging-call-outcome")
+    around(SqlCallStore, "conclude", after="messaging-call-outcome")
     around(MissedCallReply, "__call__", after="messaging-call-missed")
     around(SqlCallStore, "note", after="messaging-call-kept")
     stepping(

@@ -261,6 +261,8 @@ async def test_the_caller_is_learned_later(store: SqlCallStore) -> None:
         ((CallOutcome.ANSWERED, CallOutcome.TRANSFERRED), CallOutcome.TRANSFERRED),
         ((CallOutcome.TRANSFERRED, CallOutcome.ANSWERED), CallOutcome.TRANSFERRED),
         ((CallOutcome.CLOSED, CallOutcome.VOICEMAIL), CallOutcome.VOICEMAIL),
+        ((CallOutcome.ANSWERED, CallOutcome.VOICEMAIL), CallOutcome.VOICEMAIL),
+        ((CallOutcome.VOICEMAIL, CallOutcome.ANSWERED), CallOutcome.VOICEMAIL),
     ],
 )
 async def test_the_better_outcome_holds(

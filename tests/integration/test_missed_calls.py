@@ -1,17 +1,19 @@
 """What comes of a call, what callers who reached nobody are sent, and what recordings become."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from services.common.errors import UnavailableError
 from services.messaging.domain.business_hours import BusinessHours
-from services.messaging.domain.call import CallAction, CallOutcome, CallStatus
-from services.messaging.ports.speech import Transcript
+from services.messaging.domain.call import CallAction, CallOutcome, CallStatus, TurnState
+from services.messaging.ports.speech import RecordingMissingError, Transcript
 from services.messaging.store.database import Database
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.usecases.calls.missed import MissedCallReply
@@ -23,7 +25,7 @@ from services.messaging.usecases.send import SendMessage
 from tests.support.calls import CALLED, CALLER, recording, report, seen
 from tests.support.files import KnownFiles
 from tests.support.sandbox import OUR_NUMBER
-from tests.support.scripted import QUIET
+from tests.support.scripted import QUIET, SPEECH
 from tests.support.sending import ANY_TIME, ManualClock, open_database, stored
 from tests.support.turns import Line, open_line
 
@@ -139,6 +141,62 @@ async def test_a_message_left_after_the_end_was_told(database_url: str) -> None:
             assert await outcome(line, call_id) is CallOutcome.VOICEMAIL
             sent = [row.request_id for row in await stored(database)]
             assert sent.count(f"missed-call:{call_id}") == 1
+
+
+@pytest.mark.parametrize("said", ["words", "silence", "nothing"])
+@pytest.mark.parametrize("answered", [True, False])
+async def test_a_hang_up_tells_two_things_in_any_order(
+    database_url: str, said: str, answered: bool
+) -> None:
+    """Who hangs up over a message ends it and the call: what came of it depends on no order.
+
+    Nor does it on when the message was found to be silent, or not to be there. One message is sent
+    whenever the caller was led to voicemail.
+    """
+    wanted = CallOutcome.ANSWERED if answered else CallOutcome.MISSED
+    wanted = CallOutcome.VOICEMAIL if said == "words" else wanted
+    orders = ["message work end", "message end work", "end message work", "message both"]
+    if said == "nothing":
+        orders = ["message gone end", "message end gone", "end message gone", "end gone message"]
+    files: dict[str, bytes | Exception] = {
+        "words": SPEECH,
+        "silence": QUIET,
+        "nothing": RecordingMissingError(),
+    }
+    async with (
+        replying(database_url, "Sorry!") as (missed, database, clock),
+        open_line(database_url, missed=missed, clock=clock) as line,
+    ):
+        for call_id in orders:
+            if answered:
+                await line.says(call_id=call_id)
+                await line.over(call_id=call_id)
+            left: dict[str, Any] = {
+                "call_id": call_id,
+                "voicemail": True,
+                "recording_id": f"RE-{call_id}",
+            }
+            line.recordings.files[f"RE-{call_id}"] = files[said]
+            for event in call_id.split():
+                match event:
+                    case "message":
+                        line.recordings.gate.shut()
+                        await line.says(2, digits="hangup", **left)
+                    case "gone":
+                        await line.says(2, absent=True, **left)
+                    case "end":
+                        await line.hangs_up(call_id)
+                    case "work":
+                        line.recordings.gate.open.set()
+                        await line.over(2, call_id)
+                    case "both":
+                        line.recordings.gate.open.set()
+                        await asyncio.gather(line.hangs_up(call_id), line.over(2, call_id))
+            line.recordings.gate.open.set()
+            assert await outcome(line, call_id) is wanted, call_id
+            assert ((await line.turn(2, call_id)).state is TurnState.SILENT) == (said != "words")
+        sent = [row.request_id for row in await stored(database)]
+        assert sorted(sent) == sorted(f"missed-call:{call_id}" for call_id in orders)
 
 
 async def test_other_outcomes(sqlite_url: str) -> None:

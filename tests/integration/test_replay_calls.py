@@ -1,8 +1,10 @@
 """`switchboard replay` brings calls back, and has nobody answered or asked about them."""
 
+import itertools
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
@@ -18,6 +20,8 @@ from tests.support.calls import (
     continuation_event,
     recording,
     recording_event,
+    report,
+    seen,
     status_event,
     voice_event,
 )
@@ -116,6 +120,27 @@ async def test_what_is_known_stays(store: SqlCallStore) -> None:
     before = await store.call("CA1")
     await RestoreCalls(store, clock=now).recorded(recording())
     assert await store.call("CA1") == before
+
+
+@pytest.mark.parametrize("absent", [True, False])
+async def test_a_message_comes_back_in_any_order(store: SqlCallStore, absent: bool) -> None:
+    """A message after an answer is one again, whatever was journaled first; none that is absent."""
+    left: dict[str, Any] = {"voicemail": True, "recording_id": "RE2"}
+    for number, order in enumerate(itertools.permutations(["message", "end", "gone"])):
+        call_id = f"CA{number}"
+        restore = RestoreCalls(store, clock=now)
+        await restore.recorded(recording(1, call_id))
+        await restore.played(seen(call_id), 1, 1)
+        for event in order:
+            match event:
+                case "message":
+                    await restore.recorded(recording(2, call_id, **left))
+                case "end":
+                    await restore.report(report(CallStatus.COMPLETED, call_id))
+                case "gone" if absent:
+                    await restore.recorded(recording(2, call_id, absent=True, **left))
+        wanted = CallOutcome.ANSWERED if absent else CallOutcome.VOICEMAIL
+        assert (await store.call(call_id)).outcome is wanted, order
 
 
 async def test_a_call_of_this_moment_is_left_to_who_answers(store: SqlCallStore) -> None:

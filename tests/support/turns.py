@@ -178,6 +178,7 @@ async def open_line(
                 metrics=metrics,
                 poll_seconds=0.2,
             ),
+            call_rules,
             clock=clock,
             metrics=metrics,
             concurrency=concurrency,

@@ -1,7 +1,7 @@
 """What calls need from the store, and the values that cross."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -143,8 +143,14 @@ class CallStore(Protocol):
         action: CallAction = CallAction.LISTEN,
         timings: TurnTimings | None = None,
         problem: str | None = None,
+        outcome_of: Callable[[Call], CallOutcome | None] | None = None,
     ) -> bool:
-        """End a turn; False when the claim is lost or it was final before."""
+        """End a turn; False when the claim is lost or it was final before.
+
+        Args:
+            outcome_of: What came of the call, by its turns, if that depends on this one. If it
+                was said before, it is said anew in the same transaction.
+        """
         ...
 
     async def release_turn(self, turn: ClaimedTurn, *, retry_at: datetime) -> None:
@@ -171,8 +177,17 @@ class CallStore(Protocol):
         ...
 
     async def set_outcome(self, call_id: str, outcome: CallOutcome) -> None:
-        """Note what came of a call; of several the one that stands first in `CallOutcome` holds,
-        save that TRANSFERRED outranks ANSWERED."""
+        """Note what came of a call; of several the first of these holds: TRANSFERRED, VOICEMAIL,
+        ANSWERED, MISSED, CLOSED."""
+        ...
+
+    async def conclude(
+        self, call_id: str, outcome_of: Callable[[Call], CallOutcome | None]
+    ) -> None:
+        """Note what came of a call by its turns as they are now, unless what is known outranks it.
+
+        VOICEMAIL alone is taken back when the turns don't bear it out. The call must be known.
+        """
         ...
 
     async def recording_deleted(self, call_id: str, turn: int) -> None:

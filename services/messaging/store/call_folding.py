@@ -1,6 +1,5 @@
 """What is told of a call into its row: the result is the same in any order, told once or often."""
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,7 +7,6 @@ from sqlalchemy import Row
 
 from services.common.tracing import current
 from services.messaging.domain.call import (
-    CallOutcome,
     CallReport,
     CallSeen,
     CallStatus,
@@ -17,16 +15,6 @@ from services.messaging.domain.call import (
 )
 
 Columns = dict[str, Any]
-
-_OUTCOMES: Sequence[CallOutcome] = (
-    CallOutcome.TRANSFERRED,
-    *(one for one in CallOutcome if one is not CallOutcome.TRANSFERRED),
-)
-
-
-def outranks(one: CallOutcome, other: CallOutcome) -> bool:
-    """Whether the first of two outcomes holds."""
-    return _OUTCOMES.index(one) < _OUTCOMES.index(other)
 
 
 def fold_call(row: Row[*tuple[Any, ...]], call: CallSeen, *, talking: bool) -> Columns:
@@ -88,7 +76,9 @@ def fold_absent(row: Row[*tuple[Any, ...]] | None, recording: Recording) -> Colu
     wanted = fold_recording(row, recording)
     if not wanted:
         return {}
-    if row is None or row.state == TurnState.WORKING.value:
+    # A message that failed for want of its recording, or in a replay, is none after all.
+    failed = row is not None and row.voicemail and row.state == TurnState.FAILED.value
+    if row is None or failed or row.state == TurnState.WORKING.value:
         wanted["state"] = TurnState.SILENT.value
     else:
         wanted["state"] = row.state

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.messaging.domain.call import (
@@ -28,9 +28,9 @@ from services.messaging.store.call_folding import (
     fold_absent,
     fold_recording,
     fold_silence,
-    outranks,
 )
 from services.messaging.store.call_models import CallRow, CallTurnPartRow, CallTurnRow
+from services.messaging.store.call_outcomes import conclude, note_outcome
 from services.messaging.store.call_reading import (
     list_calls,
     read_call,
@@ -179,6 +179,7 @@ class SqlCallStore:
         action: CallAction = CallAction.LISTEN,
         timings: TurnTimings | None = None,
         problem: str | None = None,
+        outcome_of: Callable[[Call], CallOutcome | None] | None = None,
     ) -> bool:
         """End a turn; False when the claim is lost or it was final before."""
         values: Columns = {
@@ -189,8 +190,13 @@ class SqlCallStore:
             **timing_values(timings or TurnTimings()),
         }
         async with self._changing(turn.call_id) as (connection, changed):
+            if outcome_of is not None:
+                # Before the turn, as everybody does.
+                await lock_call(connection, turn.call_id)
             if await update_claimed(connection, turn, values) is None:
                 return False
+            if outcome_of is not None:
+                await conclude(connection, turn.call_id, outcome_of, again=True)
             changed.append(True)
         return True
 
@@ -237,15 +243,14 @@ class SqlCallStore:
     async def set_outcome(self, call_id: str, outcome: CallOutcome) -> None:
         """Note what came of a call, unless what is known of it outranks that."""
         async with self._database.write() as connection:
-            outranked = [one.value for one in CallOutcome if outranks(outcome, one)]
-            await connection.execute(
-                update(CallRow)
-                .where(
-                    CallRow.provider_call_id == call_id,
-                    or_(CallRow.outcome.is_(None), CallRow.outcome.in_(outranked)),
-                )
-                .values(outcome=outcome.value)
-            )
+            await note_outcome(connection, call_id, outcome)
+
+    async def conclude(
+        self, call_id: str, outcome_of: Callable[[Call], CallOutcome | None]
+    ) -> None:
+        """Note what came of a call, which must be known, by its turns as they are now."""
+        async with self._database.write() as connection:
+            await conclude(connection, call_id, outcome_of)
 
     async def recording_deleted(self, call_id: str, turn: int) -> None:
         """Forget the provider's recording of a turn."""

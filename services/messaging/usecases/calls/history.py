@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from services.messaging.domain.call import Call, CallAction, CallOutcome, Turn, TurnState
 from services.messaging.domain.keys import TRANSFER_KEY
 from services.messaging.ports.speech import Exchange
+from services.messaging.usecases.calls.rules import CallRules
 
 
 def exchanges(turns: Sequence[Turn], *, before: int) -> tuple[Exchange, ...]:
@@ -27,22 +28,30 @@ def is_put_through(call: Call) -> bool:
     )
 
 
-def outcome_of(call: Call, *, closed: bool) -> CallOutcome:
-    """What came of a call that has ended, by its turns.
+def is_served(call: Call) -> bool:
+    """Whether nobody need write to the caller of a call that has ended.
 
-    Args:
-        closed: It came outside business hours.
+    Who was led to voicemail wasn't served to the end. Whether a message turns out to be silent
+    makes no difference: it is found out before or after the caller is written to.
     """
     if call.outcome is CallOutcome.TRANSFERRED:
+        return True
+    return any(map(_is_answered, call.turns)) and not any(turn.voicemail for turn in call.turns)
+
+
+def outcome_of(call: Call, *, rules: CallRules) -> CallOutcome:
+    """What came of a call that has ended, by its turns."""
+    if call.outcome is CallOutcome.TRANSFERRED:
         return call.outcome
-    if any(_is_message(turn) for turn in call.turns):
+    if any(map(is_message, call.turns)):
         return CallOutcome.VOICEMAIL
-    if any(_is_answered(turn) for turn in call.turns):
+    if any(map(_is_answered, call.turns)):
         return CallOutcome.ANSWERED
-    return CallOutcome.CLOSED if closed else CallOutcome.MISSED
+    return CallOutcome.CLOSED if rules.is_closed(call) else CallOutcome.MISSED
 
 
-def _is_message(turn: Turn) -> bool:
+def is_message(turn: Turn) -> bool:
+    """Whether a turn is a message, for all that is known."""
     return turn.voicemail and turn.state is not TurnState.SILENT
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -9,7 +10,7 @@ from services.common.errors import NotFoundError
 from services.messaging.domain.call import Call, CallOutcome, CallReport, CallSeen, Recording
 from services.messaging.ports.calls import CallStore
 from services.messaging.ports.clock import Clock
-from services.messaging.usecases.calls.history import is_put_through, outcome_of
+from services.messaging.usecases.calls.history import is_put_through, is_served, outcome_of
 from services.messaging.usecases.calls.missed import MissedCallReply
 from services.messaging.usecases.calls.rules import CallRules
 
@@ -95,12 +96,10 @@ class ReceiveCalls:
         waits = transferring and call.outcome is None and not all_told
         if not call.status.has_ended or waits:
             return
-        outcome = outcome_of(call, closed=self._rules.is_closed(call))
-        if outcome in (CallOutcome.VOICEMAIL, CallOutcome.MISSED, CallOutcome.CLOSED):
+        if not is_served(call):
             await self._write_to_caller(call)
         # Last: a call without an outcome is looked at again, should its caller's message fail.
-        if call.outcome is None or outcome in (CallOutcome.VOICEMAIL, CallOutcome.ANSWERED):
-            await self._store.set_outcome(call_id, outcome)
+        await self._store.conclude(call_id, partial(outcome_of, rules=self._rules))
 
     async def _write_to_caller(self, call: Call) -> None:
         if self._missed is None:

@@ -3,16 +3,18 @@
 from datetime import timedelta
 
 from services.common.errors import NotFoundError
-from services.messaging.domain.call import CallOutcome, CallReport, CallSeen, Recording, TurnState
+from services.messaging.domain.call import Call, CallOutcome, CallReport, CallSeen, Recording
 from services.messaging.ports.calls import CallStore
 from services.messaging.ports.clock import Clock
+from services.messaging.usecases.calls.history import is_message
 
 
 class RestoreCalls:
     """Stores events of calls as `ReceiveCalls` does, and neither answers nor writes to anybody.
 
     What was answered isn't in the journal. So an outcome is noted only where none is known and the
-    events alone tell it, and no vendor is asked about a turn once more.
+    events alone tell it, or where they tell of a message, and no vendor is asked about a turn once
+    more.
 
     Args:
         recent: Turns of calls that are younger are left to whoever answers calls.
@@ -69,10 +71,13 @@ class RestoreCalls:
         return any(turn.number == number for turn in call.turns)
 
     async def _ended(self, call_id: str) -> None:
-        call = await self._store.call(call_id)
-        if call.outcome is not None or not call.status.has_ended:
-            return
-        if any(turn.voicemail and turn.state is not TurnState.SILENT for turn in call.turns):
-            await self._store.set_outcome(call_id, CallOutcome.VOICEMAIL)
-        elif any(turn.played for turn in call.turns):
-            await self._store.set_outcome(call_id, CallOutcome.ANSWERED)
+        if (await self._store.call(call_id)).status.has_ended:
+            await self._store.conclude(call_id, _told)
+
+
+def _told(call: Call) -> CallOutcome | None:
+    if any(map(is_message, call.turns)):
+        return CallOutcome.VOICEMAIL
+    if call.outcome not in (None, CallOutcome.VOICEMAIL):
+        return call.outcome
+    return CallOutcome.ANSWERED if any(turn.played for turn in call.turns) else None

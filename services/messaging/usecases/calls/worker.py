@@ -14,7 +14,9 @@ from services.common.tracing import NoTracing, Tracing, enter
 from services.messaging.ports.calls import CallStore, ClaimedTurn
 from services.messaging.ports.clock import Clock
 from services.messaging.usecases.background import claimed, drained
+from services.messaging.usecases.calls.history import outcome_of
 from services.messaging.usecases.calls.metrics import CallMetrics
+from services.messaging.usecases.calls.rules import CallRules
 from services.messaging.usecases.calls.stages import StageTimer
 from services.messaging.usecases.calls.turn_work import End, LostError, TurnWork
 
@@ -39,6 +41,7 @@ class TurnWorker:
         self,
         store: CallStore,
         work: TurnWork,
+        rules: CallRules,
         *,
         clock: Clock,
         metrics: CallMetrics,
@@ -51,6 +54,7 @@ class TurnWorker:
         self._tracing = tracing or NoTracing()
         self._store = store
         self._work = work
+        self._rules = rules
         self._clock = clock
         self._metrics = metrics
         self._concurrency = concurrency
@@ -178,7 +182,12 @@ class TurnWorker:
             await self._store.release_turn(turn, retry_at=self._clock() + pause)
             return
         finished = await self._store.finish_turn(
-            turn, end.state, action=end.action, timings=timer.timings, problem=end.problem
+            turn,
+            end.state,
+            action=end.action,
+            timings=timer.timings,
+            problem=end.problem,
+            outcome_of=partial(outcome_of, rules=self._rules) if turn.voicemail else None,
         )
         if not finished:
             return
