@@ -1,18 +1,23 @@
 """Working through TwiML, verb by verb (https://www.twilio.com/docs/voice/twiml)."""
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from sandbox.message_form import E164
+from sandbox.phone.call import PhoneCall
 from sandbox.phone.keys import gather
 from sandbox.phone.listening import record
 from sandbox.phone.session import Session
 from sandbox.phone.speaking import languages_of, spoken_seconds
-from sandbox.phone.twiml import UNSPEAKABLE, TwimlError, Verb
+from sandbox.phone.twiml import INVALID_CALLER_ID, UNSPEAKABLE, TwimlError, Verb
 from sandbox.phone.webhooks import Document
 from sandbox.state import new_sid
 
 _TALK_SECONDS = 30.0
 _RING_SECONDS = 5.0
+# On a telephone's keys: "anonymous", "blocked", "private", "restricted", "unavailable", "unknown".
+_WITHHELD = ("+266696687", "+2562533", "+7748283", "+7378742833", "+86282452253", "+8656696")
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,7 @@ async def _gather(session: Session, document: Document, verb: Verb) -> dict[str,
 
 
 async def _dial(session: Session, _: Document, verb: Verb) -> dict[str, str] | None:
+    _check_caller_id(session.call, verb.attributes.get("callerId"))
     number = verb.children[0].text if verb.children else verb.text
     session.heard("dialing", text=number)
     answers = session.scenario.person == "answers"
@@ -127,6 +133,18 @@ async def _dial(session: Session, _: Document, verb: Verb) -> dict[str, str] | N
         return None
     extra = {"DialCallStatus": status, "DialCallSid": new_sid("CA")}
     return extra | ({"DialCallDuration": str(round(seconds))} if answers else {})
+
+
+def _check_caller_id(call: PhoneCall, given: str | None) -> None:
+    """See that a number is shown that may be: https://www.twilio.com/docs/api/errors/13214.
+
+    Of validated numbers the sandbox has none but the one that is called.
+    """
+    shown = call.caller if given is None else given
+    if shown not in (call.caller, call.called):
+        raise TwimlError(INVALID_CALLER_ID, f"{shown} is neither the calling nor the called number")
+    if shown in _WITHHELD or not re.fullmatch(E164, shown, re.ASCII):
+        raise TwimlError(INVALID_CALLER_ID, f"{shown} is no number that can be shown")
 
 
 _ACTING: dict[str, Callable[[Session, Document, Verb], Awaitable[dict[str, str] | None]]] = {

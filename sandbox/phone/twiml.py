@@ -15,6 +15,7 @@ TOO_MANY_REDIRECTS = 11215
 NOT_XML = 12100
 NOT_IN_SCHEMA = 12200
 WRONG_CONTENT_TYPE = 12300
+INVALID_CALLER_ID = 13214
 NOT_AUDIO = 13420
 UNSPEAKABLE = 13520
 
@@ -24,6 +25,7 @@ _TEXTS = {
     NOT_XML: "Document parse failure",
     NOT_IN_SCHEMA: "Schema validation warning",
     WRONG_CONTENT_TYPE: "Invalid Content-Type",
+    INVALID_CALLER_ID: "Dial: Invalid callerId value",
     NOT_AUDIO: "Play: Invalid Content-Type",
     UNSPEAKABLE: "Say: Invalid text",
 }

@@ -18,6 +18,7 @@ from twilio.twiml.voice_response import (  # type: ignore[import-untyped]  # has
 )
 
 from services.common.audio import AUDIO_ID
+from services.common.callers import has_number
 
 log = structlog.get_logger(__name__)
 
@@ -56,18 +57,23 @@ class TwimlRenderer:
     def __init__(self, public_host: str) -> None:
         self._origin = public_host
 
-    def render(self, script: script_pb2.Script) -> bytes:
+    def render(self, script: script_pb2.Script, *, caller: str = "", called: str = "") -> bytes:
         """TwiML, whatever the script holds.
 
         What comes after a redirect, a call or a hang-up is left out: nobody gets there. A script
         that ends without one asks for more when it ends in a recording, else it hangs up. What
         Twilio would stumble over is left out, for it would end the call.
+
+        Args:
+            caller: Shown to the person who is called, where it is a number.
+            called: Shown otherwise.
         """
+        shown = called if has_number(called) and not has_number(caller) else None
         response = VoiceResponse()
         last = None
         for step in script.steps:
             last = step
-            for verb in self._verbs(step):
+            for verb in self._verbs(step, shown):
                 response.append(verb)
             if step.WhichOneof("step") in _LAST:
                 break
@@ -80,7 +86,7 @@ class TwimlRenderer:
             return self._redirect(turn=last.record.turn, after="silence")
         return Hangup()
 
-    def _verbs(self, step: script_pb2.Step) -> list[object]:
+    def _verbs(self, step: script_pb2.Step, shown: str | None) -> list[object]:
         match step.WhichOneof("step"):
             case "play":
                 return self._play(step.play.audio_id)
@@ -96,7 +102,7 @@ class TwimlRenderer:
                 part = step.redirect.part
                 return [self._redirect(turn=step.redirect.turn, after="part", part=part)]
             case "dial":
-                return [self._dial(step.dial)]
+                return [self._dial(step.dial, shown)]
             case "hang_up":
                 return [Hangup()]
             case unknown:
@@ -130,7 +136,7 @@ class TwimlRenderer:
     def _redirect(self, **query: str | int) -> object:
         return Redirect(self._url(CONTINUE_PATH, query), method="POST")
 
-    def _dial(self, dial: script_pb2.Dial) -> object:
+    def _dial(self, dial: script_pb2.Dial, shown: str | None) -> object:
         if not _NUMBER.fullmatch(dial.number):
             log.error("a script calls what is no number; it goes on as if nobody had answered")
             return self._redirect(turn=dial.turn, after="dial")
@@ -140,6 +146,9 @@ class TwimlRenderer:
             action=self._url(CONTINUE_PATH, query),
             method="POST",
             timeout=_seconds(dial.timeout_seconds, most=600),
+            # Twilio passes on the caller's otherwise, and a call from no number may be refused
+            # (https://www.twilio.com/docs/api/errors/13214).
+            caller_id=shown,
         )
 
     def _url(self, path: str, query: dict[str, str | int]) -> str:

@@ -107,7 +107,8 @@ class VoiceResponder:
         source = "messaging"
         try:
             script = await self._script(asked, began)
-            twiml = self._renderer.render(await self._playable.only(script))
+            script = await self._playable.only(script)
+            twiml = self._renderer.render(script, caller=asked.caller, called=asked.called)
         except Exception as error:  # noqa: BLE001 - a caller must hear something whatever fails
             source = "edge"
             self._log(after, error)

@@ -147,6 +147,14 @@ async def test_a_call_goes_on_at_the_addresses_it_was_given(
     ]
 
 
+async def test_a_caller_without_a_number_is_put_through(edge: Edge, voice: PretendVoice) -> None:
+    """The person is shown ours instead; any other caller's own number."""
+    voice.script = script(script_pb2.Step(dial=script_pb2.Dial(number="+97231234567", turn=1)))
+    for caller, shown in ((CALLER, None), ("+266696687", CALLED)):
+        [dial] = verbs(await edge.post(RECORDING + "?turn=1", recording_webhook(From=caller)))
+        assert dial.get("callerId") == shown
+
+
 @pytest.mark.parametrize("status", ["busy", "no-answer", "failed", "canceled", ""])
 async def test_a_person_who_was_not_reached(edge: Edge, voice: PretendVoice, status: str) -> None:
     """Whatever kept them away, messaging hears that nobody answered."""

@@ -274,6 +274,28 @@ async def test_dial(phone: Telephone, person: str, status: str) -> None:
     assert ("DialCallDuration" in dialled.form) == (person == "answers")
 
 
+@pytest.mark.parametrize(
+    ("caller", "shown", "code"),
+    [
+        ("+972501234567", "", None),
+        ("+972501234567", "callerId='+972501234567'", None),
+        ("+972501234567", "callerId='+14155550123'", 13214),
+        ("anonymous", "", 13214),
+        ("+266696687", "", 13214),
+        ("+266696687", "callerId='+266696687'", 13214),
+        ("+266696687", "callerId='+14155238886'", None),
+    ],
+)
+async def test_whose_number_is_shown(
+    phone: Telephone, caller: str, shown: str, code: int | None
+) -> None:
+    """The caller's or ours, and only a number."""
+    phone.app.on(INCOMING, f'<Dial action="/dialled" {shown}>+97231234567</Dial>')
+    call = await phone.call(caller=caller)
+    assert call.error_code == code
+    assert len(phone.app.asked("/dialled")) == (code is None)
+
+
 @pytest.mark.parametrize(("reason", "status"), [("rejected", "no-answer"), ("busy", "busy")])
 async def test_reject(phone: Telephone, reason: str, status: str) -> None:
     """A rejected call is never in progress."""

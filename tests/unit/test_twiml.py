@@ -3,6 +3,7 @@
 import xml.etree.ElementTree as ET
 from typing import Any
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from switchboard.voice.v1 import script_pb2 as pb
@@ -16,6 +17,7 @@ RETRIED = "#rc=2&rp=all"
 """So that Twilio asks another edge when the first dies before it has answered."""
 
 ESCAPED = RETRIED.replace("&", "&amp;")
+OURS = "+14155238886"
 AUDIO_ID = "0123456789abcdef" * 4
 
 # Everything a protobuf string can hold, and what XML and voices trip over.
@@ -70,8 +72,8 @@ steps = st.one_of(
 )
 
 
-def rendered(*steps: pb.Step) -> list[ET.Element]:
-    twiml = TwimlRenderer(ORIGIN).render(pb.Script(steps=steps))
+def rendered(*steps: pb.Step, **parties: str) -> list[ET.Element]:
+    twiml = TwimlRenderer(ORIGIN).render(pb.Script(steps=steps), **parties)
     # The sandbox's telephone takes for an error whatever Twilio would warn of.
     parse_twiml(twiml)
     response = ET.fromstring(twiml)
@@ -148,6 +150,25 @@ def test_dialing_and_going_on_after_a_part() -> None:
     }
     [redirect] = rendered(pb.Step(redirect=pb.Redirect(turn=3, part=0)))
     assert redirect.text == f"{ORIGIN}/webhook/voice/continue?turn=3&after=part&part=0{RETRIED}"
+
+
+@pytest.mark.parametrize(
+    ("caller", "called", "shown"),
+    [
+        ("+972501234567", OURS, None),
+        ("+266696687", OURS, OURS),
+        ("anonymous", OURS, OURS),
+        ("", OURS, OURS),
+        ("client:alice", OURS, OURS),
+        ("sip:bob@example.com", OURS, OURS),
+        ("+1234", OURS, OURS),
+        ("sip:bob@example.com", "sip:us@example.com", None),
+    ],
+)
+def test_the_person_is_shown_a_number(caller: str, called: str, shown: str | None) -> None:
+    """The caller's own, which Twilio passes on, or ours: a call that shows none may be refused."""
+    dial = pb.Step(dial=pb.Dial(number="+97231234567", turn=3))
+    assert rendered(dial, caller=caller, called=called)[0].get("callerId") == shown
 
 
 def test_a_person_without_a_number_is_one_who_does_not_answer() -> None:

@@ -5,6 +5,7 @@ from typing import Final
 
 import structlog
 
+from services.common.callers import has_number
 from services.common.errors import (
     IdempotencyConflictError,
     InvalidInputError,
@@ -18,13 +19,6 @@ log = structlog.get_logger(__name__)
 
 TEMPLATE: Final = re.compile(r"HX[0-9a-fA-F]{32}")
 """Twilio's ContentSid."""
-
-_PHONE: Final = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
-# What Twilio gives for callers without a number: "anonymous", "blocked", "private", "restricted",
-# "unavailable" and "unknown", as a telephone's keys spell them.
-_NO_PHONE: Final = frozenset(
-    ("+266696687", "+2562533", "+7748283", "+7378742833", "+86282452253", "+8656696")
-)
 
 
 class MissedCallReply:
@@ -46,7 +40,7 @@ class MissedCallReply:
         Raises:
             UnavailableError: The database can't be reached; asking again is safe.
         """
-        if call.caller in _NO_PHONE or not _PHONE.fullmatch(call.caller):
+        if not has_number(call.caller):
             log.info("a missed call's number can't be written to", call_id=call.call_id)
             return
         try:
