@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -177,6 +178,30 @@ def _http_url(value: str) -> str:
     return value
 
 
+def _networks(value: str) -> str:
+    for one in split_list(value):
+        try:
+            ip_network(one)
+        except ValueError as error:
+            raise ValueError(
+                f"{one!r} is no address or network; write it as 127.0.0.1 or 10.0.0.0/8"
+            ) from error
+    return value
+
+
+def _proxies(value: str) -> str:
+    # uvicorn would take whatever is no address for a socket's name, which no sender has.
+    if "*" in split_list(value) or not all(
+        ip_network(one).prefixlen for one in split_list(_networks(value))
+    ):
+        raise ValueError(
+            "would let every sender say who it is; name the addresses or networks of your proxies"
+        )
+    return value
+
+
+Networks = Annotated[str, AfterValidator(_networks)]
+Proxies = Annotated[str, AfterValidator(_proxies)]
 HttpOrigin = Annotated[str, AfterValidator(_http_origin)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Port = Annotated[int, Field(ge=0, le=65535)]

@@ -10,6 +10,9 @@ from starlette.requests import HTTPConnection
 
 from services.health.settings import Network
 
+# Whom a request was passed on for; a proxy that we don't trust may send it, too.
+_PASSED_ON_FOR = ("x-forwarded-for", "forwarded", "x-real-ip")
+
 
 class Access:
     """Lets in networks without a key, and keys from anywhere.
@@ -29,8 +32,16 @@ class Access:
 
     def allows(self, request: HTTPConnection) -> bool:
         """Whether the sender may see everything."""
-        return bool(request.client and self._is_open(request.client.host)) or self.shows_key(
-            request
+        return self._is_inside(request) or self.shows_key(request)
+
+    def comes_by_unknown_proxy(self, request: HTTPConnection) -> bool:
+        """Whether it was passed on for somebody, and it can't be said for whom.
+
+        `scope["peer"]` is who holds the connection. The client is another when a trusted proxy
+        named it.
+        """
+        return request.client == request.scope["peer"] and any(
+            name in request.headers for name in _PASSED_ON_FOR
         )
 
     def shows_key(self, request: HTTPConnection) -> bool:
@@ -41,9 +52,11 @@ class Access:
         matches = [hmac.compare_digest(shown.encode(), key) for key in self._keys]
         return any(matches)
 
-    def _is_open(self, host: str) -> bool:
+    def _is_inside(self, request: HTTPConnection) -> bool:
+        if request.client is None or self.comes_by_unknown_proxy(request):
+            return False
         try:
-            address = ip_address(host)
+            address = ip_address(request.client.host)
         except ValueError:
             return False
         return any(address in network for network in self._networks)

@@ -84,7 +84,14 @@ def build_app(
         """The same, with what a phone is paired with: only for those who show a key."""
         return HTMLResponse(as_pairing_page(), headers={"content-security-policy": page.policy})
 
-    return behind_proxies(_Headers(app), trusted_proxies)
+    passed_on = behind_proxies(_Headers(app), trusted_proxies)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        # Below, the client is whom a trusted proxy names.
+        scope["peer"] = scope.get("client")
+        await passed_on(scope, receive, send)
+
+    return answer
 
 
 def _only(
@@ -96,13 +103,18 @@ def _only(
     async def check(request: Request) -> None:
         if allowed(request):
             return
+        why = ""
+        if access.comes_by_unknown_proxy(request):
+            why = " This came by a proxy that TRUSTED_PROXIES doesn't name."
         if access.has_keys:
             raise HTTPException(
                 401,
-                "Send a key of HEALTH_KEYS as X-API-Key.",
+                f"Send a key of HEALTH_KEYS as X-API-Key.{why}",
                 headers={"www-authenticate": 'Basic realm="Switchboard health"'},
             )
-        raise HTTPException(403, "HEALTH_KEYS has no key with which this could be seen from here.")
+        raise HTTPException(
+            403, f"HEALTH_KEYS has no key with which this could be seen from here.{why}"
+        )
 
     return check
 

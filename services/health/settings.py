@@ -6,20 +6,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from services.common.settings import CommonSettings, HttpOrigin, Port, secret_list, split_list
+from services.common.settings import (
+    CommonSettings,
+    HttpOrigin,
+    Networks,
+    Port,
+    Proxies,
+    secret_list,
+    split_list,
+)
 
 Network = IPv4Network | IPv6Network
-
-
-def _networks(value: str) -> str:
-    for one in split_list(value):
-        try:
-            ip_network(one)
-        except ValueError as error:
-            raise ValueError(
-                f"{one!r} is no network; write it as 10.0.0.0/8, or as a single address"
-            ) from error
-    return value
 
 
 def _long_enough(value: SecretStr) -> SecretStr:
@@ -70,12 +67,12 @@ class HealthSettings(CommonSettings):
         ),
         examples=["a-long-random-string"],
     )
-    health_open_networks: Annotated[str, AfterValidator(_networks)] = Field(
+    health_open_networks: Networks = Field(
         "127.0.0.0/8,::1",
         description="networks that see all of health without a key, separated by commas",
         examples=["127.0.0.0/8,10.0.0.0/8"],
     )
-    trusted_proxies: str = Field(
+    trusted_proxies: Proxies = Field(
         "127.0.0.1",
         description="addresses or networks of proxies whose X-Forwarded-For is believed",
         examples=["127.0.0.1,10.0.0.0/8"],

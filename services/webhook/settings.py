@@ -8,7 +8,14 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic.config import JsonDict
 
-from services.common.settings import CommonSettings, HttpOrigin, Port, secret_list, split_list
+from services.common.settings import (
+    CommonSettings,
+    HttpOrigin,
+    Port,
+    Proxies,
+    secret_list,
+    split_list,
+)
 from services.webhook.api.keys import parse_api_keys
 from services.webhook.voicemail import VoiceLanguage
 
@@ -146,7 +153,7 @@ class WebhookSettings(CommonSettings):
         examples=["1000"],
         json_schema_extra=_CORE,
     )
-    trusted_proxies: str = Field(
+    trusted_proxies: Proxies = Field(
         "127.0.0.1",
         description="addresses or networks of proxies whose X-Forwarded-For is believed",
         examples=["127.0.0.1,10.0.0.0/8"],

@@ -212,6 +212,26 @@ async def test_strangers_learn_only_whether_it_works(around: Around) -> None:
             assert (await client.get(path, headers=forwarded)).status_code == 200
 
 
+@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "x-real-ip"])
+@pytest.mark.parametrize("trusted", ["127.0.0.1", "192.0.2.1"])
+async def test_who_comes_by_a_proxy_that_is_not_believed_is_a_stranger(
+    around: Around, header: str, trusted: str
+) -> None:
+    """A proxy on this machine that TRUSTED_PROXIES doesn't name makes nobody an insider, nor does
+    one that doesn't say who sent a request in the one header that is believed.
+    """
+    believed = (header, trusted) == ("x-forwarded-for", "127.0.0.1")
+    sender = {header: "127.0.0.1" if header != "forwarded" else "for=127.0.0.1"}
+    async with health(**around.addresses(), trusted_proxies=trusted) as client:
+        for path in ("/api/health/detailed", "/", "/metrics"):
+            assert (await client.get(path)).status_code == 200
+            answer = await client.get(path, headers=sender)
+            assert answer.status_code == (200 if believed else 401)
+            assert believed or "TRUSTED_PROXIES" in answer.text
+            assert (await client.get(path, headers=sender | {"x-api-key": KEY})).status_code == 200
+        assert (await client.get("/api/health", headers=sender)).status_code == 200
+
+
 async def test_the_page_shows_the_report_and_nothing_is_markup(around: Around) -> None:
     """Each component stands there with its state and words; what components say is escaped."""
     told = {

@@ -116,6 +116,7 @@ async def health(
     nats_url: str,
     token: str = TOKEN,
     open_networks: str = "127.0.0.0/8",
+    trusted_proxies: str = "127.0.0.1",
     interval_seconds: float = 0.1,
     timeout_seconds: float = 2.0,
 ) -> AsyncIterator[httpx.AsyncClient]:
@@ -126,6 +127,7 @@ async def health(
             "NATS_URL": nats_url,
             "HEALTH_KEYS": KEY,
             "HEALTH_OPEN_NETWORKS": open_networks,
+            "TRUSTED_PROXIES": trusted_proxies,
         }
     )
     registry = CollectorRegistry()
@@ -160,7 +162,11 @@ async def health(
             async with (
                 serving_http(
                     build_app(
-                        report, access=access, registry=registry, to_pair=lambda: heard.to_pair
+                        report,
+                        access=access,
+                        registry=registry,
+                        to_pair=lambda: heard.to_pair,
+                        trusted_proxies=settings.trusted_proxies,
                     ),
                     host="127.0.0.1",
                     port=0,
