@@ -75,6 +75,24 @@ async def test_times_say_whose_clock_they_are(api: Api, database: Database) -> N
     assert not message.HasField("failed_at")
 
 
+@pytest.mark.parametrize("first", [MessageStatus.FAILED, MessageStatus.READ])
+async def test_what_was_read_has_not_failed(
+    api: Api, database: Database, first: MessageStatus
+) -> None:
+    """Who looks at `failed_at` doesn't send again what arrived, in whatever order it was told."""
+    sent = (await api.SendMessage(pb.SendMessageRequest(to=phone(1), body="Hello"))).message
+    told = sorted((MessageStatus.FAILED, MessageStatus.READ), key=lambda one: one is not first)
+    store = receive(SqlIngestStore(database), clock=now)
+    request = pb.GetMessageRequest(id=sent.id, include_events=True)
+    for number, status in enumerate(told, 1):
+        await store([], [report("SM1", status, seconds=number, message_id=sent.id)])
+        found = await api.GetMessage(request)
+        failed = found.message.status == message_pb2.MESSAGE_STATUS_FAILED
+        assert failed == (status is first is MessageStatus.FAILED)
+        assert found.message.HasField("failed_at") == failed
+    assert message_pb2.MESSAGE_STATUS_FAILED in {event.status for event in found.events}
+
+
 async def test_the_same_request_id_sends_once(api: Api) -> None:
     """A retried request returns the first message; another request under its id is refused."""
     request = pb.SendMessageRequest(to=phone(1), body="Hello", request_id="r-1")

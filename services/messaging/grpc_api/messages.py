@@ -78,7 +78,8 @@ def message_to_proto(message: Message) -> pb.Message:
         sent_at=_sourced(delivery.sent),
         delivered_at=_sourced(delivery.delivered),
         read_at=_sourced(delivery.read),
-        failed_at=_sourced(delivery.failed),
+        # A report that came too late is in the history: what arrived has not failed.
+        failed_at=_sourced(delivery.failed if delivery.status.is_failure else None),
         template=_template(message.template),
         reply_to_message_id=message.reply_to_message_id or "",
     )

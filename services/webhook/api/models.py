@@ -73,7 +73,9 @@ class Message(Shape):
     sent_at: SourcedTime | None
     delivered_at: SourcedTime | None
     read_at: SourcedTime | None
-    failed_at: SourcedTime | None
+    failed_at: SourcedTime | None = Field(
+        description="Null unless the status is `failed` or `undelivered`."
+    )
 
 
 class MessageEvent(Shape):

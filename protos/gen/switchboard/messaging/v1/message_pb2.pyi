@@ -326,7 +326,11 @@ class Message(_message.Message):
     @_builtins.property
     def read_at(self) -> Global___SourcedTime: ...
     @_builtins.property
-    def failed_at(self) -> Global___SourcedTime: ...
+    def failed_at(self) -> Global___SourcedTime:
+        """Only while the status is failed or undelivered: what arrived has not failed, whatever a late
+        report says.
+        """
+
     @_builtins.property
     def template(self) -> Global___Template: ...
     def __init__(
