@@ -23,6 +23,7 @@ from services.messaging.consumers.progress import Progress
 from services.messaging.grpc_api.health_servicer import SERVICE_NAME
 from services.messaging.health_wiring import wire_health
 from services.messaging.ports.provider_status import ProviderState, ProviderStatus
+from services.messaging.ports.sending import OutcomeKind, SendOutcome
 from services.messaging.settings import MessagingSettings
 from services.messaging.store.activity import SqlActivityReader
 from services.messaging.store.calls import SqlCallStore
@@ -32,6 +33,7 @@ from services.messaging.store.ingest import SqlIngestStore
 from services.messaging.store.outbox import SqlOutboxStore
 from services.messaging.store.queries import SqlMessageReader
 from services.messaging.usecases.health import SendingProbe, provider_finding
+from services.messaging.usecases.pace import RecipientPace
 from tests.support import calls
 from tests.support.databases import PostgresServer
 from tests.support.forwarder import forwarding
@@ -44,6 +46,7 @@ from tests.support.sending import ANY_TIME, ManualClock, new_message, now, open_
 if TYPE_CHECKING:
     from switchboard.health.v1.health_service_pb2_grpc import HealthServiceAsyncStub
 
+LEASE = timedelta(seconds=30)
 SETTINGS = MessagingSettings.load(
     {
         "PUBLIC_HOST": "https://switchboard.example.com",
@@ -261,9 +264,49 @@ async def test_what_waits_too_long_to_be_sent_is_late(database: Database) -> Non
     assert (await probe.look())["sending"].status == "ok"
     clock.forward(200)
     found = (await probe.look())["sending"]
-    assert (found.status, found.reason) == ("degraded", "the oldest message has waited for 400 s")
+    assert (found.status, found.reason) == ("degraded", "a message has been due for 400 s")
     assert registry.get_sample_value("switchboard_outbox_messages", {"state": "due"}) == 1
     assert registry.get_sample_value("switchboard_outbox_oldest_age_seconds") == 400
+
+
+async def test_what_its_contact_s_pace_holds_back_is_not_late(database: Database) -> None:
+    """Messages that go out at the pace we gave them count from when they were due."""
+    clock, probe, outbox = await paced(database)
+    for number in range(6):
+        assert (await probe.look())["sending"].status == "ok"
+        [claimed] = await outbox.claim(limit=10, lease=LEASE)
+        await outbox.settle(claimed, SendOutcome(OutcomeKind.ACCEPTED, f"out-{number}"), clock())
+        clock.forward(100)
+
+
+async def test_what_waits_behind_a_stuck_message_is_late(database: Database) -> None:
+    """Retrying puts a message off, and it ages all the same; so do those whose turn it keeps."""
+    clock, probe, outbox = await paced(database)
+    [stuck] = await outbox.claim(limit=10, lease=LEASE)
+    clock.forward(10)
+    retry = SendOutcome(OutcomeKind.RETRY)
+    await outbox.settle(stuck, retry, clock() + timedelta(hours=1))
+    clock.forward(200)
+    details = (await probe.look())["sending"].details
+    assert details["oldest_unsettled_seconds"] == 210
+    clock.forward(4000)
+    [again] = await outbox.claim(limit=10, lease=LEASE)
+    await outbox.settle(again, SendOutcome(OutcomeKind.ACCEPTED, "out-0"), clock())
+    found = (await probe.look())["sending"]
+    # The second was due after 100 s.
+    assert (found.status, found.reason) == ("degraded", "a message has been due for 4110 s")
+
+
+async def paced(database: Database) -> tuple[ManualClock, SendingProbe, SqlOutboxStore]:
+    """Six messages to a contact, one of which may go every 100 s: a probe, and their outbox."""
+    clock = ManualClock(at(0))
+    pace = RecipientPace(timedelta(seconds=100), burst=1)
+    outbox = SqlOutboxStore(database, clock, replace(ANY_TIME, pace=pace))
+    await receive(SqlIngestStore(database), clock=clock, replies=None)([inbound("SM1")], [])
+    for number in range(6):
+        await outbox.enqueue(new_message(f"Number {number}"))
+    probe = SendingProbe(SqlMessageReader(database), clock=clock, registry=CollectorRegistry())
+    return clock, probe, outbox
 
 
 async def test_events_that_wait_and_dead_letters_are_seen(nats_server: NatsServer) -> None:

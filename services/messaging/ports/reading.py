@@ -78,7 +78,13 @@ class ChangePage:
 
 @dataclass(frozen=True, slots=True)
 class QueueSizes:
-    """How many messages, conversations and reports wait for what."""
+    """How many messages, conversations and reports wait for what.
+
+    Attributes:
+        oldest_unsettled_at: When the oldest unsettled message was stored.
+        first_due_at: When the first of them was due. That may be to come: a message that its
+            contact's pace holds back isn't due, one that waits behind another may be.
+    """
 
     due: int
     sending: int
@@ -86,6 +92,7 @@ class QueueSizes:
     replies: int
     parked: int
     oldest_unsettled_at: datetime | None
+    first_due_at: datetime | None
 
 
 class MessageReader(Protocol):

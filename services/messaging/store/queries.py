@@ -74,9 +74,14 @@ class SqlMessageReader:
     async def queue_sizes(self) -> QueueSizes:
         """How much waits at this moment."""
         async with self._database.read() as connection:
-            states = await connection.execute(
-                select(OutboxRow.state, func.count().label("n")).group_by(OutboxRow.state)
+            # An attempt that failed puts off `due_at`.
+            due_at = func.coalesce(OutboxRow.first_attempt_at, OutboxRow.due_at)
+            found = await connection.execute(
+                select(
+                    OutboxRow.state, func.count().label("n"), func.min(due_at).label("due_at")
+                ).group_by(OutboxRow.state)
             )
+            states = found.all()
             counts = {row.state: row.n for row in states}
             replies = await connection.scalar(select(func.count()).select_from(PendingReplyRow))
             parked = await connection.scalar(select(func.count()).select_from(ParkedStatusRow))
@@ -93,6 +98,7 @@ class SqlMessageReader:
             replies=replies or 0,
             parked=parked or 0,
             oldest_unsettled_at=oldest,
+            first_due_at=min((row.due_at for row in states), default=None),
         )
 
 

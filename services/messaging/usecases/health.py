@@ -16,7 +16,7 @@ from services.messaging.ports.reading import MessageReader
 SENDING: Final = "sending"
 ACTIVITY: Final = "activity"
 LATE: Final = timedelta(minutes=5)
-"""A message that isn't settled after this is late."""
+"""A message that isn't settled so long after it was due is late."""
 
 _STATUSES: Final[Mapping[ProviderState, Status]] = {
     ProviderState.HEALTHY: "ok",
@@ -42,7 +42,8 @@ class SendingProbe:
         )
         self._age = Gauge(
             "switchboard_outbox_oldest_age_seconds",
-            "Age of the oldest unsettled send; 0 when there is none.",
+            "How long the unsettled send that was due first has been due; 0 when none is."
+            " What waits for its contact's pace isn't due yet.",
             registry=registry,
         )
         self._replies = Gauge(
@@ -63,8 +64,8 @@ class SendingProbe:
         except UnavailableError:
             return {SENDING: Finding("unknown", "the database can't be asked")}
         age = 0.0
-        if sizes.oldest_unsettled_at is not None:
-            age = max((self._clock() - sizes.oldest_unsettled_at).total_seconds(), 0.0)
+        if sizes.first_due_at is not None:
+            age = max((self._clock() - sizes.first_due_at).total_seconds(), 0.0)
         for state, count in (
             ("due", sizes.due),
             ("sending", sizes.sending),
@@ -83,7 +84,7 @@ class SendingProbe:
             "reports_parked": sizes.parked,
         }
         if age > LATE.total_seconds():
-            reason = f"the oldest message has waited for {age:.0f} s"
+            reason = f"a message has been due for {age:.0f} s"
             return {SENDING: Finding("degraded", reason, details)}
         return {SENDING: Finding("ok", details=details)}
 
