@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Generator
 from typing import Any, cast
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from services.common.http_connection import HttpConnection
@@ -20,6 +20,7 @@ from services.common.refusals import LogLimiter
 _LAST_ACCEPT_SECONDS = 0.1
 # What a process opens beside connections: the broker, databases, files.
 _OWN_FILES = 100
+_BY_HEAD = "switchboard.by_head"
 
 
 class _Server(uvicorn.Server):
@@ -65,6 +66,25 @@ def behind_proxies(app: ASGIApp, trusted: str) -> ASGIApp:
         trusted: Comma-separated addresses whose `X-Forwarded-For` is believed.
     """
     return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted))
+
+
+def answering_head(app: ASGIApp) -> ASGIApp:
+    """`app`, which answers HEAD as it does GET; the server leaves the body out.
+
+    Not by routes of its own: they would stand in the OpenAPI document twice.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET", _BY_HEAD: True}
+        await app(scope, receive, send)
+
+    return answer
+
+
+def is_head(scope: Scope) -> bool:
+    """Whether nobody reads the answer's body, which may be long in the making."""
+    return _BY_HEAD in scope
 
 
 def is_length_within(content_length: bytes, most: int) -> bool:

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.common.http_server import behind_proxies
+from services.common.http_server import answering_head, behind_proxies
 from services.health.access import Access
 from services.health.heard import Pairing
 from services.health.page import StatusPage
@@ -84,7 +84,7 @@ def build_app(
         """The same, with what a phone is paired with: only for those who show a key."""
         return HTMLResponse(as_pairing_page(), headers={"content-security-policy": page.policy})
 
-    passed_on = behind_proxies(_Headers(app), trusted_proxies)
+    passed_on = behind_proxies(_Headers(answering_head(app)), trusted_proxies)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         # Below, the client is whom a trusted proxy names.

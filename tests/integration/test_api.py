@@ -485,6 +485,40 @@ async def test_reading_may_say_how_far(
     assert messaging.requests[-1].up_to_message_id == up_to
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        MESSAGES,
+        f"{MESSAGES}/m-1",
+        f"{MESSAGES}/none",
+        f"{MESSAGES}?limit=0",
+        STATUS,
+        "/api/whatsapp/conversations",
+        "/api/whatsapp/conversation/+972501234567",
+        "/api/whatsapp/media/f-1",
+        "/api/calls",
+        "/api/openapi.json",
+    ],
+)
+async def test_head_is_get_without_a_body(api: Api, path: str) -> None:
+    """Load balancers and monitors ask by HEAD: the same status, type and length."""
+    got, head = await api.http.get(path), await api.http.head(path)
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    for name in ("content-type", "content-length", "etag"):
+        assert head.headers.get(name) == got.headers.get(name)
+    assert head.headers["x-request-id"] != got.headers["x-request-id"]
+    assert (await api.http.get(STATUS)).status_code == 200
+
+
+async def test_head_begins_nothing(api: Api) -> None:
+    """A stream has no end, and what only takes POST takes no HEAD."""
+    for path, allowed in (("/api/whatsapp/stream", "GET"), (SEND, "POST")):
+        answer = await api.http.head(path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    async with httpx.AsyncClient(base_url=api.http.base_url) as http:
+        assert (await http.head(MESSAGES)).status_code == 401
+
+
 async def test_addresses_methods_types_and_sizes(api: Api) -> None:
     """What the framework refuses is a problem document too."""
     problem(await api.http.get("/api/whatsapp/nothing"), 404, "NOT_FOUND")

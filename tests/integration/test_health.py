@@ -299,6 +299,21 @@ async def test_no_answer_may_be_kept_or_sniffed(around: Around) -> None:
             assert "default-src 'none'" in headers["content-security-policy"]
 
 
+async def test_head_is_get_without_a_body(around: Around) -> None:
+    """Uptime monitors and load balancers ask by HEAD, and are let in no further than by GET."""
+    async with health(**around.addresses(), open_networks="10.0.0.0/8") as client:
+        for path in ("", "/readiness", "/liveness", "/detailed"):
+            path = f"/api/health{path}"
+            got, head = await client.get(path), await client.head(path)
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert head.headers["content-type"] == got.headers["content-type"]
+        for path in ("/", "/metrics", "/pairing", "/api/health/detailed"):
+            assert (await client.head(path)).status_code == 401
+            shown = await client.head(path, headers={"x-api-key": KEY})
+            assert (shown.status_code, shown.content) == (200, b"")
+            assert shown.headers["cache-control"] == "no-store"
+
+
 async def test_components_are_metrics(around: Around) -> None:
     """Prometheus learns the status of every component, and how long probes take."""
     async with messaging(around.messaging_port), health(**around.addresses()) as client:

@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from services.common.http_server import answering_head
 from services.common.tracing import Tracing
 from services.webhook.api import problems
 from services.webhook.api.calls import calls_router
@@ -74,20 +75,22 @@ def build_api(
     async def openapi() -> Response:
         return Response(described, media_type="application/json")
 
-    door: ASGIApp = Door(
-        app,
-        keys=keys,
-        requests_per_minute=requests_per_minute,
-        failures_per_minute=failures_per_minute,
-        registry=registry,
-        tracing=tracing,
+    door = answering_head(
+        Door(
+            app,
+            keys=keys,
+            requests_per_minute=requests_per_minute,
+            failures_per_minute=failures_per_minute,
+            registry=registry,
+            tracing=tracing,
+        )
     )
     if not cors_origins:
         return door
     return CORSMiddleware(
         door,
         allow_origins=cors_origins,
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "HEAD", "POST"],
         allow_headers=["X-API-Key", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
         expose_headers=[
             "Location",

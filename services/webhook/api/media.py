@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Header, Path, Request, Response
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
 
+from services.common.http_server import is_head
 from services.webhook.api.limits import HeldRequests
 from services.webhook.api.messaging import Messaging
 from services.webhook.api.openapi import media_answers
@@ -52,6 +53,8 @@ def media_router(messaging: Messaging, held: HeldRequests) -> APIRouter:
             if if_none_match is not None and headers["etag"] in if_none_match:
                 return Response(status_code=304, headers=headers)
             headers["content-length"] = str(first.size_bytes)
+            if is_head(request.scope):
+                return Response(headers=headers)
             return ClosingStream(_parts(first, call, reading), opened.pop_all(), headers=headers)
 
     return router
