@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from fastapi import APIRouter, FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.common.http_server import behind_proxies
+from services.common.tracing import Within, new_traceparent, request_id
+from services.webhook.api import problems
 from services.webhook.ingress import WebhookIngress
 
 _API_PREFIX = "/api/"
@@ -37,6 +39,7 @@ class Edge(FastAPI):
             openapi_url=None,
             redirect_slashes=False,
         )
+        problems.install(self)
         self._ingress = ingress
         # The ingress asks who sent a request only when it refuses it.
         self._framework = behind_proxies(super().__call__, trusted_proxies)
@@ -56,4 +59,17 @@ class Edge(FastAPI):
             # Not a route: a route's path stops at a line's end, and this one takes whatever comes.
             await self._api(scope, receive, send)
         else:
-            await self._framework(scope, receive, send)
+            with Within(new_traceparent()):
+                await self._framework(scope, receive, _with_request_id(send))
+
+
+def _with_request_id(send: Send) -> Send:
+    """Adds the request's id to errors; audio, which caches keep for ever, belongs to none."""
+
+    async def answer(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            own_id = (b"x-request-id", request_id().encode())
+            message = {**message, "headers": [*message["headers"], own_id]}
+        await send(message)
+
+    return answer

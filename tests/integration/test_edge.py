@@ -182,6 +182,29 @@ async def test_other_methods_and_paths(edge: Edge) -> None:
     assert (await edge.http.post("/webhook/whatsapp/other")).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "reason"),
+    [
+        ("GET", "/api", 404, "NOT_FOUND"),
+        ("GET", "/nope", 404, "NOT_FOUND"),
+        ("POST", "/webhook/x", 404, "NOT_FOUND"),
+        ("POST", "/audio/x.mp3", 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "/voice/voicemail/greeting?turn=0", 400, "INVALID_INPUT"),
+    ],
+)
+async def test_what_is_not_there_is_a_problem_document(
+    edge: Edge, method: str, path: str, status: int, reason: str
+) -> None:
+    """As every error of the API: with a word for programs, and the request's id."""
+    response = await edge.http.request(method, path)
+    document = response.json()
+    assert (response.status_code, document["status"], document["reason"]) == (
+        status, status, reason,
+    )  # fmt: skip
+    assert response.headers["content-type"] == "application/problem+json"
+    assert document["request_id"] == response.headers["x-request-id"]
+
+
 async def test_json_is_415(edge: Edge) -> None:
     """A body that is no form is refused by its type, even when it is signed."""
     body = b'{"MessageSid": "SM1"}'

@@ -422,4 +422,4 @@ async def test_only_signed_posts_are_taken(
 @pytest.mark.parametrize("path", ["other?turn=1", "greeting?turn=0", "greeting?turn=x", "apology"])
 async def test_voicemail_that_does_not_exist(edge: Edge, path: str) -> None:
     """The public address gives three texts and nothing else."""
-    assert (await edge.http.get(f"/voice/voicemail/{path}")).status_code == 422
+    assert (await edge.http.get(f"/voice/voicemail/{path}")).status_code == 400
