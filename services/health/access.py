@@ -46,7 +46,8 @@ class Access:
 
     def shows_key(self, request: HTTPConnection) -> bool:
         """Whether the sender has a key, wherever they are."""
-        shown = request.headers.get("x-api-key") or _password(
+        # White space around a value isn't of it (RFC 9110, 5.5); the parser leaves what follows.
+        shown = request.headers.get("x-api-key", "").strip(" \t") or _password(
             request.headers.get("authorization", "")
         )
         matches = [hmac.compare_digest(shown.encode(), key) for key in self._keys]

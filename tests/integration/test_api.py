@@ -25,6 +25,7 @@ from services.common.errors import (
     UnavailableError,
 )
 from tests.support.api import KEY, OTHER_KEY, Api, PretendMessaging, running_api, served
+from tests.support.raw_http import Raw, connected
 
 STATUS = "/api/whatsapp/status"
 SEND = "/api/whatsapp/send"
@@ -72,6 +73,14 @@ async def test_without_a_key_nothing_is_answered(api: Api, shown: list[str]) -> 
             response = await http.get(path, headers=headers)
             problem(response, 401, "UNAUTHENTICATED")
             assert "www-authenticate" in response.headers
+
+
+async def test_white_space_around_a_key_is_not_of_it(api: Api) -> None:
+    """RFC 9110 has it so, and who copies a key may bring some along."""
+    async with connected(api.http.base_url.port or 0) as connection:
+        for shown, status in ((f"{KEY} ", 200), (f" {KEY}\t ", 200), (f"a {KEY}", 401)):
+            asked = Raw(STATUS.encode(), [(b"X-API-Key", shown.encode())], method=b"GET")
+            assert await connection.ask(asked.encoded()) == status
 
 
 async def test_every_configured_key_is_good(api: Api, messaging: PretendMessaging) -> None:

@@ -20,6 +20,7 @@ from services.common.monitor import ComponentReport
 from tests.support.health import FINE, KEY, FakeEdge, health, messaging, statuses, until
 from tests.support.nats import NatsServer
 from tests.support.ports import free_port
+from tests.support.raw_http import Raw, connected
 
 
 @dataclass
@@ -210,6 +211,10 @@ async def test_strangers_learn_only_whether_it_works(around: Around) -> None:
                 assert (await client.get(path, headers=bad)).status_code == 401
             forwarded = {"x-forwarded-for": "10.1.2.3"}
             assert (await client.get(path, headers=forwarded)).status_code == 200
+            # The value is what stands between the white space (RFC 9110, 5.5).
+            spaced = Raw(path.encode(), [(b"X-API-Key", f"{KEY} \t".encode())], method=b"GET")
+            async with connected(client.base_url.port or 0) as connection:
+                assert await connection.ask(spaced.encoded()) == 200
 
 
 @pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "x-real-ip"])

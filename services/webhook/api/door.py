@@ -142,7 +142,8 @@ class Door:
             raise ProblemError(
                 503, "API_DISABLED", "No API keys are configured here: set API_KEYS to use the API."
             )
-        shown = [value for name, value in scope["headers"] if name == KEY_HEADER]
+        # White space around a value isn't of it (RFC 9110, 5.5); the parser leaves what follows.
+        shown = [value.strip(b" \t") for name, value in scope["headers"] if name == KEY_HEADER]
         name = self._keys.name_of(shown[0]) if len(shown) == 1 else None
         if name is not None:
             return name
