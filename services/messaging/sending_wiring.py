@@ -102,6 +102,7 @@ def wire_sending(
     send = SendMessage(
         outbox,
         own_address=settings.own_address(),
+        own_addresses=settings.own_addresses(),
         provider=settings.providers()[0],
         on_queued=dispatcher.wake,
         files=HttpMediaInspector(

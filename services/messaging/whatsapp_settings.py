@@ -149,6 +149,11 @@ class WhatsAppSettings(CommonSettings):
         """
         return self.twilio_whatsapp_number or f"whatsapp:{self.baileys_number}"
 
+    def own_addresses(self) -> frozenset[str]:
+        """Both of our numbers, as far as they are set."""
+        web = {f"whatsapp:{self.baileys_number}"} if self.baileys_number else ()
+        return frozenset({self.own_address(), *web})
+
 
 def selected_providers(values: Mapping[str, str]) -> tuple[str, str | None]:
     """The provider and the fallback, by the raw values of the variables."""

@@ -18,6 +18,7 @@ from tests.support.sandbox import OUR_NUMBER
 from tests.support.sending import ANY_TIME, now, open_database
 
 MEDIA = "https://files.example.com/plan.pdf"
+OUR_OTHER_NUMBER = "whatsapp:+14155238887"
 TEMPLATE = Template("HX" + "0" * 32, {"1": "Dana"})
 
 
@@ -42,6 +43,7 @@ async def send(tmp_path: Path, bell: Bell) -> AsyncIterator[SendMessage]:
         yield SendMessage(
             SqlOutboxStore(database, now, ANY_TIME),
             own_address=OUR_NUMBER,
+            own_addresses=[OUR_OTHER_NUMBER],
             provider="twilio",
             on_queued=bell,
             files=KnownFiles(),
@@ -56,6 +58,9 @@ async def send(tmp_path: Path, bell: Bell) -> AsyncIterator[SendMessage]:
         ("to", {"to": "sms:+972501234567"}),
         ("to", {"to": "whatsapp:+972501234567\0"}),
         ("to", {"to": "1-800-FLOWERS"}),
+        ("to", {"to": OUR_NUMBER, "body": "", "template": TEMPLATE}),
+        ("to", {"to": OUR_NUMBER.removeprefix("whatsapp:")}),
+        ("to", {"to": "+1 (415) 523-8887"}),
         ("body", {"body": ""}),
         ("body", {"body": " \n\t"}),
         ("body", {"body": "x" * 1601}),

@@ -71,6 +71,9 @@ def test_own_address() -> None:
     assert MessagingSettings.load(CORE | BAILEYS).own_address() == "whatsapp:+14155550001"
     both = CORE | TWILIO | BAILEYS | {"WHATSAPP_PROVIDER": "baileys"}
     assert MessagingSettings.load(both).own_address() == "whatsapp:+14155238886"
+    ours = {"whatsapp:+14155238886", "whatsapp:+14155550001"}
+    assert MessagingSettings.load(both).own_addresses() == ours
+    assert MessagingSettings.load(CORE | TWILIO).own_addresses() == {"whatsapp:+14155238886"}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ class SendMessage:
 
     Args:
         own_address: Our address, from which messages go out.
+        own_addresses: All of ours, if there are more.
         provider: Name of the provider that sends from it.
         on_queued: Called when there is something new to send.
         files: Looks at a file before the message that carries it is taken.
@@ -45,6 +46,7 @@ class SendMessage:
         store: OutboxStore,
         *,
         own_address: str,
+        own_addresses: Collection[str] = (),
         provider: str,
         on_queued: Callable[[], None],
         files: MediaInspector,
@@ -53,6 +55,7 @@ class SendMessage:
     ) -> None:
         self._store = store
         self._own_address = own_address
+        self._own_addresses = {own_address, *own_addresses}
         self._provider = provider
         self._on_queued = on_queued
         self._files = files
@@ -92,6 +95,9 @@ class SendMessage:
             UnavailableError: The database can't be reached.
         """
         recipient = self._addresses.identity(to, field="to")
+        address = whatsapp_address(recipient)
+        if address in self._own_addresses:
+            raise InvalidInputError("to", "is our own number; write to a contact's")
         _check_content(body, media_url, template)
         if media_url is not None:
             check_media_address(media_url, "media_url", local=self._local_files)
@@ -101,7 +107,6 @@ class SendMessage:
             _check_text(reply_to_message_id, "reply_to_message_id", 255)
         if request_id is not None:
             _check_request_id(request_id)
-        address = whatsapp_address(recipient)
         new = NewMessage(
             recipient=recipient,
             contact_address=address,
