@@ -1,12 +1,16 @@
 """One HTTP connection: uvicorn's, with an end to whatever a stranger can draw out."""
 
 import asyncio
+import json
 import math
+import uuid
 from collections.abc import Sequence
 from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from services.common.errors import InvalidInputError
 
 _LAST_REQUEST_SECONDS = 0.5
 # So long, and up to half as long again, a connection is kept for its next request.
@@ -71,6 +75,25 @@ def _without_upgrade(line: bytes, headers: Sequence[tuple[bytes, bytes]]) -> byt
         if option in map(bytes.strip, options.split(b","))
     ]
     return b"\r\n".join([line, *(name + b": " + value for name, value in kept), b"", b""])
+
+
+def _bad_request(detail: str) -> bytes:
+    """A problem document (RFC 9457), as every error has, where uvicorn's is a line of text."""
+    own_id = uuid.uuid4()
+    document = {
+        "type": "about:blank",
+        "title": "Bad Request",
+        "status": 400,
+        "detail": detail,
+        "instance": own_id.urn,
+        "request_id": own_id.hex,
+        "reason": InvalidInputError.reason,
+    }
+    body = json.dumps(document).encode()
+    return (
+        b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n"
+        b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
+    )
 
 
 class _TooManyHeadersError(Exception):
@@ -194,7 +217,8 @@ class HttpConnection(HttpToolsProtocol):
         if len(self.headers) >= _MAX_HEADERS:
             self._refuse_head()
         else:
-            super().send_400_response(msg)
+            self.transport.write(_bad_request(msg))
+            self.transport.close()
 
     def _refuse_head(self) -> None:
         if self._idle:

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import json
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
 from services.common import http_connection
 from services.common.http_server import serving_http
+from tests.support.raw_http import exchange
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]}
@@ -55,6 +57,22 @@ async def test_a_head_does_not_wait_for_a_slow_body() -> None:
                 assert await reader.readexactly(2) == piece
         writer.close()
         await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "request_", [b"FOO / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\na: \0\r\n\r\n"]
+)
+async def test_what_is_no_http_is_answered_by_a_problem_document(request_: bytes) -> None:
+    """As every other error, though no application has seen it."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    async with serving_http(app, host="127.0.0.1", port=0) as port:
+        head, _, body = (await exchange(port, request_)).partition(b"\r\n\r\n")
+    assert head.startswith(
+        b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n"
+    )
+    assert (json.loads(body)["status"], json.loads(body)["reason"]) == (400, "INVALID_INPUT")
 
 
 async def test_an_answer_that_ends_the_connection_is_whole() -> None:
