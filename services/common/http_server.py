@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from services.common.http_connection import HttpConnection
+from services.common.http_direct import DirectConnection, Taker
 from services.common.refusals import LogLimiter
 
 _LAST_ACCEPT_SECONDS = 0.1
@@ -101,6 +102,7 @@ async def serving_http(
     port: int,
     drain_seconds: int = 20,
     max_connections: int = 1000,
+    taker: Taker | None = None,
 ) -> AsyncIterator[int]:
     """Serve `app` while the context is open; yields the port (of use when `port` is 0).
 
@@ -111,6 +113,7 @@ async def serving_http(
     Args:
         max_connections: Beyond so many a tenth of them is closed, those whose requests have been
             longest in coming.
+        taker: Gets the requests that it takes instead of `app`, once they are whole.
 
     Raises:
         OSError: The port is taken.
@@ -120,11 +123,15 @@ async def serving_http(
         # Inherited by every connection. asyncio sets it only on sockets it made itself, and
         # without it an answer in two parts waits 40 ms for the peer's acknowledgement.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        room = _room_for(max_connections)
+        connection = (
+            functools.partial(HttpConnection, max_connections=room)
+            if taker is None
+            else functools.partial(DirectConnection, max_connections=room, taker=taker)
+        )
         config = uvicorn.Config(
             app,
-            http=cast(
-                Any, functools.partial(HttpConnection, max_connections=_room_for(max_connections))
-            ),
+            http=cast(Any, connection),
             ws="none",
             access_log=False,
             log_config=None,

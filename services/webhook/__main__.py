@@ -122,6 +122,8 @@ async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing
                     host=settings.webhook_host,
                     port=settings.webhook_port,
                     max_connections=settings.webhook_max_connections,
+                    # A span belongs to a task.
+                    taker=ingress if settings.otel_exporter_otlp_endpoint is None else None,
                 )
             )
             # The last to open and the first to close: it says that the other is there.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from starlette.types import Send
 
+from services.common.http_direct import WholeRequest
 from services.common.tracing import request_id
 
 MAX_BODY_BYTES = 64 * 1024
@@ -12,6 +13,8 @@ MAX_PARAMETERS = 1000
 
 EMPTY_TWIML = b'<?xml version="1.0" encoding="UTF-8"?><Response/>'
 _TWIML = (b"content-type", b"text/xml; charset=utf-8")
+# Made once: nearly every answer is this one.
+_EMPTY_HEAD = b"HTTP/1.1 200 OK\r\n%b: %b\r\ncontent-length: %d\r\n" % (*_TWIML, len(EMPTY_TWIML))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +130,9 @@ def elsewhere(address: str) -> Answer:
     )
 
 
-# Made once: nearly every answer is this one.
-_EMPTY_START = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [_TWIML, (b"content-length", str(len(EMPTY_TWIML)).encode())],
-}
-_EMPTY_BODY = {"type": "http.response.body", "body": EMPTY_TWIML}
-
-
-async def send_nothing_to_do(send: Send) -> None:
+def answer_nothing_to_do(request: WholeRequest) -> None:
     """Thank for an event with empty TwiML."""
-    await send(_EMPTY_START)
-    await send(_EMPTY_BODY)
+    request.answer(_EMPTY_HEAD, EMPTY_TWIML)
 
 
 async def send_twiml(send: Send, twiml: bytes) -> None:

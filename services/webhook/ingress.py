@@ -5,39 +5,39 @@ A 2xx means that the event is on disk: in the journal, or in the spill while the
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import Receive, Scope, Send
 
-from services.common.errors import InvalidInputError
-from services.common.http_server import behind_proxies, is_length_within
+from services.common.http_direct import WholeRequest
+from services.common.http_server import behind_proxies
 from services.common.journal.events import JournalEvent
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.putting import JournalUnavailableError
 from services.common.refusals import FailureLimiter, LogLimiter, sender_of
-from services.common.tracing import TRACEPARENT, NoTracing, Tracing, sent_traceparent
+from services.common.tracing import TRACEPARENT, NoTracing, Tracing, request_id, sent_traceparent
 from services.webhook import answers
-from services.webhook.answers import MAX_BODY_BYTES, MAX_PARAMETERS, Answer, RefusedError
+from services.webhook.answers import EMPTY_TWIML, MAX_BODY_BYTES, Answer, RefusedError
 from services.webhook.deadline import Deadline
 from services.webhook.pace import Pace
-from services.webhook.routes import WebhookRoute, to_event
-from services.webhook.signature import (
-    SIGNATURE_HEADER,
-    SignatureResult,
-    SignatureVerifier,
-    parse_form,
-)
+from services.webhook.routes import WebhookRoute
+from services.webhook.signature import SignatureVerifier
 from services.webhook.spill import Spill, SpillUnavailableError
+from services.webhook.verification import Headers, Verification
 
 log = structlog.get_logger(__name__)
 
 _TRACEPARENT = TRACEPARENT.encode()
 # As many as make a bundle.
 _AT_ONCE = 32
-_Headers = Mapping[bytes, bytes]
+
+
+_Work = Callable[[str], Awaitable[tuple[JournalEvent, str]]]
+"""Of the request's traceparent: makes an event of it, and stores it; also says where."""
 
 
 class _DisconnectedError(Exception):
@@ -45,7 +45,7 @@ class _DisconnectedError(Exception):
 
 
 class WebhookIngress:
-    """ASGI application for the providers' webhooks.
+    """ASGI application for the providers' webhooks; also takes them directly (`http_direct`).
 
     Args:
         verifier: None accepts everything: development only.
@@ -73,12 +73,11 @@ class WebhookIngress:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._routes = {route.path: route for route in routes}
-        self._verifier = verifier
+        self._verification = Verification(verifier, now)
         self._journal = journal
         self._spill = spill
         self._deadline = Deadline(read_seconds)
-        self._pace = Pace(_AT_ONCE)
-        self._now = now
+        self._pace = Pace(self._take, _AT_ONCE)
         self._monotonic = monotonic
         self._tracing = tracing or NoTracing()
         self._failures = FailureLimiter(failures_per_minute, monotonic)
@@ -121,112 +120,134 @@ class WebhookIngress:
         route = self._routes[scope["path"]]
         headers = dict(scope["headers"])
         parent = sent_traceparent(headers.get(_TRACEPARENT, b"").decode("latin-1"))
-        with self._tracing.span(self._spans[route.name], kind="server", parent=parent) as own:
-            await self._answer(route, headers, own, scope, receive, send)
+
+        async def work(own: str) -> tuple[JournalEvent, str]:
+            event = await self._accept(route, headers, own, scope, receive)
+            return event, await self._store(route, event)
+
+        await self._answer(route, parent, self._monotonic(), work, scope, receive, send)
+
+    def takes(self, scope: Scope) -> bool:
+        """Whether a request needs no task: nobody waits for more than a thank-you."""
+        route = self._routes.get(scope["path"])
+        return route is not None and route.responder is None
+
+    def take(self, request: WholeRequest) -> None:
+        """Answer one HTTP request that `takes` accepts."""
+        self._pace.put(request)
+
+    def _take(self, request: WholeRequest) -> None:
+        began = self._monotonic()
+        scope = request.scope
+        route = self._routes[scope["path"]]
+        headers = dict(scope["headers"])
+        traceparent = sent_traceparent(headers.get(_TRACEPARENT, b"").decode("latin-1"))
+        try:
+            self._verification.check_head(scope, headers)
+            event = self._verification.event(route, scope, headers, request.body, traceparent)
+            stored = partial(self._stored, request, route, event, began)
+            try:
+                self._journal.publish_soon(event, stored)
+            except JournalUnavailableError as error:
+                stored(error)
+        except Exception as error:  # noqa: BLE001 - `_answer` tells them apart, and logs
+            request.hand_on(partial(self._answer, route, traceparent, began, _failing(error)))
+
+    def _stored(
+        self,
+        request: WholeRequest,
+        route: WebhookRoute,
+        event: JournalEvent,
+        began: float,
+        error: JournalUnavailableError | None,
+    ) -> None:
+        if error is None:
+            self._count(route, "journaled", event.traceparent)
+            answers.answer_nothing_to_do(request)
+            self._seconds[route.name].observe(self._monotonic() - began)
+            return
+
+        async def work(own: str) -> tuple[JournalEvent, str]:
+            return event, await self._spilled(route, event, error)
+
+        request.hand_on(partial(self._answer, route, event.traceparent, began, work))
 
     async def _answer(
         self,
         route: WebhookRoute,
-        headers: _Headers,
         traceparent: str,
+        began: float,
+        work: _Work,
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
-        began = self._monotonic()
-        try:
-            event = await self._accept(route, headers, traceparent, scope, receive)
-            outcome = await self._store(route, event)
-        except RefusedError as refused:
-            await self._forwarded(scope, receive, send)
-            await self._refuse(route, scope, refused.answer, send)
-        except _DisconnectedError:
-            self._counts[route.name, "disconnected"].inc()
-        except Exception:
-            # Logged here, where it is known which request it was.
-            log.exception("a webhook failed", route=route.name)
-            self._counts[route.name, "error"].inc()
-            await answers.send_answer(send, answers.FAILED)
-        else:
-            self._counts[route.name, outcome].inc()
-            self._debug("webhook stored", route=route.name, outcome=outcome)
-            if route.responder is None:
-                await answers.send_nothing_to_do(send)
+        """Answer with what comes of `work`."""
+        name = self._spans[route.name]
+        with self._tracing.span(name, kind="server", parent=traceparent) as own:
+            try:
+                event, outcome = await work(own)
+            except RefusedError as refused:
+                await self._forwarded(scope, receive, send)
+                await self._refuse(route, scope, refused.answer, send)
+            except _DisconnectedError:
+                self._counts[route.name, "disconnected"].inc()
+            except Exception:
+                # Logged here, where it is known which request it was.
+                log.exception("a webhook failed", route=route.name)
+                self._counts[route.name, "error"].inc()
+                await answers.send_answer(send, answers.FAILED)
             else:
-                await answers.send_twiml(send, await route.responder.respond(event, began))
-            self._seconds[route.name].observe(self._monotonic() - began)
+                self._count(route, outcome, own)
+                twiml = EMPTY_TWIML
+                if route.responder is not None:
+                    twiml = await route.responder.respond(event, began)
+                await answers.send_twiml(send, twiml)
+                self._seconds[route.name].observe(self._monotonic() - began)
+
+    def _count(self, route: WebhookRoute, outcome: str, traceparent: str) -> None:
+        """Count a webhook whose event is stored."""
+        self._counts[route.name, outcome].inc()
+        request = request_id(traceparent)
+        self._debug("webhook stored", route=route.name, outcome=outcome, request_id=request)
 
     async def _accept(
         self,
         route: WebhookRoute,
-        headers: _Headers,
+        headers: Headers,
         traceparent: str,
         scope: Scope,
         receive: Receive,
     ) -> JournalEvent:
-        """Read and verify one request, in the order of what each check costs."""
-        if scope["method"] != "POST":
-            raise RefusedError(answers.METHOD)
-        if self._verifier is not None and SIGNATURE_HEADER not in headers:
-            raise RefusedError(answers.MISSING)
-        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if media_type not in (b"application/x-www-form-urlencoded", b""):
-            raise RefusedError(answers.MEDIA_TYPE)
-        if not is_length_within(headers.get(b"content-length", b"0"), MAX_BODY_BYTES):
-            raise RefusedError(answers.TOO_LARGE)
+        """Read and verify one request."""
+        self._verification.check_head(scope, headers)
         try:
             with self._deadline:
                 body = await _read(receive)
         except TimeoutError:
             raise RefusedError(answers.TOO_SLOW) from None
-        if body and not media_type:
-            raise RefusedError(answers.MEDIA_TYPE)
-        await self._pace.turn()
-        raw_query: bytes = scope["query_string"]
-        try:
-            form = parse_form(body, max_parameters=MAX_PARAMETERS)
-            query = parse_form(raw_query, max_parameters=MAX_PARAMETERS) if raw_query else []
-        except ValueError:
-            raise RefusedError(answers.TOO_MANY) from None
-        if self._verifier is not None:
-            result = self._verifier.verify(
-                raw_path=scope["raw_path"],
-                raw_query=raw_query,
-                headers=scope["headers"],
-                form=form,
-                body=body,
-            )
-            if result is not SignatureResult.VALID:
-                raise RefusedError(
-                    answers.NO_KEY if result is SignatureResult.NO_KEY else answers.INVALID
-                )
-        try:
-            return to_event(
-                route,
-                form,
-                query,
-                received_at=self._now(),
-                traceparent=traceparent,
-                idempotency_token=headers.get(b"i-twilio-idempotency-token", b""),
-            )
-        except InvalidInputError as error:
-            raise RefusedError(answers.malformed(str(error))) from error
+        return self._verification.event(route, scope, headers, body, traceparent)
 
     async def _store(self, route: WebhookRoute, event: JournalEvent) -> str:
         """Put the event on a disk, and say on which."""
         try:
             await self._journal.publish(event)
         except JournalUnavailableError as unavailable:
-            try:
-                await self._spill.put(event)
-            except SpillUnavailableError as error:
-                if route.responder is None:
-                    raise RefusedError(answers.UNAVAILABLE) from error
-                address = route.responder.without_event(event)
-                raise RefusedError(answers.elsewhere(address)) from error
-            self._log("spilled", reason=str(unavailable))
-            return "spilled"
+            return await self._spilled(route, event, unavailable)
         return "journaled"
+
+    async def _spilled(
+        self, route: WebhookRoute, event: JournalEvent, unavailable: JournalUnavailableError
+    ) -> str:
+        try:
+            await self._spill.put(event)
+        except SpillUnavailableError as error:
+            if route.responder is None:
+                raise RefusedError(answers.UNAVAILABLE) from error
+            address = route.responder.without_event(event)
+            raise RefusedError(answers.elsewhere(address)) from error
+        self._log("spilled", reason=str(unavailable))
+        return "spilled"
 
     async def _refuse(self, route: WebhookRoute, scope: Scope, answer: Answer, send: Send) -> None:
         sender = sender_of(scope)
@@ -248,6 +269,13 @@ class WebhookIngress:
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
     """Stands where an application is wanted."""
+
+
+def _failing(error: Exception) -> _Work:
+    async def work(own: str) -> tuple[JournalEvent, str]:
+        raise error
+
+    return work
 
 
 async def _read(receive: Receive) -> bytes:

@@ -18,6 +18,8 @@ Values = Mapping[str, str]
 """Parameters by name; of a repeated one the first counts."""
 
 _PLAIN_KEY = re.compile(r"[!-~]{1,200}", re.ASCII)
+_SIZES = [chr(size) for size in range(128)]
+_SHORT = 128 - 4
 
 
 class Responder(Protocol):
@@ -135,22 +137,39 @@ def to_event(
     # `Timestamp.FromDatetime` does the same at ten times the cost.
     received.received_at.seconds = math.floor(received_at.timestamp())
     received.received_at.nanos = received_at.microsecond * 1000
-    for parameters, added in (
-        (form, received.parameters.add),
-        (query, received.query_parameters.add),
-    ):
-        for name, value in parameters:
-            parameter = added()
-            parameter.name = name
-            parameter.value = value
+    for name, value in query:
+        received.query_parameters.add(name=name, value=value)
     return JournalEvent(
         kind=route.kind,
         key=key,
         source=route.path,
         time=received_at,
-        data=received.SerializeToString(),
+        data=received.SerializeToString() + _serialized(form),
         traceparent=traceparent,
     )
+
+
+def _serialized(form: Parameters) -> bytes:
+    """The parameters of a `WebhookReceived`, which may follow its other fields.
+
+    The library makes an object of each, which is a tenth of the time that a webhook takes. Short
+    ones are written here, each length as the one byte that it is below 128
+    (https://protobuf.dev/programming-guides/encoding/).
+    """
+    size = _SIZES
+    return "".join(
+        [
+            f"\x12{size[len(name) + len(value) + 4]}"
+            f"\n{size[len(name)]}{name}\x12{size[len(value)]}{value}"
+            if len(name) + len(value) < _SHORT and name.isascii() and value.isascii()
+            else events_pb2.WebhookReceived(
+                parameters=[events_pb2.Parameter(name=name, value=value)]
+            )
+            .SerializeToString()
+            .decode("latin-1")
+            for name, value in form
+        ]
+    ).encode("latin-1")
 
 
 def _printable(header: bytes) -> str:

@@ -246,7 +246,11 @@ def _signed_parameters(form: Sequence[tuple[str, str]]) -> bytes | None:
     Python sorts text by code point, which is the byte order of its UTF-8, except for surrogates:
     with those among them, the bytes themselves are sorted.
     """
+    values = dict(form)
     try:
+        if len(values) == len(form):
+            # Names alone are sorted in half the time.
+            return "".join([name + values[name] for name in sorted(values)]).encode()
         return "".join(chain.from_iterable(sorted(set(form)))).encode()
     except UnicodeEncodeError:
         pass

@@ -34,6 +34,7 @@ def webhook() -> None:
     from services.webhook.spill import Spill
     from services.webhook.voice import VoiceResponder
     from services.webhook.voice_routes import question
+    from tests.chaos.edge_steps import after_answer, around_publishing
 
     def kind(step: str) -> Callable[..., str]:
         return lambda event: f"{step}.{event.kind.name.lower()}"
@@ -44,12 +45,7 @@ def webhook() -> None:
     verified, published, confirmed = (
         kind(f"webhook-call-{one}") for one in ("verified", "published", "confirmed")
     )
-    stepping(
-        JournalPublisher,
-        "publish",
-        lambda _, event: verified(event),
-        lambda _, __, event: confirmed(event),
-    )
+    around_publishing(verified, confirmed)
     stepping(JournalPublisher, "_asked", after=lambda _, __, event, *___: published(event))
     asked, told, rendered = (about(f"webhook-call-{one}") for one in ("asked", "told", "rendered"))
     stepping(
@@ -59,13 +55,12 @@ def webhook() -> None:
         lambda _, __, question, ___: told(question),
     )
     stepping(VoiceResponder, "respond", after=lambda _, __, event, ___: rendered(question(event)))
-    stepping(
-        WebhookIngress,
-        "__call__",
-        after=lambda _, __, scope, *___: (
-            "webhook-call-answered." + scope["path"].rpartition("/")[2]
-        ),
-    )
+
+    def answered(path: str) -> str:
+        return "webhook-call-answered." + path.rpartition("/")[2]
+
+    stepping(WebhookIngress, "__call__", after=lambda _, __, scope, *___: answered(scope["path"]))
+    after_answer(answered)
 
     def spilling(step: str, event: Any) -> str:
         return step if event.kind.name.startswith("VOICE_") else ""

@@ -21,12 +21,14 @@ def _webhook() -> None:
     from services.webhook.api.messaging import Messaging
     from services.webhook.ingress import WebhookIngress
     from services.webhook.spill import Spill
+    from tests.chaos.edge_steps import after_answer, around_publishing
 
-    around(JournalPublisher, "publish", "webhook-verified", "webhook-confirmed")
+    around_publishing(lambda _: "webhook-verified", lambda _: "webhook-confirmed")
     around(JournalPublisher, "_asked", after="webhook-published")
     around(Bundles, "commit", after="webhook-bundled")
     around(Bundles, "_until_brought", "webhook-moving", "webhook-moved")
     around(WebhookIngress, "__call__", after="webhook-answered")
+    after_answer(lambda _: "webhook-answered")
     around(Spill, "put", "webhook-unspilled", "webhook-spilled")
     around(Messaging, "call", "webhook-asked", "webhook-passed-on")
     delete = Spill._delete

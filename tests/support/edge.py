@@ -154,7 +154,7 @@ async def running_edge(
     )
     try:
         async with (
-            serving_http(app, host="127.0.0.1", port=0, drain_seconds=5) as port,
+            serving_http(app, host="127.0.0.1", port=0, drain_seconds=5, taker=ingress) as port,
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
             httpx.AsyncClient(
                 transport=httpx.ASGITransport(build_internal(journal, spill, registry=registry)),

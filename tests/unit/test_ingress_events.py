@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from switchboard.events.v1 import events_pb2
@@ -54,3 +55,29 @@ def test_keys_are_short_and_plain(sid: str, status: str, code: str) -> None:
     assert key.isascii()
     assert key.isprintable()
     assert 0 < len(key) <= 200
+
+
+@given(
+    lengths=st.lists(
+        st.tuples(st.integers(0, 300), st.integers(0, 300), st.sampled_from("aé\x7f🙂"))
+    )
+)
+def test_parameters_of_any_length_are_read_as_they_were(
+    lengths: list[tuple[int, int, str]],
+) -> None:
+    """Short ones are serialized otherwise than long ones."""
+    form = [("MessageSid", "SM1"), *((letter * m, letter * n) for m, n, letter in lengths)]
+    event = to_event(MESSAGES, form, form, received_at=NOW, traceparent=TRACE)
+    received = events_pb2.WebhookReceived.FromString(event.data)
+    assert [(one.name, one.value) for one in received.parameters] == form
+    assert [(one.name, one.value) for one in received.query_parameters] == form
+    assert received.provider == "twilio"
+
+
+@pytest.mark.parametrize("size", range(120, 132))
+def test_parameters_about_as_long_as_a_length_of_one_byte(size: int) -> None:
+    """Of one byte a length is up to 127."""
+    form = [("MessageSid", "SM1"), ("Body", "x" * (size - 4)), ("x" * size, ""), ("", "x" * size)]
+    event = to_event(MESSAGES, form, [], received_at=NOW, traceparent=TRACE)
+    received = events_pb2.WebhookReceived.FromString(event.data)
+    assert [(one.name, one.value) for one in received.parameters] == form

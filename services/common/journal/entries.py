@@ -1,10 +1,9 @@
 """Messages of a stream, before anybody has put them there."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A message of a stream.
 
     Attributes:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -45,13 +45,17 @@ _GATHER_SECONDS = 0.005
 _TRIAL_PAUSE_SECONDS = 0.5
 
 
+Settled = Callable[[JournalUnavailableError | None], None]
+"""Is told that an event is in the journal, or why it may not be."""
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
     """One event, and everyone who waits for it: the same webhook may come twice at once."""
 
     event: JournalEvent
     deadline: float
-    futures: list[asyncio.Future[None]] = field(default_factory=list)
+    settled: list[Settled]
 
 
 class JournalPublisher:
@@ -123,21 +127,33 @@ class JournalPublisher:
             JournalUnavailableError: No connection, no confirmation in time, a full stream, or
                 too many events waiting.
         """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.publish_soon(event, partial(_told, future))
+        await future
+
+    def publish_soon(self, event: JournalEvent, settled: Settled) -> None:
+        """As `publish`, without a task that waits.
+
+        Args:
+            settled: Called later, once, unless this raises.
+
+        Raises:
+            JournalUnavailableError: No connection, or too many events waiting.
+        """
         # The client would keep what is published without a connection in a buffer of its own.
         if not self.connected:
             raise JournalUnavailableError("the journal isn't there")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
         waiting = self._by_key.get(event.key)
-        if waiting is None:
-            if len(self._waiting) >= self._max_waiting:
-                raise JournalUnavailableError("too many events wait for the journal")
-            waiting = _Waiting(event, loop.time() + self._timeout_seconds)
-            self._by_key[event.key] = waiting
-            self._waiting.append(waiting)
-            self._schedule(loop)
-        waiting.futures.append(future)
-        await future
+        if waiting is not None:
+            waiting.settled.append(settled)
+            return
+        if len(self._waiting) >= self._max_waiting:
+            raise JournalUnavailableError("too many events wait for the journal")
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(event, loop.time() + self._timeout_seconds, [settled])
+        self._by_key[event.key] = waiting
+        self._waiting.append(waiting)
+        self._schedule(loop)
 
     async def close(self) -> None:
         """Wait for the commits under way, and for what they have bundled."""
@@ -198,7 +214,7 @@ class JournalPublisher:
         finally:
             # Whatever went wrong above, nobody is left waiting.
             for waiting in batch:
-                if waiting.futures:
+                if waiting.settled:
                     self._settle(waiting, JournalUnavailableError("the commit was cut short"))
 
     def _settle(self, waiting: _Waiting, error: JournalUnavailableError | None = None) -> None:
@@ -207,14 +223,12 @@ class JournalPublisher:
             self._trouble = ""
         if self._by_key.get(waiting.event.key) is waiting:
             del self._by_key[waiting.event.key]
-        futures, waiting.futures = waiting.futures, []
-        for future in futures:
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
+        everyone, waiting.settled = waiting.settled, []
+        for settled in everyone:
+            try:
+                settled(error)
+            except Exception:
+                log.exception("who waited for an event failed")
 
     async def _commit_alone(self, waiting: _Waiting) -> None:
         entry = waiting.event.entry()
@@ -303,3 +317,12 @@ class JournalPublisher:
                 await asyncio.sleep(_TRIAL_PAUSE_SECONDS)
         finally:
             self._trial = None
+
+
+def _told(future: asyncio.Future[None], error: JournalUnavailableError | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
