@@ -243,6 +243,8 @@ class HttpConnection(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self._waits_since = self.loop.time()
+            # Nobody may have asked for it, and the next request may be long in coming.
+            self.cycle.body.clear()
 
     def shutdown(self) -> None:
         """Answer whoever has just connected, or is sending the next request, before leaving.

@@ -20,13 +20,17 @@ _WHOLE_SECONDS = 0.1
 class WholeRequest:
     """A request that is all there; `answer` or `hand_on` is to be called once, at any time."""
 
-    __slots__ = ("_connection", "_cycle", "body", "scope")
+    __slots__ = ("_connection", "_cycle", "scope")
 
     def __init__(self, connection: "DirectConnection", cycle: RequestResponseCycle) -> None:
         self._connection = connection
         self._cycle = cycle
         self.scope: Scope = cycle.scope  # type: ignore[assignment]  # uvicorn has a type of its own
-        self.body = bytes(cycle.body)
+
+    @property
+    def body(self) -> bytes:
+        """A copy, which isn't kept: the request may wait for long."""
+        return bytes(self._cycle.body)
 
     def answer(self, head: bytes, body: bytes) -> None:
         """Send an answer; nothing happens when the sender is gone.

@@ -197,3 +197,18 @@ async def test_who_does_not_read_gets_no_more_answers_made() -> None:
         assert direct.taken.empty()
         assert (await answer(reader))[1] == large
         assert (await answer(reader))[1] == b"app:efgh"
+
+
+async def test_a_body_is_not_kept_until_the_next_request() -> None:
+    """Many connections may be idle, each after a large one; whoever answered it."""
+    direct = Direct()
+    async with connected(direct) as (reader, writer):
+        for handed_on in (False, True):
+            writer.write(DIRECT + b"abcd")
+            request = await direct.taken.get()
+            if handed_on:
+                request.hand_on(PlainTextResponse(b"done"))
+            else:
+                request.answer(HEAD, b"done")
+            assert (await answer(reader))[1] == b"done"
+            assert request._connection.cycle.body == b""
