@@ -116,6 +116,8 @@ class DirectConnection(HttpConnection):
 
     def answer(self, cycle: RequestResponseCycle, head: bytes, body: bytes) -> None:
         """Answer a request as `WholeRequest.answer` says."""
+        # It refers to this connection, which refers to it.
+        cycle.on_response = _nothing
         if cycle.disconnected or self.transport.is_closing():
             return
         content = [head]
@@ -124,8 +126,6 @@ class DirectConnection(HttpConnection):
         content += (b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body)
         self.transport.write(b"".join(content))
         cycle.response_started = cycle.response_complete = True
-        # It refers to this connection, which refers to it.
-        cycle.on_response = _nothing
         if not cycle.keep_alive:
             self.transport.close()
         self.on_response_complete()

@@ -273,7 +273,13 @@ async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
 
 def _failing(error: Exception) -> _Work:
     async def work(own: str) -> tuple[JournalEvent, str]:
-        raise error
+        nonlocal error
+        try:
+            raise error
+        finally:
+            # It refers to whoever called this, who refers to this: only the collector, which
+            # comes seldom, would free the request.
+            del error
 
     return work
 

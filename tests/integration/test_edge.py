@@ -1,6 +1,7 @@
 """The edge over HTTP, with a real NATS behind it and webhooks signed by Twilio's SDK."""
 
 import asyncio
+import gc
 import hashlib
 import hmac
 from base64 import b64encode
@@ -10,6 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 from switchboard.events.v1 import events_pb2
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from services.common.journal.events import JournalEvent
 from services.common.tracing import sent_traceparent
@@ -28,6 +30,7 @@ from tests.support.edge import (
     until,
 )
 from tests.support.nats import NatsServer
+from tests.support.raw_http import connected, signed
 
 
 @pytest.fixture
@@ -283,3 +286,33 @@ async def test_a_bad_traceparent_is_replaced(
     [(event, _)] = await journal(nats_server)
     assert event.traceparent != trace
     assert sent_traceparent(event.traceparent) == event.traceparent
+
+
+@pytest.mark.parametrize("kind", ["stored", "forged", "unsigned", "gone"])
+async def test_a_request_is_freed_without_the_collector(edge: Edge, kind: str) -> None:
+    """It comes seldom, and a flood of them would take its memory until then."""
+
+    def requests() -> int:
+        return sum(isinstance(one, RequestResponseCycle) for one in gc.get_objects())
+
+    request = signed("SM1")
+    if kind == "forged":
+        request.headers[1] = (b"X-Twilio-Signature", b"A" * 28)
+    elif kind == "unsigned":
+        del request.headers[1]
+    gc.collect()
+    gc.disable()
+    try:
+        before = requests()
+        for _ in range(20):
+            if kind == "gone":
+                _, writer = await asyncio.open_connection("127.0.0.1", edge.port)
+                writer.write(request.encoded())
+                writer.close()
+                await writer.wait_closed()
+                continue
+            async with connected(edge.port) as connection:
+                await connection.ask(request.encoded())
+        await until(lambda: requests() <= before, 5)
+    finally:
+        gc.enable()
