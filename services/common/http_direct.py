@@ -75,7 +75,12 @@ class DirectConnection(HttpConnection):
             super().data_received(data)
         finally:
             self._reading = False
-        if self._open is not None and self._open_timer is None:
+        if self._open is None:
+            return
+        if self.flow.read_paused:
+            # No more is read of a body as large as that until somebody asks for it.
+            self._start_open()
+        elif self._open_timer is None:
             self._open_timer = self.loop.call_later(_WHOLE_SECONDS, self._start_open)
 
     def on_message_complete(self) -> None:

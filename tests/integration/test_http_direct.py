@@ -104,6 +104,20 @@ async def test_a_body_that_takes_long_is_the_applications(monkeypatch: pytest.Mo
         assert (await answer(reader))[1] == b"done"
 
 
+async def test_a_body_that_has_to_be_asked_for_is_the_applications(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody waits for the rest of a large one while nothing of it is read."""
+    monkeypatch.setattr(http_direct, "_WHOLE_SECONDS", 60)
+    direct = Direct()
+    async with connected(direct) as (reader, writer):
+        half = b"x" * 70_000
+        writer.write(DIRECT.replace(b": 4", b": 140000") + half)
+        await asyncio.sleep(0.1)
+        writer.write(half)
+        assert (await answer(reader))[1] == b"app:" + half + half
+
+
 async def test_who_waits_to_be_asked_for_the_body_is_asked_at_once() -> None:
     """`Expect: 100-continue`."""
     direct = Direct()
