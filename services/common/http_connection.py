@@ -272,6 +272,9 @@ class HttpConnection(HttpToolsProtocol):
             )
             return
         super().on_headers_complete()
+        # What comes behind the body is no header of the request (RFC 9110, 6.5.1): a proxy may
+        # have handed it on unseen. Counted it still is.
+        self.headers = []
         # What follows a CONNECT isn't meant for us.
         if self._leaving or asks_for_another:
             self.cycle.keep_alive = False

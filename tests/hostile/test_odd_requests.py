@@ -22,7 +22,7 @@ from tests.support.edge import (
     stored,
 )
 from tests.support.nats import NatsServer
-from tests.support.raw_http import END, Header, chunked, exchange, head, signed, statuses
+from tests.support.raw_http import END, Header, chunked, connected, exchange, head, signed, statuses
 
 ID = "0123456789abcdef" * 4
 CONTENT = bytes(range(256)) * 100
@@ -85,6 +85,26 @@ async def test_what_surrounds_a_good_webhook_changes_nothing(
     [event] = await stored(nats_server.url)
     received = WebhookReceived.FromString(JournalEvent.parse(event.headers, event.data).data)
     assert {one.name: one.value for one in received.parameters} == message("SMgood")
+
+
+async def test_a_trailer_is_no_header(
+    edge: Edge, nats_server: NatsServer, attacks: Attacks
+) -> None:
+    """It proves nothing about a request, and neither replaces nor adds to what its head says."""
+    good = signed("SMtrailer")
+    chunks = chunked([good.body])[:-2]
+    trailers = {
+        "signature": (400, good.headers[:1], b"%b: %b\r\n\r\n" % good.headers[1]),
+        "another signature": (200, good.headers, b"X-Twilio-Signature: x\r\n\r\n"),
+        "another type": (200, good.headers, b"Content-Type: application/json\r\n\r\n"),
+    }
+    for kind, (expected, headers, trailer) in trailers.items():
+        request = head(LINE, *headers, (b"Transfer-Encoding", b"chunked"))
+        for pieces in ((request + chunks + trailer,), (request, chunks, trailer)):
+            async with connected(edge.port) as connection:
+                status = await connection.ask(*pieces)
+            attacks.count(f"trailers: {kind}", through=status != expected, evidence=status)
+    assert len(await stored(nats_server.url)) == 1
 
 
 async def test_parameters_have_a_measure(

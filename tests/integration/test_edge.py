@@ -30,7 +30,7 @@ from tests.support.edge import (
     until,
 )
 from tests.support.nats import NatsServer
-from tests.support.raw_http import connected, signed
+from tests.support.raw_http import connected, head, signed
 
 
 @pytest.fixture
@@ -129,6 +129,22 @@ async def test_a_sender_behind_a_trusted_proxy_is_limited_alone(edge: Edge) -> N
         bad = {"x-twilio-signature": "bad", "x-forwarded-for": sender}
         answers = [await edge.post(INCOMING, message("SM1"), bad) for _ in codes]
         assert [answer.status_code for answer in answers] == codes
+
+
+async def test_a_sender_has_no_name_in_a_trailer(edge: Edge) -> None:
+    """Which a proxy may hand on as it came."""
+    forged = head(
+        b"POST " + INCOMING.encode() + b" HTTP/1.1",
+        (b"X-Forwarded-For", b"192.0.2.1"),
+        (b"X-Twilio-Signature", b"bad"),
+        (b"Transfer-Encoding", b"chunked"),
+    )
+    codes = []
+    async with connected(edge.port) as connection:
+        for number in range(4):
+            trailer = b"X-Forwarded-For: 192.0.2.1%d\r\n\r\n" % number
+            codes.append(await connection.ask(forged + b"0\r\n" + trailer))
+    assert codes == [403, 403, 403, 429]
 
 
 @pytest.mark.parametrize("declared", [True, False])
