@@ -134,10 +134,11 @@ class WebhookIngress:
 
     def take(self, request: WholeRequest) -> None:
         """Answer one HTTP request that `takes` accepts."""
-        self._pace.put(request)
+        # Waiting for its turn is a part of its time.
+        self._pace.put((request, self._monotonic()))
 
-    def _take(self, request: WholeRequest) -> None:
-        began = self._monotonic()
+    def _take(self, whole: tuple[WholeRequest, float]) -> None:
+        request, began = whole
         scope = request.scope
         route = self._routes[scope["path"]]
         headers = dict(scope["headers"])
