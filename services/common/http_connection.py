@@ -42,6 +42,10 @@ class _JoiningTransport:
         self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
+        # uvicorn knows only of its newest request that nobody waits for the answer, and uvloop
+        # raises: each would be a traceback in the log.
+        if self.is_closing():
+            return
         if self._head:
             data = self._head + data
             self._head = b""
@@ -59,7 +63,8 @@ class _JoiningTransport:
     def _flush(self) -> None:
         if self._head:
             head, self._head = self._head, b""
-            self._transport.write(head)
+            if not self.is_closing():
+                self._transport.write(head)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
