@@ -165,6 +165,11 @@ class HttpConnection(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+        # They refer to this connection, which refers to them: only the collector, which comes
+        # seldom, would free them.
+        while self.pipeline:
+            cycle, _ = self.pipeline.pop()
+            cycle.on_response = lambda: None
 
     def pause_writing(self) -> None:
         super().pause_writing()
