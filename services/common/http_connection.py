@@ -120,6 +120,8 @@ class HttpConnection(HttpToolsProtocol):
     _unread: asyncio.TimerHandle | None = None
     # When the newest head was whole.
     _head_at = 0.0
+    # What came behind requests that aren't answered yet is no HTTP.
+    _broken = False
     # The head of a request that asks for another protocol, as one that doesn't.
     _plain_head = b""
 
@@ -192,6 +194,8 @@ class HttpConnection(HttpToolsProtocol):
             self._timer = self.loop.call_later(_HEAD_SECONDS / 2, self._look)
 
     def data_received(self, data: bytes) -> None:
+        if self._broken:
+            return
         if self._head_bytes > _MAX_HEAD_BYTES:
             self._refuse_head()
             return
@@ -210,7 +214,11 @@ class HttpConnection(HttpToolsProtocol):
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             except httptools.HttpParserError:
                 self.logger.warning(_INVALID)
-                self.send_400_response(_INVALID)
+                if self._idle or self.cycle.more_body:
+                    self.send_400_response(_INVALID)
+                else:
+                    # It would be taken for the answer to a request that is good.
+                    self._broken = True
                 return
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -251,6 +259,8 @@ class HttpConnection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        elif self._broken:
+            self.send_400_response(_INVALID)
         else:
             self._waits_since = self.loop.time()
             # Nobody may have asked for it, and the next request may be long in coming.

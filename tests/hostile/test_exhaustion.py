@@ -43,7 +43,9 @@ BAD = {
     "no address": head(b"GET /api/nothing HTTP/1.1", CLOSE),
     "a length of many digits": head(LINE, *SIGNED, (b"Content-Length", b"0" * 5000), CLOSE),
     "tiny headers": HELD["tiny headers"] + b"\r\n",
-    "requests before no HTTP": head(LINE, *SIGNED) * 2 + b"\x16\x03\x01\r\n\r\n",
+    "requests before half a one": head(LINE, *SIGNED) * 2
+    + head(LINE, *SIGNED, (b"Transfer-Encoding", b"chunked"))
+    + b"no size\r\n",
 }
 
 

@@ -214,3 +214,20 @@ async def test_pipelined_requests_are_apart(
         JournalEvent.parse(event.headers, event.data).key for event in await stored(nats_server.url)
     ]
     assert keys == ["message:SMone", "message:SMtwo"]
+
+
+async def test_what_is_no_http_comes_behind_the_answers(
+    edge: Edge, nats_server: NatsServer, attacks: Attacks
+) -> None:
+    """Whoever is told that a request is bad can rely on it that nothing of it was stored."""
+    good = signed("SMone").encoded() + signed("SMtwo").encoded()
+    for kind, behind in {
+        "no HTTP": b"\x16\x03\x01\r\n\r\n",
+        "no address": b"CONNECT x:443 HTTP/1.1\r\n\r\n",
+        "no name": b"GET / HTTP/1.1\r\n: x\r\n\r\n" + INNER,
+    }.items():
+        for pieces in ((good + behind,), (good, behind), (good + behind[:5], behind[5:], behind)):
+            answer = statuses(await exchange(edge.port, *pieces))
+            through = answer != [200, 200, 400]
+            attacks.count(f"smuggling: behind requests: {kind}", through=through, evidence=answer)
+    assert len(await stored(nats_server.url)) == 2
