@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -166,3 +167,24 @@ def test_other_urls_are_refused(url: str) -> None:
     """A URL that is neither PostgreSQL's nor SQLite's is refused before anything connects."""
     with pytest.raises(ValueError, match="must be"):
         parsed_url(url, asynchronous=True)
+
+
+async def test_no_thread_outlives_a_database_that_is_closed(database_url: str) -> None:
+    """It would find the event loop closed: both a query and waiting for its end were cancelled."""
+    before = set(threading.enumerate())
+    database = open_database(database_url)
+    numbers = select(literal(1).label("n")).cte("numbers", recursive=True)
+    numbers = numbers.union_all(select(numbers.c.n + 1).where(numbers.c.n < 2_000_000))
+
+    async def count() -> None:
+        async with database.read() as connection:
+            await connection.execute(select(func.count()).select_from(numbers))
+
+    counting = asyncio.create_task(count())
+    await asyncio.sleep(0.1)
+    for _ in range(2):
+        counting.cancel()
+        await asyncio.sleep(0.01)
+    await asyncio.gather(counting, return_exceptions=True)
+    await database.close()
+    assert set(threading.enumerate()) <= before

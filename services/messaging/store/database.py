@@ -23,8 +23,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from services.common.errors import UnavailableError
-from services.messaging.store import sqlite_driver
 from services.messaging.store.idle_check import check_idle_connections
+from services.messaging.store.sqlite_driver import SqliteConnections
 
 log = structlog.get_logger(__name__)
 
@@ -91,6 +91,7 @@ class Database:
         parsed = database_url(url, asynchronous=True)
         self.dialect = parsed.get_backend_name()
         options: dict[str, Any] = {}
+        self._sqlite = SqliteConnections()
         if self.dialect == "postgresql":
             options = {
                 "pool_recycle": 1800,
@@ -101,7 +102,7 @@ class Database:
                 },
             }
         else:
-            options = {"connect_args": {"async_creator_fn": sqlite_driver.connect}}
+            options = {"connect_args": {"async_creator_fn": self._sqlite.connect}}
         self._engine: AsyncEngine = create_async_engine(
             parsed,
             pool_size=pool_size,
@@ -193,6 +194,7 @@ class Database:
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
+        await self._sqlite.ended()
 
 
 class CantWriteError(UnavailableError):

@@ -1,19 +1,43 @@
 """SQLite's driver, with one visit to its thread for a statement instead of four."""
 
+import asyncio
 import sqlite3
+import threading
+import time
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import aiosqlite
 
+_END_SECONDS = 5.0
 
-def connect(*arguments: Any, **options: Any) -> aiosqlite.Connection:
-    """Like `aiosqlite.connect`; SQLAlchemy takes it as `async_creator_fn`."""
-    path, *_ = arguments
-    connection = _Connection(lambda: sqlite3.connect(path, **options), 64)
-    # As SQLAlchemy does: it must not keep the process from ending.
-    connection._thread.daemon = True
-    return connection
+
+class SqliteConnections:
+    """The connections of one database, each with its thread."""
+
+    def __init__(self) -> None:
+        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+    def connect(self, *arguments: Any, **options: Any) -> aiosqlite.Connection:
+        """Like `aiosqlite.connect`; SQLAlchemy takes it as `async_creator_fn`."""
+        path, *_ = arguments
+        connection = _Connection(lambda: sqlite3.connect(path, **options), 64)
+        # As SQLAlchemy does: it must not keep the process from ending.
+        connection._thread.daemon = True
+        self._threads.add(connection._thread)
+        return connection
+
+    async def ended(self) -> None:
+        """Wait for the threads of closed connections, at most five seconds.
+
+        Who was cancelled twice waits for none, and a thread that finds the event loop closed when
+        it is done ends with an error.
+        """
+        end = time.monotonic() + _END_SECONDS
+        for thread in list(self._threads):
+            while thread.is_alive() and time.monotonic() < end:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
 
 
 class _Connection(aiosqlite.Connection):
