@@ -16,7 +16,7 @@ class Pace(Generic[T]):
     there is nothing to do until the journal answers.
 
     Args:
-        take: What is to be done with each; raises nothing.
+        take: What is to be done with each.
         at_once: So many at least are taken in one turn.
     """
 
@@ -35,8 +35,11 @@ class Pace(Generic[T]):
 
     def _take_some(self) -> None:
         waiting = self._waiting
-        for _ in range(min(len(waiting), max(self._at_once, len(waiting) // 2))):
-            self._take(waiting.popleft())
-        self._scheduled = bool(waiting)
-        if waiting:
-            asyncio.get_running_loop().call_soon(self._take_some)
+        try:
+            for _ in range(min(len(waiting), max(self._at_once, len(waiting) // 2))):
+                self._take(waiting.popleft())
+        finally:
+            # Whatever went wrong with one, the others have their turn.
+            self._scheduled = bool(waiting)
+            if waiting:
+                asyncio.get_running_loop().call_soon(self._take_some)

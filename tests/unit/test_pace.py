@@ -45,3 +45,24 @@ async def test_who_comes_later_is_taken_later() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
     assert turns[0] == [0, 1, 2, 9]
+
+
+async def test_one_that_fails_holds_up_nobody() -> None:
+    """Neither those that wait nor those that come later."""
+    went: list[int] = []
+    failures: list[dict[str, object]] = []
+
+    def take(number: int) -> None:
+        if number == 1:
+            raise ValueError(number)
+        went.append(number)
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    pace = Pace(take, 4)
+    for number in range(4):
+        pace.put(number)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    pace.put(4)
+    await asyncio.sleep(0)
+    assert (went, len(failures)) == ([0, 2, 3, 4], 1)
