@@ -11,6 +11,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from services.common.errors import InvalidInputError
+from services.common.joining_transport import JoiningTransport
 
 _LAST_REQUEST_SECONDS = 0.5
 # So long, and up to half as long again, a connection is kept for its next request.
@@ -25,49 +26,6 @@ _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
 )
-
-
-class _JoiningTransport:
-    """Sends an answer's head together with the first piece of its body.
-
-    uvicorn writes them apart and uvloop sends each write at once: the second system call and the
-    client's second wake-up were a tenth of a webhook's time.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._loop = asyncio.get_running_loop()
-        self._head = b""
-        # Asked at every answer; found here, `__getattr__` isn't needed for it.
-        self.is_closing = transport.is_closing
-
-    def write(self, data: bytes) -> None:
-        # uvicorn knows only of its newest request that nobody waits for the answer, and uvloop
-        # raises: each would be a traceback in the log.
-        if self.is_closing():
-            return
-        if self._head:
-            data = self._head + data
-            self._head = b""
-        elif data.endswith(b"\r\n\r\n"):
-            self._head = data
-            # The body may be long in coming.
-            self._loop.call_soon(self._flush)
-            return
-        self._transport.write(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._head:
-            head, self._head = self._head, b""
-            if not self.is_closing():
-                self._transport.write(head)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
 
 def _without_upgrade(line: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
@@ -134,7 +92,7 @@ class HttpConnection(HttpToolsProtocol):
     def connection_made(  # type: ignore[override]  # as uvicorn has it
         self, transport: asyncio.Transport
     ) -> None:
-        super().connection_made(cast(asyncio.Transport, _JoiningTransport(transport)))
+        super().connection_made(cast(asyncio.Transport, JoiningTransport(transport)))
         self._waits_since = self.loop.time()
         self._look()
         if len(self.connections) > self._max_connections:
