@@ -7,9 +7,13 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+_TURNS = 3
+"""Of the loop from one part to the next. A commit that the last item of a part has caused takes as
+many to be on its way: it is started, makes its message, and has it written."""
+
 
 class Pace(Generic[T]):
-    """Takes some items in this turn of the loop, and of the others half at each further turn.
+    """Takes some items now, and of the others half every few turns of the loop.
 
     The loop reads all that has arrived before anything it was asked to send leaves. Without this
     every webhook of a burst is verified before the first is on its way to the journal, and then
@@ -31,7 +35,14 @@ class Pace(Generic[T]):
         self._waiting.append(item)
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._take_some)
+            self._take_after(1)
+
+    def _take_after(self, turns: int) -> None:
+        loop = asyncio.get_running_loop()
+        if turns > 1:
+            loop.call_soon(self._take_after, turns - 1)
+        else:
+            loop.call_soon(self._take_some)
 
     def _take_some(self) -> None:
         waiting = self._waiting
@@ -42,4 +53,4 @@ class Pace(Generic[T]):
             # Whatever went wrong with one, the others have their turn.
             self._scheduled = bool(waiting)
             if waiting:
-                asyncio.get_running_loop().call_soon(self._take_some)
+                self._take_after(_TURNS)

@@ -35,6 +35,17 @@ async def test_a_few_are_taken_at_once() -> None:
         assert await taken(pace, turns, 4) == [[0, 1, 2, 3]]
 
 
+async def test_the_loop_turns_in_between() -> None:
+    """What the first led to leaves before the next are taken."""
+    pace, turns = pacing(2)
+    for number in range(4):
+        pace.put(number)
+    for _ in range(8):
+        turns.append([])
+        await asyncio.sleep(0)
+    assert turns == [[], [0, 1], [], [], [2, 3], [], [], [], []]
+
+
 async def test_who_comes_later_is_taken_later() -> None:
     """While some wait, one who comes now comes behind them."""
     pace, turns = pacing(1)
@@ -42,7 +53,7 @@ async def test_who_comes_later_is_taken_later() -> None:
         pace.put(number)
     await asyncio.sleep(0)
     pace.put(9)
-    for _ in range(5):
+    for _ in range(20):
         await asyncio.sleep(0)
     assert turns[0] == [0, 1, 2, 9]
 
