@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Protocol
 
 from switchboard.events.v1 import events_pb2
@@ -18,7 +19,10 @@ Values = Mapping[str, str]
 """Parameters by name; of a repeated one the first counts."""
 
 _PLAIN_KEY = re.compile(r"[!-~]{1,200}", re.ASCII)
-_SIZES = [chr(size) for size in range(128)]
+# Tags of `Parameter` and sizes below 128, which are one byte
+# (https://protobuf.dev/programming-guides/encoding/).
+_NAMES = [f"\n{chr(size)}" for size in range(128)]
+_VALUES = [f"\x12{chr(size)}" for size in range(128)]
 _SHORT = 128 - 4
 
 
@@ -122,8 +126,8 @@ def to_event(
     Raises:
         InvalidInputError: The parameters don't identify the event; names the one missing.
     """
-    form = _storable(form)
-    query = _storable(query)
+    form, is_ascii = _storable(form)
+    query, _ = _storable(query) if query else (query, True)
     # Of a repeated parameter the first one counts, whichever way a later reader takes it.
     key = route.key(dict(reversed(form)), dict(reversed(query)))
     if not _PLAIN_KEY.fullmatch(key):
@@ -139,29 +143,22 @@ def to_event(
     received.received_at.nanos = received_at.microsecond * 1000
     for name, value in query:
         received.query_parameters.add(name=name, value=value)
-    return JournalEvent(
-        kind=route.kind,
-        key=key,
-        source=route.path,
-        time=received_at,
-        data=received.SerializeToString() + _serialized(form),
-        traceparent=traceparent,
-    )
+    data = received.SerializeToString() + _serialized(form, is_ascii)
+    return JournalEvent(route.kind, key, route.path, received_at, data, traceparent)
 
 
-def _serialized(form: Parameters) -> bytes:
+def _serialized(form: Parameters, is_ascii: bool) -> bytes:
     """The parameters of a `WebhookReceived`, which may follow its other fields.
 
-    The library makes an object of each, which is a tenth of the time that a webhook takes. Short
-    ones are written here, each length as the one byte that it is below 128
-    (https://protobuf.dev/programming-guides/encoding/).
+    The library makes an object of each, which is a tenth of the time that a webhook takes.
     """
-    size = _SIZES
+    names, values = _NAMES, _VALUES
     return "".join(
         [
-            f"\x12{size[len(name) + len(value) + 4]}"
-            f"\n{size[len(name)]}{name}\x12{size[len(value)]}{value}"
-            if len(name) + len(value) < _SHORT and name.isascii() and value.isascii()
+            # `WebhookReceived.parameters` has the number that `Parameter.value` has.
+            f"{values[size + value_size + 4]}{names[size]}{name}{values[value_size]}{value}"
+            if (size := len(name)) + (value_size := len(value)) < _SHORT
+            and (is_ascii or (name.isascii() and value.isascii()))
             else events_pb2.WebhookReceived(
                 parameters=[events_pb2.Parameter(name=name, value=value)]
             )
@@ -179,16 +176,21 @@ def _printable(header: bytes) -> str:
     return "".join(character for character in text if character.isprintable())
 
 
-def _storable(parameters: Parameters) -> Parameters:
-    text = "".join([name + value for name, value in parameters])
-    if "\0" not in text:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            pass
-        else:
-            return parameters
-    return [(_storable_text(name), _storable_text(value)) for name, value in parameters]
+def _storable(parameters: Parameters) -> tuple[Parameters, bool]:
+    """Parameters that protobuf and PostgreSQL can hold, and whether they are all ASCII."""
+    text = "".join(chain.from_iterable(parameters))
+    is_ascii = text.isascii()
+    if "\0" not in text and (is_ascii or _is_unicode(text)):
+        return parameters, is_ascii
+    return [(_storable_text(name), _storable_text(value)) for name, value in parameters], False
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _storable_text(text: str) -> str:

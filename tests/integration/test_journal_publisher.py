@@ -10,6 +10,7 @@ from services.common.journal.events import EventKind, JournalEvent
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.putting import JournalUnavailableError
 from services.common.journal.streams import INGEST_STREAM, ensure_streams
+from services.common.tracing import new_traceparent
 from tests.support.edge import journal_client, stored, until
 from tests.support.nats import NatsServer
 
@@ -21,6 +22,7 @@ def event(key: str, data: bytes = b"data") -> JournalEvent:
         source="/webhook/whatsapp/incoming",
         time=datetime(2026, 1, 1, tzinfo=UTC),
         data=data,
+        traceparent=new_traceparent(),
     )
 
 

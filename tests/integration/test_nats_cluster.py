@@ -22,6 +22,7 @@ from services.common.journal.streams import (
     ensure_acts_stream,
     ensure_streams,
 )
+from services.common.tracing import new_traceparent
 from services.messaging.ports.media import File
 from services.messaging.store.database import Database
 from services.messaging.store.files import ObjectMediaStore
@@ -76,6 +77,7 @@ def event(key: str) -> JournalEvent:
         source="/webhook/whatsapp/incoming",
         time=datetime.now(UTC),
         data=b"data",
+        traceparent=new_traceparent(),
     )
 
 

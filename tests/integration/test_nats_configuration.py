@@ -16,6 +16,7 @@ from services.common.journal.condition import jetstream_condition
 from services.common.journal.events import EventKind, JournalEvent
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import INGEST_STREAM, connect, ensure_streams
+from services.common.tracing import new_traceparent
 from tests.support.nats_deployed import DeployedNats
 
 SERVICES = ("webhook", "messaging", "health")
@@ -51,6 +52,7 @@ def event(sid: str) -> JournalEvent:
         source="twilio",
         time=datetime.now(UTC),
         data=b"x",
+        traceparent=new_traceparent(),
     )
 
 

@@ -13,6 +13,7 @@ from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
 
 from services.common.journal.events import EventKind, JournalEvent
 from services.common.journal.streams import INGEST_STREAM
+from services.common.tracing import new_traceparent
 from services.messaging.consumers.durable import ConsumerOptions
 from services.messaging.consumers.voice import DURABLE, voice_consumer
 from services.messaging.domain.call import CallReport, CallSeen, CallStatus, Recording
@@ -118,6 +119,7 @@ def voice_event(
         source="/webhook/voice",
         time=at(seconds),
         data=webhook(form, query, seconds=seconds, provider=provider).SerializeToString(),
+        traceparent=new_traceparent(),
     )
 
 

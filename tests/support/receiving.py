@@ -9,6 +9,7 @@ from sqlalchemy import delete, select, text
 from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
 
 from services.common.journal.events import EventKind, JournalEvent
+from services.common.tracing import new_traceparent
 from services.messaging.domain.contact import (
     InboundMessage,
     whatsapp_identity,
@@ -126,6 +127,7 @@ def webhook_event(
         source="/webhook/test",
         time=received_at,
         data=webhook.SerializeToString(),
+        traceparent=new_traceparent(),
     )
 
 

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from services.common.journal.entries import Entry
-from services.common.tracing import TRACEPARENT, new_traceparent, sent_traceparent
+from services.common.tracing import TRACEPARENT, sent_traceparent
 
 
 class EventKind(Enum):
@@ -43,9 +43,10 @@ class MalformedEventError(ValueError):
     """A stream message is not an event of ours; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class JournalEvent:
+class JournalEvent(NamedTuple):
     """One event as it stands in the journal.
+
+    A tuple, because one is made for each webhook, and a frozen dataclass takes four times as long.
 
     Attributes:
         key: The natural key, CloudEvents `id` and deduplication id: the same webhook always
@@ -61,7 +62,7 @@ class JournalEvent:
     source: str
     time: datetime
     data: bytes
-    traceparent: str = field(default_factory=new_traceparent)
+    traceparent: str
 
     def entry(self) -> Entry:
         """The stream message, header values escaped as CloudEvents' HTTP binding says."""

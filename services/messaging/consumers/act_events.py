@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from switchboard.events.v1 import acts_pb2 as pb
 
 from services.common.journal.events import EventKind, JournalEvent, MalformedEventError
+from services.common.tracing import new_traceparent
 from services.messaging.consumers.decoding import PoisonError
 from services.messaging.domain.contact import Identity, IdentityKind
 from services.messaging.domain.conversation import PausedBy
@@ -49,6 +50,7 @@ def act_event(act: Act) -> JournalEvent:
         source=SOURCE,
         time=act.at,
         data=data.SerializeToString(),
+        traceparent=new_traceparent(),
     )
 
 

@@ -16,6 +16,7 @@ from services.common.errors import UnavailableError
 from services.common.journal.events import JournalEvent
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import INGEST_STREAM, INTAKE_STREAM
+from services.common.tracing import new_traceparent
 from services.messaging.consumers.ingest import DURABLE
 from services.messaging.domain.text import storable
 from services.messaging.ports.clock import Clock
@@ -95,6 +96,7 @@ class WebhookJournal:
                 source=SOURCE,
                 time=self._clock(),
                 data=webhook.SerializeToString(),
+                traceparent=new_traceparent(),
             )
         )
 

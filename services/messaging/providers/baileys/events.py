@@ -9,6 +9,7 @@ from switchboard.events.v1.events_pb2 import Parameter, WebhookReceived
 from services.common.errors import InvalidInputError
 from services.common.journal.events import EventKind as JournalKind
 from services.common.journal.events import JournalEvent
+from services.common.tracing import new_traceparent
 from services.messaging.domain import message as domain
 from services.messaging.domain.contact import (
     Identity,
@@ -58,7 +59,12 @@ def journal_event(content: bytes, now: datetime) -> JournalEvent:
     )
     webhook.received_at.FromDatetime(_time(document, now))
     return JournalEvent(
-        kind=kind, key=key, source=SOURCE, time=now, data=webhook.SerializeToString()
+        kind=kind,
+        key=key,
+        source=SOURCE,
+        time=now,
+        data=webhook.SerializeToString(),
+        traceparent=new_traceparent(),
     )
 
 
