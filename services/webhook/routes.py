@@ -129,7 +129,7 @@ def to_event(
     form, is_ascii = _storable(form)
     query, _ = _storable(query) if query else (query, True)
     # Of a repeated parameter the first one counts, whichever way a later reader takes it.
-    key = route.key(dict(reversed(form)), dict(reversed(query)))
+    key = route.key(dict(reversed(form)), dict(reversed(query)) if query else {})
     if not _PLAIN_KEY.fullmatch(key):
         # No id of Twilio's looks like this; it still has to be one header of bounded length.
         prefix = key.partition(":")[0]

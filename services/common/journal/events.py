@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -36,7 +37,7 @@ class EventKind(Enum):
 
 _KINDS = {kind.type: kind for kind in EventKind}
 _PRINTABLE = "".join(chr(code) for code in range(33, 127) if chr(code) not in '"%')
-_PLAIN = re.compile(f"[{re.escape(_PRINTABLE)}]*")
+_PLAIN = re.compile(f"[{re.escape(_PRINTABLE)}]*").fullmatch
 
 
 class MalformedEventError(ValueError):
@@ -69,7 +70,7 @@ class JournalEvent(NamedTuple):
         key = _escape(self.key)
         headers = (
             f"Nats-Msg-Id: {key}\r\nce-specversion: 1.0\r\nce-id: {key}\r\n"
-            f"ce-source: {_escape(self.source)}\r\nce-type: {self.kind.type}\r\n"
+            f"ce-source: {_escaped_source(self.source)}\r\nce-type: {self.kind.type}\r\n"
             f"ce-time: {self.time.isoformat()}\r\ncontent-type: application/protobuf\r\n"
             f"{TRACEPARENT}: {self.traceparent}\r\n"
         )
@@ -107,4 +108,8 @@ class JournalEvent(NamedTuple):
 
 def _escape(value: str) -> str:
     # Nearly every value is plain already, and `quote` takes long to find that out.
-    return value if _PLAIN.fullmatch(value) else quote(value, safe=_PRINTABLE)
+    return value if _PLAIN(value) else quote(value, safe=_PRINTABLE)
+
+
+# There are few.
+_escaped_source = lru_cache(64)(_escape)
