@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from services.common.errors import UnavailableError
 from services.messaging.store.idle_check import check_idle_connections
-from services.messaging.store.sqlite_driver import SqliteConnections
+from services.messaging.store.sqlite_driver import BEGIN_WRITING, SqliteConnections
 
 log = structlog.get_logger(__name__)
 
@@ -187,7 +187,7 @@ class Database:
                 yield connection
             return
         async with self._sqlite_writer, self._engine.connect() as connection:
-            writing = await connection.execution_options(sqlite_begin="IMMEDIATE")
+            writing = await connection.execution_options(sqlite_begin=BEGIN_WRITING)
             async with writing.begin():
                 yield writing
 
@@ -239,8 +239,8 @@ def _prepare_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def on_begin(connection: Connection) -> None:
-        mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
-        connection.exec_driver_sql(f"BEGIN {mode}")
+        begin = connection.get_execution_options().get("sqlite_begin", "BEGIN DEFERRED")
+        connection.exec_driver_sql(begin)
 
 
 def _note_events(engine: Engine) -> None:
