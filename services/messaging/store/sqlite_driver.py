@@ -2,7 +2,6 @@
 none for those that are done sooner than the thread has heard of them."""
 
 import asyncio
-import math
 import sqlite3
 import threading
 import time
@@ -19,9 +18,8 @@ _END_SECONDS = 5.0
 _AWAY_SECONDS = 0.005
 """So long at most the event loop is kept by one statement after the other."""
 _SHORT_PARAMETERS = 16 * 1024
-_LONG_SECONDS = 0.02
-_REMEMBERED_SECONDS = 60.0
-_MOST_REMEMBERED = 1000
+_QUICK_SECONDS = 0.01
+_MOST_KNOWN = 1000
 
 
 class SqliteConnections:
@@ -29,13 +27,13 @@ class SqliteConnections:
 
     def __init__(self) -> None:
         self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
-        self._long = _LongStatements()
+        self._quick = _QuickStatements()
 
     def connect(self, *arguments: Any, **options: Any) -> aiosqlite.Connection:
         """Like `aiosqlite.connect`; SQLAlchemy takes it as `async_creator_fn`."""
         path, *_ = arguments
         connection = _Connection(lambda: sqlite3.connect(path, **options), 64)
-        connection.long = self._long
+        connection.quick = self._quick
         # As SQLAlchemy does: it must not keep the process from ending.
         connection._thread.daemon = True
         self._threads.add(connection._thread)
@@ -53,58 +51,71 @@ class SqliteConnections:
                 await asyncio.sleep(0.01)
 
 
-class _LongStatements:
-    """Statements that took long within the last minute."""
+class _QuickStatements:
+    """Statements that were quick when they were run last. Any thread may ask."""
 
     def __init__(self) -> None:
-        self._at: dict[str, float] = {}
+        self._known: set[str] = set()
 
     def __contains__(self, sql: str) -> bool:
-        return time.monotonic() - self._at.get(sql, -math.inf) < _REMEMBERED_SECONDS
+        return sql in self._known
 
-    def add(self, sql: str) -> None:
-        if len(self._at) >= _MOST_REMEMBERED:
-            self._at.clear()
-        self._at[sql] = time.monotonic()
+    def took(self, sql: str, seconds: float) -> None:
+        """Remember how long one has taken."""
+        if seconds > _QUICK_SECONDS:
+            self._known.discard(sql)
+        elif sql not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known.add(sql)
 
 
 class _Connection(aiosqlite.Connection):
-    """Runs short statements of a writing transaction where they are asked for.
+    """Runs quick statements of a writing transaction where they are asked for.
 
     They wait for nothing: the lock is theirs, and what they write is synced by the commit. The way
     to the thread and back takes longer than most of them, and on each the two threads may wait
     5 ms for Python's own lock, with all other writers behind them.
     """
 
-    long: _LongStatements
+    quick: _QuickStatements
     # While this may write: when the loop last had its turn.
     _turn: float | None = None
 
     def cursor(self) -> Any:
         return _Cursor(self)
 
-    async def visit(self, run: Any, sql: str, parameters: Iterable[Any]) -> None:
+    async def run(self, run: Callable[[str, Any], None], sql: str, parameters: Any) -> None:
+        """Run a statement, here or in the thread."""
+        if self._runs_here(sql, parameters):
+            self._timed(run, sql, parameters)
+        else:
+            await self.visit(run, sql, parameters)
+
+    async def visit(self, run: Callable[[str, Any], None], sql: str, parameters: Any) -> None:
         """Have the thread run a statement."""
         # Not public, and without types; nothing public fetches and keeps what is known of rows.
-        await self._execute(run, sql, parameters)  # type: ignore[no-untyped-call]
+        await self._execute(self._timed, run, sql, parameters)  # type: ignore[no-untyped-call]
         if sql == BEGIN_WRITING or self._turn is not None:
             self._turn = time.monotonic()
 
-    def ran_here(self, run: Any, sql: str, parameters: Iterable[Any]) -> bool:
-        """Whether a statement has been run without a visit to the thread."""
-        if (
-            self._turn is None
-            or (began := time.monotonic()) - self._turn > _AWAY_SECONDS
-            or sql in self.long
-            or sum(len(one) for one in parameters if isinstance(one, str)) > _SHORT_PARAMETERS
-        ):
-            return False
+    def _runs_here(self, sql: str, parameters: Any) -> bool:
+        return (
+            self._turn is not None
+            and time.monotonic() - self._turn < _AWAY_SECONDS
+            and sql in self.quick
+            # Not if SQLite has ended it, as it may when it can't write.
+            and self._conn.in_transaction
+            and sum(len(one) for one in parameters if isinstance(one, str | bytes))
+            < _SHORT_PARAMETERS
+        )
+
+    def _timed(self, run: Callable[[str, Any], None], sql: str, parameters: Any) -> None:
+        began = time.monotonic()
         try:
             run(sql, parameters)
         finally:
-            if time.monotonic() - began > _LONG_SECONDS:
-                self.long.add(sql)
-        return True
+            self.quick.took(sql, time.monotonic() - began)
 
     async def commit(self) -> None:
         self._turn = None
@@ -134,8 +145,7 @@ class _Cursor:
         return self
 
     async def execute(self, sql: str, parameters: Iterable[Any] = ()) -> Self:
-        if not self._connection.ran_here(self._run, sql, parameters):
-            await self._connection.visit(self._run, sql, parameters)
+        await self._connection.run(self._run, sql, parameters)
         return self
 
     async def executemany(self, sql: str, parameters: Iterable[Iterable[Any]]) -> Self:
