@@ -152,7 +152,7 @@ def measure(options: argparse.Namespace) -> list[Result]:
     os.sched_setaffinity(0, _CORES[1:2] or _CORES)
     webhooks = Webhooks(_ORIGIN, _TOKEN)
     prepared = [
-        webhooks.message(number, "972501234567") for number in range(int(options.seconds * 15_000))
+        webhooks.message(number, "972501234567") for number in range(int(options.seconds * 30_000))
     ]
     found = []
     for connections in options.connections:

@@ -37,7 +37,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(next(self._requests))
+        self._send()
 
     def data_received(self, data: bytes) -> None:
         received = self._received + data
@@ -49,9 +49,19 @@ class _Connection(asyncio.Protocol):
         if self._ends.is_set():
             self._transport.close()
         else:
-            self._transport.write(next(self._requests))
+            self._send()
+
+    def _send(self) -> None:
+        request = next(self._requests, None)
+        if request is not None:
+            self._transport.write(request)
+        elif not self.done.done():
+            self.done.set_exception(RuntimeError("more requests were taken than were prepared"))
+            self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self.done.done():
+            return
         if self._ends.is_set():
             self.done.set_result(None)
         else:
