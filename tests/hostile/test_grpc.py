@@ -62,21 +62,21 @@ async def channel(server: GrpcServer) -> AsyncIterator[grpc.aio.Channel]:
 async def code(
     channel: grpc.aio.Channel, method: str, data: bytes, metadata: Metadata
 ) -> grpc.StatusCode:
-    """How a call of any bytes ends; a stream by its first response."""
+    """How a call of any bytes ends; a stream by its first response.
+
+    A stream of requests is opened as one request: the server can't tell them apart, and
+    ``grpc.aio`` ends a stream with an INTERNAL of its own when it is refused before its
+    first request was written.
+    """
     path = method if method.startswith("/") else f"/{SERVICE.full_name}/{method}"
-    open_: Any = channel.unary_unary
-    if method == REFLECTION:
-        open_ = channel.stream_stream
-    elif METHODS.get(method):
-        open_ = channel.unary_stream
+    streams = method == REFLECTION or METHODS.get(method)
+    open_: Any = channel.unary_stream if streams else channel.unary_unary
     try:
-        call = open_(path)(
-            iter([data]) if method == REFLECTION else data, timeout=20, metadata=metadata
-        )
-        if open_ == channel.unary_unary:
-            await call
-        else:
+        call = open_(path)(data, timeout=20, metadata=metadata)
+        if streams:
             await call.read()
+        else:
+            await call
         if call.done():
             return await call.code()  # type: ignore[no-any-return] # grpc's stubs say Any.
         call.cancel()
