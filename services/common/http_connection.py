@@ -19,6 +19,9 @@ _HEAD_SECONDS = 30.0
 _MAX_HEAD_BYTES = 64 * 1024
 # In memory a header of two bytes is as large as one of a hundred. Twilio and proxies send about 20.
 _MAX_HEADERS = 200
+# Requests that wait for the answer to an earlier one. In memory each takes some kilobytes, and a
+# single reading may hold thousands.
+_MAX_AHEAD = 32
 # Who takes nothing of an answer for so long gets no more of it.
 _UNREAD_SECONDS = 30.0
 _INVALID = "Invalid HTTP request received."
@@ -63,10 +66,21 @@ class _TooManyHeadersError(Exception):
     """A head has more headers than anyone needs."""
 
 
+class _TooManyAheadError(Exception):
+    """More requests wait for the answer to an earlier one than a sender may send ahead."""
+
+
+def _forget(cycle: RequestResponseCycle) -> None:
+    """It refers to its connection, which refers to it: only the collector, which comes seldom,
+    would free one that nobody answers."""
+    cycle.on_response = lambda: None
+
+
 class HttpConnection(HttpToolsProtocol):
-    """uvicorn's, which by itself takes any number of connections, and of each a head of any size,
-    and waits for it, and for who doesn't read an answer, for ever. A request for another protocol
-    loses its body by it, which is taken for the next request.
+    """uvicorn's, which by itself takes any number of connections, and of each a head of any size
+    and any number of requests ahead, and waits for a head, and for who doesn't read an answer, for
+    ever. A request for another protocol loses its body by it, which is taken for the next request,
+    and who answers isn't told that the sender left if another request came behind.
     """
 
     _leaving = False
@@ -78,8 +92,10 @@ class HttpConnection(HttpToolsProtocol):
     _unread: asyncio.TimerHandle | None = None
     # When the newest head was whole.
     _head_at = 0.0
-    # What came behind requests that aren't answered yet is no HTTP.
-    _broken = False
+    # What ends the connection behind the answers to what came before; nothing more is read.
+    _last_answer: bytes | None = None
+    # The request that an application answers, or has answered last.
+    _running: RequestResponseCycle | None = None
     # The head of a request that asks for another protocol, as one that doesn't.
     _plain_head = b""
 
@@ -117,19 +133,21 @@ class HttpConnection(HttpToolsProtocol):
         """When the wait for a request began that isn't whole yet; infinite when it is."""
         if self._waits_since is not None:
             return self._waits_since
-        unfinished = self.cycle.more_body and not self.cycle.response_complete
+        # While one waits for the answer to another it isn't the request that is long in coming.
+        cycle = self.cycle
+        unfinished = not self.pipeline and cycle.more_body and not cycle.response_complete
         return self._head_at if unfinished else math.inf
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._timer, self._unread):
             if timer is not None:
                 timer.cancel()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
-        # They refer to this connection, which refers to them: only the collector, which comes
-        # seldom, would free them.
         while self.pipeline:
-            cycle, _ = self.pipeline.pop()
-            cycle.on_response = lambda: None
+            _forget(self.pipeline.pop()[0])
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -152,10 +170,10 @@ class HttpConnection(HttpToolsProtocol):
             self._timer = self.loop.call_later(_HEAD_SECONDS / 2, self._look)
 
     def data_received(self, data: bytes) -> None:
-        if self._broken:
+        if self._last_answer is not None:
             return
         if self._head_bytes > _MAX_HEAD_BYTES:
-            self._refuse_head()
+            self._end_with(_TOO_LARGE)
             return
         self._head_bytes += len(data)
         self._unset_keepalive_if_required()
@@ -170,13 +188,15 @@ class HttpConnection(HttpToolsProtocol):
                 self._plain_head = b""
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-            except httptools.HttpParserError:
+            except httptools.HttpParserError as error:
+                if isinstance(error.__context__, _TooManyAheadError):
+                    # Whoever sent it sends it again, as after any end (RFC 9112, 9.3.2).
+                    self.cycle.keep_alive = False
+                    self._last_answer = b""
+                    return
                 self.logger.warning(_INVALID)
-                if self._idle or self.cycle.more_body:
-                    self.send_400_response(_INVALID)
-                else:
-                    # It would be taken for the answer to a request that is good.
-                    self._broken = True
+                too_many = isinstance(error.__context__, _TooManyHeadersError)
+                self._end_with(_TOO_LARGE if too_many else _bad_request(_INVALID))
                 return
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -189,17 +209,18 @@ class HttpConnection(HttpToolsProtocol):
             self.expect_100_continue = True
         headers.append((name, value))
 
-    def send_400_response(self, msg: str) -> None:
-        if len(self.headers) >= _MAX_HEADERS:
-            self._refuse_head()
-        else:
-            self.transport.write(_bad_request(msg))
+    def _end_with(self, answer: bytes) -> None:
+        """Answer what came last, which is no request, and close; what came before has its turn."""
+        if self.pipeline and self.cycle.more_body:
+            # It won't ever be whole.
+            _forget(self.pipeline.popleft()[0])
+        elif self._idle or self.cycle.more_body:
+            if self._idle or not self.cycle.response_started:
+                self.transport.write(answer)
             self.transport.close()
-
-    def _refuse_head(self) -> None:
-        if self._idle:
-            self.transport.write(_TOO_LARGE)
-        self.transport.close()
+            return
+        # Now it would be taken for the answer to a request that is good.
+        self._last_answer = answer
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
@@ -214,15 +235,23 @@ class HttpConnection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        elif self._broken:
-            self.send_400_response(_INVALID)
+        following = self.pipeline.pop() if self.pipeline else None
+        if not self.pipeline:
+            # While some wait, each answer would let in as many more as one reading holds.
+            self.flow.resume_reading()
+        if following is not None:
+            self._start_asgi_task(*following)
+        elif self._last_answer is not None:
+            self.transport.write(self._last_answer)
+            self.transport.close()
         else:
             self._waits_since = self.loop.time()
             # Nobody may have asked for it, and the next request may be long in coming.
             self.cycle.body.clear()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def shutdown(self) -> None:
         """Answer whoever has just connected, or is sending the next request, before leaving.
@@ -237,6 +266,8 @@ class HttpConnection(HttpToolsProtocol):
             super().shutdown()
 
     def on_headers_complete(self) -> None:
+        if len(self.pipeline) >= _MAX_AHEAD:
+            raise _TooManyAheadError
         self._head_bytes = 0
         self._waits_since = None
         self._head_at = self.loop.time()

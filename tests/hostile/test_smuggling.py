@@ -10,6 +10,7 @@ from tests.support.edge import FORM, INCOMING, Edge, stored
 from tests.support.nats import NatsServer
 from tests.support.raw_http import (
     END,
+    Flood,
     Header,
     Raw,
     chunked,
@@ -225,9 +226,26 @@ async def test_what_is_no_http_comes_behind_the_answers(
         "no HTTP": b"\x16\x03\x01\r\n\r\n",
         "no address": b"CONNECT x:443 HTTP/1.1\r\n\r\n",
         "no name": b"GET / HTTP/1.1\r\n: x\r\n\r\n" + INNER,
+        "no chunk": head(b"POST / HTTP/1.1", (b"Transfer-Encoding", b"chunked")) + b"no size\r\n",
+        "an endless head": b"GET / HTTP/1.1\r\nx: " + b"x" * 500_000,
     }.items():
+        expected = 431 if kind == "an endless head" else 400
         for pieces in ((good + behind,), (good, behind), (good + behind[:5], behind[5:], behind)):
             answer = statuses(await exchange(edge.port, *pieces))
-            through = answer != [200, 200, 400]
+            through = answer != [200, 200, expected]
             attacks.count(f"smuggling: behind requests: {kind}", through=through, evidence=answer)
     assert len(await stored(nats_server.url)) == 2
+
+
+async def test_requests_ahead_have_a_measure(
+    edge: Edge, nats_server: NatsServer, attacks: Attacks
+) -> None:
+    """Of thousands in one go some are taken, and the last of those ends the connection."""
+    flood = Flood(edge.port)
+    await flood.send(signed("SMone").encoded() * 5000)
+    answer = await flood.answers()
+    taken = statuses(answer)
+    attacks.count("smuggling: thousands ahead", through=len(taken) > 50, evidence=len(taken))
+    assert set(taken) == {200}
+    assert b"\r\nconnection: close\r\n" in answer[answer.rfind(b"HTTP/1.1") :]
+    assert len(await stored(nats_server.url)) == 1

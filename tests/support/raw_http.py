@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import socket
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
@@ -113,6 +114,41 @@ async def exchange(port: int, *pieces: bytes) -> bytes:
         with contextlib.suppress(OSError):
             await writer.wait_closed()
     return answer
+
+
+@dataclass(slots=True)
+class Flood:
+    """A connection on which more is sent than the other side may take."""
+
+    port: int
+    _socket: socket.socket | None = None
+
+    async def send(self, data: bytes, *, seconds: float = 0.5) -> int:
+        """How much of it was taken before nothing was for so long."""
+        return await asyncio.to_thread(self._send, data, seconds)
+
+    async def answers(self) -> bytes:
+        """All that comes until the connection ends; also what came before it was reset."""
+        return await asyncio.to_thread(self._answers)
+
+    def _send(self, data: bytes, seconds: float) -> int:
+        if self._socket is None:
+            self._socket = socket.create_connection(("127.0.0.1", self.port))
+        self._socket.settimeout(seconds)
+        sent = 0
+        with contextlib.suppress(OSError), memoryview(data) as view:
+            while sent < len(data):
+                sent += self._socket.send(view[sent:])
+        return sent
+
+    def _answers(self) -> bytes:
+        assert self._socket is not None
+        self._socket.settimeout(60)
+        answer = b""
+        with self._socket, contextlib.suppress(ConnectionError):
+            while part := self._socket.recv(65536):
+                answer += part
+        return answer
 
 
 def statuses(answer: bytes) -> list[int]:
