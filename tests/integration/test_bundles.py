@@ -158,6 +158,24 @@ async def test_a_broker_that_goes_before_a_bundle_is_moved(nats_server: NatsServ
     assert await journaled(nats_server) == events()
 
 
+async def test_a_broker_that_goes_while_a_bundle_is_moved(nats_server: NatsServer) -> None:
+    """Nobody waits long for an answer that went with the connection."""
+    with pytest.MonkeyPatch.context() as slow:
+        slow.setattr(bundling, "_COMPANY_SECONDS", 0.5)
+        async with journal_client(nats_server.url) as client:
+            bundles = Bundles(client)
+            journal = JournalPublisher(client, bundles=bundles)
+            await publish(journal, events())
+            nats_server.pause()
+            await asyncio.sleep(1)
+            nats_server.kill()
+            await until(lambda: not client.is_connected)
+            nats_server.start()
+            await until(lambda: not bundles.waiting, 5)
+            await journal.close()
+    assert await journaled(nats_server) == events()
+
+
 async def test_a_full_journal(nats_server: NatsServer) -> None:
     """What was acknowledged waits for room; nothing more is acknowledged meanwhile."""
     async with journal_client(nats_server.url) as client:

@@ -36,7 +36,9 @@ with so many, for which the next bundles wait; with fewer it has more work in al
 _COMPANY_SECONDS = 0.01
 """So long fewer than that wait for others: nobody waits for them to be moved."""
 _SIDE_BY_SIDE = 64
-_MOVE_SECONDS = 10.0
+_MOVE_SECONDS = 2.0
+"""So long an answer is waited for, also one that went with the connection: what is brought again
+costs more than waiting does, but stands there once."""
 _PAUSE_SECONDS = 0.5
 _CLOSE_SECONDS = 5.0
 
