@@ -1,17 +1,15 @@
 """One HTTP connection: uvicorn's, with an end to whatever a stranger can draw out."""
 
 import asyncio
-import json
 import math
-import uuid
 from collections.abc import Sequence
 from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from services.common.errors import InvalidInputError
-from services.common.joining_transport import JoiningTransport
+from services.common.http_refusals import INVALID, TOO_LARGE, bad_request
+from services.common.joining_transport import UNREAD_SECONDS, JoiningTransport
 
 _LAST_REQUEST_SECONDS = 0.5
 # So long, and up to half as long again, a connection is kept for its next request.
@@ -19,16 +17,11 @@ _HEAD_SECONDS = 30.0
 _MAX_HEAD_BYTES = 64 * 1024
 # In memory a header of two bytes is as large as one of a hundred. Twilio and proxies send about 20.
 _MAX_HEADERS = 200
-# Requests that wait for the answer to an earlier one. In memory each takes some kilobytes, and a
+# Requests that wait for the answer to an earlier one, their headers, and bytes of their bodies: a
 # single reading may hold thousands.
-_MAX_AHEAD = 32
-# Who takes nothing of an answer for so long gets no more of it.
-_UNREAD_SECONDS = 30.0
-_INVALID = "Invalid HTTP request received."
-_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"content-length: 0\r\nconnection: close\r\n\r\n"
-)
+_MAX_AHEAD = 8
+_MAX_HEADERS_AHEAD = 200
+_MAX_BODIES_AHEAD = 64 * 1024
 
 
 def _without_upgrade(line: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
@@ -43,31 +36,12 @@ def _without_upgrade(line: bytes, headers: Sequence[tuple[bytes, bytes]]) -> byt
     return b"\r\n".join([line, *(name + b": " + value for name, value in kept), b"", b""])
 
 
-def _bad_request(detail: str) -> bytes:
-    """A problem document (RFC 9457), as every error has, where uvicorn's is a line of text."""
-    own_id = uuid.uuid4()
-    document = {
-        "type": "about:blank",
-        "title": "Bad Request",
-        "status": 400,
-        "detail": detail,
-        "instance": own_id.urn,
-        "request_id": own_id.hex,
-        "reason": InvalidInputError.reason,
-    }
-    body = json.dumps(document).encode()
-    return (
-        b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n"
-        b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
-    )
-
-
 class _TooManyHeadersError(Exception):
     """A head has more headers than anyone needs."""
 
 
 class _TooManyAheadError(Exception):
-    """More requests wait for the answer to an earlier one than a sender may send ahead."""
+    """More waits for the answer to an earlier request than a sender may send ahead."""
 
 
 def _forget(cycle: RequestResponseCycle) -> None:
@@ -90,6 +64,7 @@ class HttpConnection(HttpToolsProtocol):
     # Since a head was whole, or a piece of a body came: a head, chunk extensions or trailers.
     _head_bytes = 0
     _unread: asyncio.TimerHandle | None = None
+    _unread_since: float | None = None
     # When the newest head was whole.
     _head_at = 0.0
     # What ends the connection behind the answers to what came before; nothing more is read.
@@ -108,31 +83,34 @@ class HttpConnection(HttpToolsProtocol):
     def connection_made(  # type: ignore[override]  # as uvicorn has it
         self, transport: asyncio.Transport
     ) -> None:
-        super().connection_made(cast(asyncio.Transport, JoiningTransport(transport)))
+        self._joining = JoiningTransport(transport)
+        super().connection_made(cast(asyncio.Transport, self._joining))
         self._waits_since = self.loop.time()
         self._look()
         if len(self.connections) > self._max_connections:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Close the connections whose requests have been longest in coming, else this one.
+        """End the connections that have longest waited for their senders, else this one.
 
-        So connections without requests, or with endless ones, keep nobody out whose request
-        comes at once.
+        So connections without requests, or with endless ones, and those whose answers nobody reads
+        keep nobody out whose request comes at once.
         """
         all_of_them = (one for one in self.connections if isinstance(one, HttpConnection))
-        coming = [one for one in all_of_them if one._coming_since() < math.inf]
-        coming.sort(key=HttpConnection._coming_since)
+        waiting = [one for one in all_of_them if one._sender_since() < math.inf]
+        waiting.sort(key=HttpConnection._sender_since)
         # A tenth: to look through all of them for each that comes would take too long.
-        for one in coming[: max(1, self._max_connections // 10)] or [self]:
+        for one in waiting[: max(1, self._max_connections // 10)] or [self]:
             # It counts until the loop has seen its end, and many may be made before that.
             self.connections.discard(one)
-            one.transport.close()
+            # Closing would wait for what isn't read.
+            one.transport.abort()
 
-    def _coming_since(self) -> float:
-        """When the wait for a request began that isn't whole yet; infinite when it is."""
-        if self._waits_since is not None:
-            return self._waits_since
+    def _sender_since(self) -> float:
+        """Since when it is up to the sender to ask, or to read; infinite when it isn't."""
+        for since in (self._joining.closing_since, self._unread_since, self._waits_since):
+            if since is not None:
+                return since
         # While one waits for the answer to another it isn't the request that is long in coming.
         cycle = self.cycle
         unfinished = not self.pipeline and cycle.more_body and not cycle.response_complete
@@ -142,6 +120,7 @@ class HttpConnection(HttpToolsProtocol):
         for timer in (self._timer, self._unread):
             if timer is not None:
                 timer.cancel()
+        self._joining.ended()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
@@ -151,16 +130,14 @@ class HttpConnection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        # Closing would wait for what isn't read.
-        self._unread = self.loop.call_later(_UNREAD_SECONDS, self._abort)
+        self._unread_since = self.loop.time()
+        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         if self._unread is not None:
             self._unread.cancel()
+        self._unread_since = None
         super().resume_writing()
-
-    def _abort(self) -> None:
-        self.transport.abort()
 
     def _look(self) -> None:
         since = self._waits_since
@@ -171,9 +148,10 @@ class HttpConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._last_answer is not None:
+            self.flow.pause_reading()
             return
         if self._head_bytes > _MAX_HEAD_BYTES:
-            self._end_with(_TOO_LARGE)
+            self._end_with(TOO_LARGE)
             return
         self._head_bytes += len(data)
         self._unset_keepalive_if_required()
@@ -191,12 +169,13 @@ class HttpConnection(HttpToolsProtocol):
             except httptools.HttpParserError as error:
                 if isinstance(error.__context__, _TooManyAheadError):
                     # Whoever sent it sends it again, as after any end (RFC 9112, 9.3.2).
-                    self.cycle.keep_alive = False
-                    self._last_answer = b""
+                    self._end_with(b"")
+                    if self.pipeline:
+                        self.pipeline[0][0].keep_alive = False
                     return
-                self.logger.warning(_INVALID)
+                self.logger.warning(INVALID)
                 too_many = isinstance(error.__context__, _TooManyHeadersError)
-                self._end_with(_TOO_LARGE if too_many else _bad_request(_INVALID))
+                self._end_with(TOO_LARGE if too_many else bad_request(INVALID))
                 return
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -222,8 +201,20 @@ class HttpConnection(HttpToolsProtocol):
         # Now it would be taken for the answer to a request that is good.
         self._last_answer = answer
 
+    def _count_ahead(self, more: int = 0) -> None:
+        """Raises _TooManyAheadError when too much waits with `more` bytes."""
+        ahead = [cycle for cycle, _ in self.pipeline]
+        if (
+            len(ahead) > _MAX_AHEAD
+            or sum(len(list(cycle.scope["headers"])) for cycle in ahead) > _MAX_HEADERS_AHEAD
+            or sum(len(cycle.body) for cycle in ahead) + more > _MAX_BODIES_AHEAD
+        ):
+            raise _TooManyAheadError
+
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
+        if self.pipeline:
+            self._count_ahead(len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -266,8 +257,6 @@ class HttpConnection(HttpToolsProtocol):
             super().shutdown()
 
     def on_headers_complete(self) -> None:
-        if len(self.pipeline) >= _MAX_AHEAD:
-            raise _TooManyAheadError
         self._head_bytes = 0
         self._waits_since = None
         self._head_at = self.loop.time()
@@ -281,6 +270,8 @@ class HttpConnection(HttpToolsProtocol):
             )
             return
         super().on_headers_complete()
+        if self.pipeline:
+            self._count_ahead()
         # What comes behind the body is no header of the request (RFC 9110, 6.5.1): a proxy may
         # have handed it on unseen. Counted it still is.
         self.headers = []

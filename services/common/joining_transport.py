@@ -3,6 +3,9 @@
 import asyncio
 from typing import Any
 
+UNREAD_SECONDS = 30.0
+"""Who takes nothing of an answer for so long gets no more of it."""
+
 
 class JoiningTransport:
     """Sends an answer's head together with the first piece of its body.
@@ -15,8 +18,10 @@ class JoiningTransport:
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._head = b""
+        self._end: asyncio.TimerHandle | None = None
         # Asked at every answer; found here, `__getattr__` isn't needed for it.
         self.is_closing = transport.is_closing
+        self.closing_since: float | None = None
 
     def write(self, data: bytes) -> None:
         # uvicorn knows only of its newest request that nobody waits for the answer, and uvloop
@@ -36,6 +41,15 @@ class JoiningTransport:
     def close(self) -> None:
         self._flush()
         self._transport.close()
+        if self._end is None:
+            # Closing waits for what isn't read, for ever.
+            self._end = self._loop.call_later(UNREAD_SECONDS, self._transport.abort)
+            self.closing_since = self._loop.time()
+
+    def ended(self) -> None:
+        """Told that the connection is lost."""
+        if self._end is not None:
+            self._end.cancel()
 
     def _flush(self) -> None:
         if self._head:

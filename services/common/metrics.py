@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, cast
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,6 +19,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 _LAG_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 _LAG_PAUSE_SECONDS: Final = 0.25
+_SILENT_SECONDS = 10.0
 
 
 def version() -> str:
@@ -62,6 +63,9 @@ def serving_metrics(port: int | None, registry: CollectorRegistry, *, host: str)
         yield
         return
     server, thread = start_http_server(port, addr=host, registry=registry)
+    # Each connection has a thread, and who asks nothing would keep it.
+    handler = cast(type, server.RequestHandlerClass)
+    server.RequestHandlerClass = type("Handler", (handler,), {"timeout": _SILENT_SECONDS})
     try:
         yield
     finally:

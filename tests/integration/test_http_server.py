@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from services.common import http_connection
 from services.common.http_server import serving_http
-from tests.support.raw_http import Flood, exchange, statuses
+from tests.support.raw_http import exchange
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEAD = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]}
@@ -145,78 +145,3 @@ async def test_a_connection_without_a_next_request_is_closed(
         assert answers.count(b"HTTP/1.1 200 ") == answers.count(b"\r\n\r\nbody") == 2
         writer.close()
         await writer.wait_closed()
-
-
-async def test_an_answer_that_nobody_reads_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever takes nothing of an answer loses the connection; its sender is told and ends."""
-    monkeypatch.setattr(http_connection, "_UNREAD_SECONDS", 0.3)
-    ended = asyncio.Event()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await receive()
-            left = asyncio.ensure_future(receive())
-            while not left.done():
-                await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
-                await asyncio.sleep(0)
-            assert left.result()["type"] == "http.disconnect"
-            ended.set()
-
-    async with serving_http(app, host="127.0.0.1", port=0) as port:
-        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-        writer.write(REQUEST)
-        await asyncio.wait_for(ended.wait(), timeout=60)
-        writer.transport.abort()
-
-
-async def test_no_more_is_read_while_requests_wait() -> None:
-    """Otherwise each answer would let in as many requests as one reading holds."""
-    done = asyncio.Event()
-    started = 0
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        nonlocal started
-        if scope["type"] != "http":
-            return
-        started += 1
-        await receive()
-        await done.wait()
-        await send(HEAD)
-        await send({"type": "http.response.body", "body": b"body"})
-
-    async with serving_http(app, host="127.0.0.1", port=0) as port:
-        flood = Flood(port)
-        await flood.send(REQUEST * 10)
-        await asyncio.sleep(0.2)
-        more = REQUEST * 1_000_000
-        taken = await flood.send(more)
-        done.set()
-        answers = statuses(await flood.answers())
-    # All that was taken stands in the system's buffers.
-    assert taken < len(more) / 2
-    assert answers == [200] * started
-    assert started <= 50
-
-
-async def test_who_leaves_ends_the_answer_that_is_under_way() -> None:
-    """Also when another request was sent ahead of its end."""
-    ended = asyncio.Event()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        await receive()
-        await send({**HEAD, "headers": []})
-        await send({"type": "http.response.body", "body": b"piece", "more_body": True})
-        assert (await receive())["type"] == "http.disconnect"
-        ended.set()
-
-    async with serving_http(app, host="127.0.0.1", port=0) as port:
-        for ahead in (0, 1, 5):
-            ended.clear()
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(REQUEST * (1 + ahead))
-            await asyncio.wait_for(reader.readuntil(b"piece"), timeout=60)
-            writer.transport.abort()
-            await asyncio.wait_for(ended.wait(), timeout=10)
