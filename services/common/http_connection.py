@@ -9,7 +9,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from services.common.http_refusals import INVALID, TOO_LARGE, bad_request
-from services.common.joining_transport import UNREAD_SECONDS, JoiningTransport
+from services.common.joining_transport import JoiningTransport
 
 _LAST_REQUEST_SECONDS = 0.5
 # So long, and up to half as long again, a connection is kept for its next request.
@@ -63,7 +63,6 @@ class HttpConnection(HttpToolsProtocol):
     _waits_since: float | None = None
     # Since a head was whole, or a piece of a body came: a head, chunk extensions or trailers.
     _head_bytes = 0
-    _unread: asyncio.TimerHandle | None = None
     _unread_since: float | None = None
     # When the newest head was whole.
     _head_at = 0.0
@@ -112,15 +111,14 @@ class HttpConnection(HttpToolsProtocol):
             if since is not None:
                 return since
         # While one waits for the answer to another it isn't the request that is long in coming.
-        cycle = self.cycle
-        unfinished = not self.pipeline and cycle.more_body and not cycle.response_complete
+        cycle, last = self.cycle, not self.pipeline and self._last_answer is None
+        unfinished = last and cycle.more_body and not cycle.response_complete
         return self._head_at if unfinished else math.inf
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._timer, self._unread):
-            if timer is not None:
-                timer.cancel()
-        self._joining.ended()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._joining.was_lost()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
@@ -131,13 +129,16 @@ class HttpConnection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._unread_since = self.loop.time()
-        self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+        self._joining.expect_reading()
 
     def resume_writing(self) -> None:
-        if self._unread is not None:
-            self._unread.cancel()
         self._unread_since = None
+        self._joining.was_read()
         super().resume_writing()
+
+    def eof_received(self) -> None:
+        # uvloop would close it by itself, and wait for what isn't read.
+        self.transport.close()
 
     def _look(self) -> None:
         since = self._waits_since

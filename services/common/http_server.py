@@ -22,6 +22,7 @@ _LAST_ACCEPT_SECONDS = 0.1
 # What a process opens beside connections: the broker, databases, files.
 _OWN_FILES = 100
 _BY_HEAD = "switchboard.by_head"
+_UNSENT_BYTES = 128 * 1024
 
 
 class _Server(uvicorn.Server):
@@ -123,6 +124,9 @@ async def serving_http(
         # Inherited by every connection. asyncio sets it only on sockets it made itself, and
         # without it an answer in two parts waits 40 ms for the peer's acknowledgement.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Likewise. Otherwise we learn that a slow reader reads only once it has taken a third of
+        # what the system holds, some megabytes.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         room = _room_for(max_connections)
         connection = (
             functools.partial(HttpConnection, max_connections=room)

@@ -8,17 +8,19 @@ UNREAD_SECONDS = 30.0
 
 
 class JoiningTransport:
-    """Sends an answer's head together with the first piece of its body.
+    """Sends an answer's head together with the first piece of its body, and ends when told to.
 
     uvicorn writes them apart and uvloop sends each write at once: the second system call and the
-    client's second wake-up were a tenth of a webhook's time.
+    client's second wake-up were a tenth of a webhook's time. And closing waits for what isn't read,
+    for ever.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._head = b""
-        self._end: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self._lost = False
         # Asked at every answer; found here, `__getattr__` isn't needed for it.
         self.is_closing = transport.is_closing
         self.closing_since: float | None = None
@@ -41,15 +43,38 @@ class JoiningTransport:
     def close(self) -> None:
         self._flush()
         self._transport.close()
-        if self._end is None:
-            # Closing waits for what isn't read, for ever.
-            self._end = self._loop.call_later(UNREAD_SECONDS, self._transport.abort)
+        # uvicorn also closes what is lost.
+        if self.closing_since is None and not self._lost:
             self.closing_since = self._loop.time()
+            self.expect_reading()
 
-    def ended(self) -> None:
-        """Told that the connection is lost."""
-        if self._end is not None:
-            self._end.cancel()
+    def expect_reading(self) -> None:
+        """Abort the connection once nothing of what waits was taken for `UNREAD_SECONDS`."""
+        if self._look is None:
+            self._look_later(self._transport.get_write_buffer_size())
+
+    def was_read(self) -> None:
+        """Told that nothing waits any more."""
+        if self._look is not None and self.closing_since is None:
+            self._look.cancel()
+            self._look = None
+
+    def was_lost(self) -> None:
+        """Told that there is no connection any more."""
+        self._lost = True
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
+    def _look_later(self, waiting: int) -> None:
+        self._look = self._loop.call_later(UNREAD_SECONDS, self._look_again, waiting)
+
+    def _look_again(self, before: int) -> None:
+        waiting = self._transport.get_write_buffer_size()
+        if waiting < before:
+            self._look_later(waiting)
+        else:
+            self._transport.abort()
 
     def _flush(self) -> None:
         if self._head:

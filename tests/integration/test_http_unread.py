@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from services.common import http_connection, joining_transport
 from services.common.http_server import serving_http
 from services.common.joining_transport import JoiningTransport
 from tests.support.edge import until
-from tests.support.raw_http import exchange, statuses
+from tests.support.raw_http import connected, exchange, statuses
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST = REQUEST[:-2] + b"Connection: close\r\n\r\n"
@@ -22,7 +24,7 @@ HEAD = {"type": "http.response.start", "status": 200, "headers": [(b"content-len
 
 async def test_an_answer_that_nobody_reads_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever takes nothing of an answer loses the connection; its sender is told and ends."""
-    monkeypatch.setattr(http_connection, "UNREAD_SECONDS", 0.3)
+    monkeypatch.setattr(joining_transport, "UNREAD_SECONDS", 0.3)
     ended = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,17 +51,23 @@ def open_files() -> int:
 
 
 @contextlib.asynccontextmanager
+async def far_away(port: int, request_: bytes) -> AsyncIterator[socket.socket]:
+    """A client that has asked, for whom the system takes little of what isn't read."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
+        one.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(one, ("127.0.0.1", port))
+        one.send(request_)
+        yield one
+
+
+@contextlib.asynccontextmanager
 async def unread(port: int, number: int) -> AsyncIterator[None]:
     """Connections on which an answer is asked for, the last, and not read."""
-    with contextlib.ExitStack() as opened:
+    async with contextlib.AsyncExitStack() as opened:
         for _ in range(number):
-            one = opened.enter_context(socket.socket())
-            # As a client far away: the system takes little of an answer that isn't read.
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
-            one.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(one, ("127.0.0.1", port))
-            one.send(LAST.replace(b"/", b"/unread", 1))
+            await opened.enter_async_context(far_away(port, LAST.replace(b"/", b"/unread", 1)))
         yield
 
 
@@ -80,6 +88,8 @@ def lasting(monkeypatch: pytest.MonkeyPatch) -> ASGIApp:
             return
         assert scope["client"] is not None
         transport = made[scope["client"]]
+        if scope["path"] == "/slow":
+            await asyncio.sleep(0.3)
         await send({**HEAD, "headers": []})
         if scope["path"] == "/unread":
             while transport.get_write_buffer_size() < 40_000:
@@ -112,3 +122,79 @@ async def test_unread_answers_make_room(lasting: ASGIApp) -> None:
             for _ in range(20):
                 assert statuses(await exchange(port, LAST)) == [200]
             assert open_files() < before + 10 + 12
+
+
+async def test_who_has_said_all_and_reads_nothing_is_ended(
+    lasting: ASGIApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that sends no more (FIN) while its last request is answered keeps no connection."""
+    monkeypatch.setattr(joining_transport, "UNREAD_SECONDS", 0.5)
+    asked = REQUEST.replace(b"/", b"/unread", 1) + REQUEST.replace(b"/", b"/slow", 1)
+    async with serving_http(lasting, host="127.0.0.1", port=0) as port:
+        before = open_files()
+        async with far_away(port, asked) as client:
+            client.shutdown(socket.SHUT_WR)
+            await until(lambda: open_files() == before + 2)
+            await until(lambda: open_files() == before + 1, 10)
+
+
+@pytest.mark.parametrize("request_", [REQUEST, LAST])
+async def test_who_reads_slowly_gets_it_all(
+    monkeypatch: pytest.MonkeyPatch, request_: bytes
+) -> None:
+    """Though it takes many times as long as whoever reads nothing is given."""
+    monkeypatch.setattr(joining_transport, "UNREAD_SECONDS", 0.5)
+    whole = 2_000_000
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send({**HEAD, "headers": [(b"content-length", b"%d" % whole)]})
+            await send({"type": "http.response.body", "body": b"x" * whole})
+
+    async with (
+        serving_http(app, host="127.0.0.1", port=0) as port,
+        far_away(port, request_) as client,
+    ):
+        taken = 0
+        while taken < whole:
+            part = await asyncio.wait_for(
+                asyncio.get_running_loop().sock_recv(client, 20_000), timeout=10
+            )
+            assert part, taken
+            taken += len(part)
+            await asyncio.sleep(len(part) / 500_000)
+
+
+async def test_nothing_is_kept_of_a_connection_that_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither by a timer nor until the garbage collector comes."""
+    made: list[weakref.ref[JoiningTransport]] = []
+
+    class Recorded(JoiningTransport):
+        def __init__(self, transport: asyncio.Transport) -> None:
+            super().__init__(transport)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(http_connection, "JoiningTransport", Recorded)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await send(HEAD)
+            await send({"type": "http.response.body", "body": b"body"})
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with (
+            serving_http(app, host="127.0.0.1", port=0, max_connections=5) as port,
+            contextlib.AsyncExitStack() as opened,
+        ):
+            for _ in range(10):
+                async with connected(port) as leaving:
+                    assert await leaving.ask(REQUEST) == 200
+                making_room = await opened.enter_async_context(connected(port))
+                assert await making_room.ask(REQUEST) == 200
+            await until(lambda: sum(one() is not None for one in made) <= 5, 10)
+    finally:
+        gc.enable()
