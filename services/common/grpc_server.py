@@ -11,6 +11,8 @@ from services.common.grpc_guard import Guard
 from services.common.tracing import NoTracing, Tracing
 
 _CONNECTION_MILLISECONDS = 300_000
+# More than the guard lets through in all. A call whose request doesn't come never gets to it.
+_MAX_CALLS_OF_A_CONNECTION = 1_000
 _LIVENESS = "liveness"
 
 
@@ -46,6 +48,7 @@ class GrpcServer:
             interceptors=[self._guard],
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_concurrent_streams", _MAX_CALLS_OF_A_CONNECTION),
                 ("grpc.so_reuseport", 0),
                 # Clients then look their addresses up again, and find replicas that are new.
                 ("grpc.max_connection_age_ms", _CONNECTION_MILLISECONDS),

@@ -1,6 +1,7 @@
 """gRPC for who has no token: health and nothing else, and of that not too much."""
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -145,3 +146,20 @@ async def first(call: Any) -> grpc.StatusCode:
     except grpc.aio.AioRpcError as error:
         return error.code()
     return grpc.StatusCode.OK if found is not grpc.aio.EOF else await call.code()
+
+
+async def test_calls_of_a_connection_have_a_measure(
+    served: tuple[str, PretendMessaging, PretendVoice], attacks: Attacks
+) -> None:
+    """Calls that are begun without a request get no further than the connection; as HTTP/2
+    announces it (RFC 9113, 6.5.2)."""
+    host, _, port = served[0].partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+    async with asyncio.timeout(20):
+        head = await reader.readexactly(9)
+        settings = await reader.readexactly(int.from_bytes(head[:3]))
+    writer.transport.abort()
+    found = dict(struct.iter_unpack(">HI", settings))
+    assert head[3] == 4
+    attacks.count("gRPC: calls of a connection", through=found.get(3, 2**31) > 1000, evidence=found)
