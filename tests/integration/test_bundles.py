@@ -140,36 +140,25 @@ async def test_an_edge_removes_none_but_its_own(nats_server: NatsServer, unmoved
     assert len(await journaled(nats_server)) == 2 * MANY
 
 
-async def test_a_broker_that_goes_before_a_bundle_is_moved(nats_server: NatsServer) -> None:
-    """The edge moves it when the broker is back, once."""
+@pytest.mark.parametrize("asked", [False, True])
+async def test_a_broker_that_goes_before_a_bundle_is_moved(
+    nats_server: NatsServer, asked: bool
+) -> None:
+    """The edge moves it soon when the broker is back, once; also when it was asked before it went,
+    and its answer went with the connection."""
     with pytest.MonkeyPatch.context() as slow:
         slow.setattr(bundling, "_COMPANY_SECONDS", 0.5)
         async with journal_client(nats_server.url) as client:
             bundles = Bundles(client)
             journal = JournalPublisher(client, bundles=bundles)
             await publish(journal, events())
+            if asked:
+                nats_server.pause()
+                await asyncio.sleep(1)
             nats_server.kill()
             await until(lambda: not client.is_connected)
             await asyncio.sleep(0.6)
             assert bundles.waiting == MANY
-            nats_server.start()
-            await until(lambda: not bundles.waiting)
-            await journal.close()
-    assert await journaled(nats_server) == events()
-
-
-async def test_a_broker_that_goes_while_a_bundle_is_moved(nats_server: NatsServer) -> None:
-    """Nobody waits long for an answer that went with the connection."""
-    with pytest.MonkeyPatch.context() as slow:
-        slow.setattr(bundling, "_COMPANY_SECONDS", 0.5)
-        async with journal_client(nats_server.url) as client:
-            bundles = Bundles(client)
-            journal = JournalPublisher(client, bundles=bundles)
-            await publish(journal, events())
-            nats_server.pause()
-            await asyncio.sleep(1)
-            nats_server.kill()
-            await until(lambda: not client.is_connected)
             nats_server.start()
             await until(lambda: not bundles.waiting, 5)
             await journal.close()
