@@ -160,7 +160,7 @@ async def test_a_broker_that_goes_before_a_bundle_is_moved(
             await asyncio.sleep(0.6)
             assert bundles.waiting == MANY
             nats_server.start()
-            await until(lambda: not bundles.waiting, 5)
+            await until(lambda: not bundles.waiting, 7)
             await journal.close()
     assert await journaled(nats_server) == events()
 
