@@ -51,10 +51,15 @@ def _forget(cycle: RequestResponseCycle) -> None:
 
 
 class HttpConnection(HttpToolsProtocol):
-    """uvicorn's, which by itself takes any number of connections, and of each a head of any size
-    and any number of requests ahead, and waits for a head, and for who doesn't read an answer, for
-    ever. A request for another protocol loses its body by it, which is taken for the next request,
-    and who answers isn't told that the sender left if another request came behind.
+    """uvicorn's, with bounds to what a sender may take.
+
+    uvicorn by itself
+
+    - takes any number of connections, and of each a head of any size and any number of requests
+      ahead;
+    - waits for ever for a head, and for who doesn't read an answer;
+    - takes the body of a request for another protocol for the next request;
+    - doesn't tell who answers that the sender left if another request came behind.
     """
 
     _leaving = False
@@ -202,8 +207,8 @@ class HttpConnection(HttpToolsProtocol):
         # Now it would be taken for the answer to a request that is good.
         self._last_answer = answer
 
-    def _count_ahead(self, more: int = 0) -> None:
-        """Raises _TooManyAheadError when too much waits with `more` bytes."""
+    def _refuse_too_much_ahead(self, more: int = 0) -> None:
+        """Raises _TooManyAheadError when `more` bytes of a body would make it too much."""
         ahead = [cycle for cycle, _ in self.pipeline]
         if (
             len(ahead) > _MAX_AHEAD
@@ -215,7 +220,7 @@ class HttpConnection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
         if self.pipeline:
-            self._count_ahead(len(body))
+            self._refuse_too_much_ahead(len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -272,7 +277,7 @@ class HttpConnection(HttpToolsProtocol):
             return
         super().on_headers_complete()
         if self.pipeline:
-            self._count_ahead()
+            self._refuse_too_much_ahead()
         # What comes behind the body is no header of the request (RFC 9110, 6.5.1): a proxy may
         # have handed it on unseen. Counted it still is.
         self.headers = []

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Generator
 from typing import Any, cast
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from services.common.http_connection import HttpConnection
@@ -21,7 +21,6 @@ from services.common.refusals import LogLimiter
 _LAST_ACCEPT_SECONDS = 0.1
 # What a process opens beside connections: the broker, databases, files.
 _OWN_FILES = 100
-_BY_HEAD = "switchboard.by_head"
 _UNSENT_BYTES = 128 * 1024
 
 
@@ -68,31 +67,6 @@ def behind_proxies(app: ASGIApp, trusted: str) -> ASGIApp:
         trusted: Comma-separated addresses whose `X-Forwarded-For` is believed.
     """
     return cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), trusted))
-
-
-def answering_head(app: ASGIApp) -> ASGIApp:
-    """`app`, which answers HEAD as it does GET; the server leaves the body out.
-
-    Not by routes of its own: they would stand in the OpenAPI document twice.
-    """
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET", _BY_HEAD: True}
-        await app(scope, receive, send)
-
-    return answer
-
-
-def is_head(scope: Scope) -> bool:
-    """Whether nobody reads the answer's body, which may be long in the making."""
-    return _BY_HEAD in scope
-
-
-def is_length_within(content_length: bytes, most: int) -> bool:
-    """Whether a Content-Length is one, and not greater than `most`."""
-    # Python refuses to read thousands of digits, be they zeros.
-    return content_length.isdigit() and len(content_length) < 10 and int(content_length) <= most
 
 
 @contextlib.asynccontextmanager
@@ -144,8 +118,8 @@ async def serving_http(
             timeout_graceful_shutdown=drain_seconds,
         )
         server = _Server(config)
-        uvicorns, seldom = logging.getLogger("uvicorn.error"), _Seldom()
-        uvicorns.addFilter(seldom)
+        server_log, limit = logging.getLogger("uvicorn.error"), _Seldom()
+        server_log.addFilter(limit)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             while not server.started:
@@ -157,7 +131,7 @@ async def serving_http(
         finally:
             server.should_exit = True
             await task
-            uvicorns.removeFilter(seldom)
+            server_log.removeFilter(limit)
 
 
 def _room_for(connections: int) -> int:

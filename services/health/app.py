@@ -10,7 +10,8 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.common.http_server import answering_head, behind_proxies
+from services.common.head_requests import answering_head
+from services.common.http_server import behind_proxies
 from services.health.access import Access
 from services.health.heard import Pairing
 from services.health.page import StatusPage

@@ -31,15 +31,15 @@ _TITLES: Final = {
     "processing": "Processing events",
     "sending": "Sending messages",
     "clocks": "Clocks",
-    "assistant": "Assistant, messages",
-    "call_assistant": "Assistant, calls",
+    "assistant": "Assistant (messages)",
+    "call_assistant": "Assistant (calls)",
     "transcription": "Transcription",
     "configuration": "Configuration",
     "activity": "Activity",
     "whatsapp_twilio": "Twilio",
     "whatsapp_baileys": "WhatsApp Web (Baileys)",
-    "speech_google": "Speech, Google",
-    "speech_openai": "Speech, OpenAI",
+    "speech_google": "Speech (Google)",
+    "speech_openai": "Speech (OpenAI)",
 }
 _GROUPS: Final[Sequence[tuple[str, str]]] = (
     ("Essential", "Without these nothing is taken in and worked on."),
@@ -87,7 +87,7 @@ class StatusPage:
             to_pair: What phones are to be paired with, by component; None for who may not see it.
         """
         components = report["components"]
-        activity = components.get("activity", {}).get("details", {})
+        activity = components.get("activity", {"reason": "", "details": {}})
         now = datetime.fromisoformat(report["time"])
         return self._template.render(
             style=Markup(self._style),  # noqa: S704 - a file of ours
@@ -103,9 +103,10 @@ class StatusPage:
             groups=_grouped(components, now, to_pair),
             periods=[
                 {**period, "name": _period(period["seconds"])}
-                for period in activity.get("periods", ())
+                for period in activity["details"].get("periods", ())
             ],
-            chart=_chart(activity.get("hours", ())),
+            periods_unknown=activity["reason"] or "messaging has told nothing yet",
+            chart=_chart(activity["details"].get("hours", ())),
             waiting=_waiting(components),
             variables=_variables(components),
         )
@@ -218,15 +219,19 @@ def _waiting(components: Mapping[str, Any]) -> list[Fact]:
             return "—"
         return span(found) if found else "none"
 
-    looked_at = detail("activity", "webhook_gaps_looked_at")
-    gaps = count("activity", "webhook_gaps")
-    return [
+    facts = [
         Fact("Oldest unsettled send", wait("sending", "oldest_unsettled_seconds")),
         Fact("Oldest unprocessed event", wait("processing", "oldest_unprocessed_seconds")),
         Fact("Events on the edge's disk", count("webhook", "spill_events")),
         Fact("Dead letters", count("processing", "dead_letters")),
-        Fact("Webhook gaps made up for", gaps if looked_at else f"{gaps} (not compared yet)"),
     ]
+    # WhatsApp Web has no list of messages that could be compared with ours.
+    if "whatsapp_twilio" in components:
+        gaps = count("activity", "webhook_gaps")
+        looked_at = detail("activity", "webhook_gaps_looked_at")
+        text = gaps if looked_at else f"{gaps} (not compared yet)"
+        facts.append(Fact("Webhook gaps made up for", text))
+    return facts
 
 
 def _chart(hours: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -33,6 +33,14 @@ NATS: Final = "nats"
 
 _NEARLY_FULL: Final = 0.8
 
+_SILENT: Final = "no answer in time"
+_UNREACHABLE: Final = "it can't be reached"
+_REFUSES: Final = "it answers with an error; its log says which"
+_WITHOUT_ANSWER: Final = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: _SILENT,
+    grpc.StatusCode.UNAVAILABLE: _UNREACHABLE,
+}
+
 _STATUSES: Final[Mapping[int, Status]] = {
     pb.STATUS_OK: "ok",
     pb.STATUS_DEGRADED: "degraded",
@@ -93,7 +101,7 @@ async def _ask_edge(client: httpx.AsyncClient, origin: str, heard: Heard) -> tup
         response = await client.get(f"{origin.rstrip('/')}/internal/health")
         answer = response.json()
     except (httpx.HTTPError, ValueError) as error:
-        return Finding("down", f"no answer: {type(error).__name__}"), None
+        return Finding("down", _without_answer(error)), None
     if not isinstance(answer, dict):
         return Finding("down", "its answer makes no sense"), None
     heard.journal(str(answer.get("journal_trouble") or ""))
@@ -104,6 +112,16 @@ async def _ask_edge(client: httpx.AsyncClient, origin: str, heard: Heard) -> tup
         for name in ("version", "journal_connected", "spill_events", "spill_bytes")
     }
     return _edge_finding(response.status_code, answer, details), answer.get("variables")
+
+
+def _without_answer(error: Exception) -> str:
+    match error:
+        case httpx.TimeoutException():
+            return _SILENT
+        case httpx.TransportError():
+            return _UNREACHABLE
+        case _:
+            return "its answer makes no sense"
 
 
 def _together(found: Sequence[Finding]) -> Finding:
@@ -169,9 +187,9 @@ def messaging_probe(channel: grpc.aio.Channel, timeout_seconds: float, heard: He
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNAUTHENTICATED:
                 return {MESSAGING: Finding("down", "it refuses our GRPC_TOKEN")}
-            return {MESSAGING: Finding("down", f"no answer: {error.code().name}")}
+            return {MESSAGING: Finding("down", _WITHOUT_ANSWER.get(error.code(), _REFUSES))}
         pairings = {}
-        if any(one.details.fields["needs_pairing"].bool_value for one in answer.components):
+        if any(_needs_pairing(component) for component in answer.components):
             # Never a part of what is found out, which others see too.
             with contextlib.suppress(grpc.aio.AioRpcError):
                 pairings = _pairings(
@@ -186,6 +204,12 @@ def messaging_probe(channel: grpc.aio.Channel, timeout_seconds: float, heard: He
         }
 
     return ask
+
+
+def _needs_pairing(component: pb.Component) -> bool:
+    # Asking the map for a name that it doesn't have would add it.
+    fields = component.details.fields
+    return "needs_pairing" in fields and fields["needs_pairing"].bool_value
 
 
 def _pairings(answer: GetStatusResponse) -> dict[str, Pairing]:

@@ -103,7 +103,11 @@ def _joined(told: Components, own: ComponentReport) -> ComponentReport:
             )
             one["set"] = one["set"] or bool(variable["set"])
             one["read_by"].append(service)
-    reasons = [f"{service}: {found.reason}" for service, found in told.items() if found.reason]
+    reasons = [
+        found.reason if found.reason.startswith(service) else f"{service}: {found.reason}"
+        for service, found in told.items()
+        if found.reason
+    ]
     oldest = max((found.age_seconds or 0.0 for found in told.values()), default=None)
     return ComponentReport(
         worst(found.status for found in told.values()),

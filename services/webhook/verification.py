@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 from starlette.types import Scope
 
+from services.common.content_length import is_length_within
 from services.common.errors import InvalidInputError
-from services.common.http_server import is_length_within
 from services.common.journal.events import JournalEvent
 from services.webhook import answers
 from services.webhook.answers import MAX_BODY_BYTES, MAX_PARAMETERS, RefusedError

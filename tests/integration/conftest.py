@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.server import RunningSandbox
+from tests.support.health import Around, open_around
 from tests.support.journal import journal
 from tests.support.nats import NatsServer
 from tests.support.replaying import Setup
@@ -36,3 +37,10 @@ async def setup(nats_server: NatsServer, database_url: str, tmp_path: Path) -> A
     """A running journal and a migrated database."""
     async with journal(nats_server) as client, open_database(database_url) as database:
         yield Setup(nats_server, client, database, tmp_path)
+
+
+@pytest.fixture
+async def around(nats_server: NatsServer) -> AsyncIterator[Around]:
+    """What health asks: an edge, a broker, and where messaging is to be."""
+    async with open_around(nats_server) as around:
+        yield around

@@ -534,7 +534,10 @@ async def test_addresses_methods_types_and_sizes(api: Api) -> None:
     problem(await api.http.get(f"{MESSAGES}/"), 404, "NOT_FOUND")
     response = await api.http.delete(MESSAGES)
     problem(response, 405, "METHOD_NOT_ALLOWED")
-    assert response.headers["allow"] == "GET"
+    assert response.headers["allow"] == "GET, HEAD"
+    streamed = await api.http.delete("/api/whatsapp/stream")
+    problem(streamed, 405, "METHOD_NOT_ALLOWED")
+    assert streamed.headers["allow"] == "GET"
     problem(await api.http.post(SEND, data={"to": "1"}), 415, "UNSUPPORTED_MEDIA_TYPE")
     large = {**TEXT, "body": "x" * 70_000}
     problem(await api.http.post(SEND, json=large), 413, "TOO_LARGE")

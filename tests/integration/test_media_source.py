@@ -7,8 +7,9 @@ import pytest
 from yarl import URL
 
 from services.common.errors import UnavailableError
+from services.messaging.domain.public_address import is_public
 from services.messaging.ports.media import MediaUnobtainableError
-from services.messaging.providers.guarded_http import GuardedHttp, is_public
+from services.messaging.providers.guarded_http import GuardedHttp
 from tests.support.files import source
 from tests.support.hostile import (
     Answer,

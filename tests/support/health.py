@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,6 +31,8 @@ from services.health.probes import messaging_probe, nats_probe, webhook_probe
 from services.health.report import Report
 from services.health.settings import HealthSettings
 from services.messaging.grpc_api.health_servicer import HealthServicer
+from tests.support.nats import NatsServer
+from tests.support.ports import free_port
 
 TOKEN = "the-grpc-token"
 KEY = "a-key-of-sixteen-characters"
@@ -60,6 +63,32 @@ class FakeEdge:
         self.asked += 1
         time = datetime.now(UTC) + timedelta(seconds=self.ahead_seconds)
         return JSONResponse({"time": time.isoformat(), **self.says}, self.status_code)
+
+
+@dataclass
+class Around:
+    """What health asks."""
+
+    edge: FakeEdge
+    edge_url: str
+    messaging_port: int
+    nats: NatsServer
+
+    def addresses(self) -> dict[str, Any]:
+        """As `health` takes them."""
+        return {
+            "edge": self.edge_url,
+            "messaging_address": f"127.0.0.1:{self.messaging_port}",
+            "nats_url": self.nats.url,
+        }
+
+
+@contextlib.asynccontextmanager
+async def open_around(nats: NatsServer) -> AsyncIterator[Around]:
+    """An edge and a broker, and where messaging is to be."""
+    edge = FakeEdge()
+    async with serving_http(edge.app, host="127.0.0.1", port=0) as port:
+        yield Around(edge, f"http://127.0.0.1:{port}", free_port(), nats)
 
 
 class _Paired(messaging_rpc.MessagingServiceServicer):

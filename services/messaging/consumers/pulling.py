@@ -62,7 +62,7 @@ class Pull:
                     await self._answered.wait()
         messages, self._messages = self._messages, []
         if self._refusal is not None and not messages:
-            APIError.from_msg(self._refusal)
+            APIError.from_msg(self._refusal)  # raises it
         return messages
 
     async def close(self) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from services.common.errors import InvalidInputError
+from services.messaging.domain.public_address import is_public
 
 _MAX_CHARACTERS: Final = 2048
 _PRINTABLE_ASCII: Final = re.compile(r"[!-~]+")
@@ -41,15 +42,15 @@ def check_media_address(url: str, field: str, *, local: bool = False) -> None:
         raise InvalidInputError(field, "must begin with https://")
     if "@" in parts.netloc:
         raise InvalidInputError(field, "must carry no user name or password")
-    if port == 0 or "\\" in url or not (here or _is_public(host)):
+    if port == 0 or "\\" in url or not (here or _may_be_public(host)):
         raise InvalidInputError(
             field, "must name a host on the public internet, from where the provider fetches it"
         )
 
 
-def _is_public(host: str) -> bool:
+def _may_be_public(host: str) -> bool:
     try:
-        address = ipaddress.ip_address(host)
+        return is_public(ipaddress.ip_address(host))
     except ValueError:
         name = host.rstrip(".")
         # Browsers and resolvers take 127.1, 0x7f000001 and 2130706433 for addresses.
@@ -60,8 +61,3 @@ def _is_public(host: str) -> bool:
             and not last.startswith("0x")
             and not any(name == end or name.endswith(f".{end}") for end in _LOCAL_ENDINGS)
         )
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is not None:
-            address = inner
-    return address.is_global and not address.is_multicast

@@ -17,16 +17,12 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from services.common.errors import UnavailableError
+from services.messaging.domain.public_address import is_public
 from services.messaging.ports.media import MediaUnobtainableError
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PRINTABLE: Final = re.compile(r"[!-~]{1,4096}")
 _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "Switchboard"}
-
-_GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class GuardedHttp:
@@ -171,20 +167,6 @@ def redirected(url: URL, response: aiohttp.ClientResponse) -> URL | None:
     if response.status not in _REDIRECTS:
         return None
     return url.join(parsed_url(response.headers.get("Location", "")))
-
-
-def is_public(address: IPAddress) -> bool:
-    """Whether an address is reached over the public internet, and nothing else.
-
-    An IPv6 address that stands for an IPv4 one is judged by that.
-    """
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64:
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        # Nothing but ordinary addresses: no mapped or link-local ones, no tunnels.
-        if address not in _GLOBAL_UNICAST or address.sixtofour or address.teredo:
-            return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
 
 
 def is_on_this_machine(url: str) -> bool:

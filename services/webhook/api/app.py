@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from services.common.http_server import answering_head
+from services.common.head_requests import answering_head
 from services.common.tracing import Tracing
 from services.webhook.api import problems
 from services.webhook.api.calls import calls_router
@@ -83,7 +83,8 @@ def build_api(
             failures_per_minute=failures_per_minute,
             registry=registry,
             tracing=tracing,
-        )
+        ),
+        but=[f"{routes.prefix}/stream"],
     )
     if not cors_origins:
         return door

@@ -8,7 +8,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.common.http_server import is_length_within
+from services.common.content_length import is_length_within
 from services.common.refusals import FailureLimiter, LogLimiter, sender_of
 from services.common.tracing import (
     TRACEPARENT,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Header, Path, Request, Response
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
 
-from services.common.http_server import is_head
+from services.common.head_requests import is_head
 from services.webhook.api.limits import HeldRequests
 from services.webhook.api.messaging import Messaging
 from services.webhook.api.openapi import media_answers

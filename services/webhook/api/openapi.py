@@ -79,7 +79,7 @@ _ERRORS: dict[int, tuple[str, str, dict[str, Any]]] = {
 }
 _EVERY = (401, 429, 500, 503, 504)
 _WITH_A_BODY = (408, 413, 415)
-_RETRY = (424, 429)
+_RETRY = (424, 429, 503)
 _HEADERS: dict[str, dict[str, Any]] = {
     "RateLimit": {
         "description": "What is left (`r`) and when all of it is back (`t`, seconds).",

@@ -90,7 +90,7 @@ class ProblemError(Exception):
         self.headers = headers or {}
 
     def response(self) -> Response:
-        """The document, as the answer to the request that this place belongs to."""
+        """The document, as the answer to the current request (`request_id`)."""
         own_id = request_id()
         document: dict[str, Any] = {
             "type": "about:blank",

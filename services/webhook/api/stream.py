@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import grpc.aio
 import structlog
-from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.sse import format_sse_event
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
 
-from services.common.http_server import is_head
 from services.webhook.api import convert, models
 from services.webhook.api.limits import HeldRequests
 from services.webhook.api.messaging import Messaging
@@ -60,9 +59,6 @@ def stream_router(
         position. A client that comes back with `Last-Event-ID` misses nothing; without it the
         stream begins now. Events without `data` only move the position on.
         """
-        if is_head(request.scope):
-            # A stream is never whole, and to begin one tells nothing.
-            raise HTTPException(405, headers={"allow": "GET"})
         with contextlib.ExitStack() as opened:
             opened.enter_context(held.hold(request.state.key))
             first, call = await messaging.stream(
