@@ -8,7 +8,10 @@ from pathlib import Path
 
 import segno
 
+from cli.data_folder import DataFolder
 from cli.environment import load_environment
+from cli.run_settings import RunSettings
+from cli.run_variables import baileys_folders
 from services.common.settings import ConfigurationError
 from services.messaging.providers.baileys.disk import VARIABLE
 from services.messaging.providers.baileys.parsing import BadDocumentError
@@ -28,7 +31,7 @@ def pair(*, queue: Path | None, timeout: float, env_file: Path | None) -> int:
     """Print each code until the session is open; returns the exit code.
 
     Args:
-        queue: The queue's folder; by default what BAILEYS_QUEUE_DIR says.
+        queue: The queue's folder; by default what BAILEYS_QUEUE_DIR says, else that of `make run`.
         timeout: Seconds to wait for the phone.
     """
     try:
@@ -43,11 +46,12 @@ def pair(*, queue: Path | None, timeout: float, env_file: Path | None) -> int:
 
 
 def _configured(env_file: Path | None) -> Path:
-    environment = load_environment(env_file, sandbox_allowed=True)
-    folder = environment.variables.get(VARIABLE)
-    if not folder:
-        raise PairingError(f"{VARIABLE} is not set: it names the folder shared with the bridge")
-    return Path(folder)
+    """The queue's folder, or the one that `make run` brings."""
+    variables = load_environment(env_file, sandbox_allowed=True).variables
+    if folder := variables.get(VARIABLE):
+        return Path(folder)
+    data = DataFolder(RunSettings.load(variables).switchboard_data_dir)
+    return Path(baileys_folders(data.path)[VARIABLE])
 
 
 def _follow(path: Path, seconds: float, now: Callable[[], datetime]) -> None:

@@ -48,7 +48,7 @@ def inspect_variables(
             )
             variable.read_by.append(part)
             if problem := problems.get(name):
-                variable.problem = problem
+                variable.problem = variable.problem or problem
                 variable.state = "malformed" if state == "set" else "missing"
     return list(variables.values())
 

@@ -94,6 +94,9 @@ def drop_letters(
 
     async def work(dead: DeadLetterStream, installation: Installation) -> int:
         chosen = await _chosen(dead, sequences, every, reason)
+        if not yes and not every:
+            for sequence in chosen:
+                await dead.get(sequence)
         if chosen and not yes and not _confirmed(chosen, installation.place):
             print("Nothing was dropped.")
             return 1

@@ -63,7 +63,10 @@ def _section(group: str, entries: list[_Entry]) -> str:
         if entry.secret:
             lines.append(f"# Or {entry.name}_FILE, a file that holds it.")
         if entry.required_by:
-            lines.append(f"# Required by {', '.join(entry.required_by)}. Example: {entry.shown}")
+            others = [part for part in entry.read_by if part not in entry.required_by]
+            read = f", read by {', '.join(others)}" if others else ""
+            required = f"Required by {', '.join(entry.required_by)}{read}"
+            lines.append(f"# {required}. Example: {entry.shown}")
             lines += [f"{entry.name}=", ""]
         elif entry.required_where:
             lines.append(f"# Required where {entry.required_where}. Example: {entry.shown}")

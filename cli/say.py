@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 
 import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
+from switchboard.messaging.v1.conversation_pb2 import Conversation
 from switchboard.messaging.v1.message_pb2 import Message, MessageStatus
-from switchboard.messaging.v1.messaging_service_pb2 import GetMessageRequest, ListMessagesRequest
+from switchboard.messaging.v1.messaging_service_pb2 import (
+    GetConversationRequest,
+    GetMessageRequest,
+    ListMessagesRequest,
+)
 from switchboard.messaging.v1.messaging_service_pb2_grpc import MessagingServiceStub
 
 from cli.contacts import ContactError, write_by_twilio, write_by_whatsapp
@@ -116,6 +121,10 @@ async def _follow(
 
     stored = await find(lambda message: message.provider_message_id == sid)
     step(datetime.now(UTC), f"stored as {stored.id}", "an answer")
+    found = await messaging.GetConversation(GetConversationRequest(contact_address=address))
+    if silent := _silent(found.conversation):
+        step(datetime.now(UTC), silent, "nothing")
+        return
     answer = await find(lambda message: message.answers_message_id == stored.id)
     step(_time(answer.created_at), f"{answer.author} answers: {answer.body}", "it to be sent")
     shown: set[str] = set()
@@ -137,6 +146,15 @@ async def _follow(
             )
         await asyncio.sleep(_POLL_SECONDS)
         answer = (await messaging.GetMessage(GetMessageRequest(id=answer.id))).message
+
+
+def _silent(conversation: Conversation) -> str:
+    """Why nobody will answer; "" when the assistant will."""
+    if conversation.contact.HasField("opted_out_at"):
+        return "nobody answers: this contact has opted out, until they write START"
+    if conversation.HasField("assistant_paused_at"):
+        return f"the assistant is silent here: paused by {conversation.assistant_paused_by}"
+    return ""
 
 
 def _time(stamp: Timestamp) -> datetime:

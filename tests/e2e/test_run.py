@@ -155,6 +155,10 @@ def test_a_message_is_answered_and_the_data_outlives_the_run(machine: Machine) -
         assert "Is the flat in Haifa still free?" in machine.bodies()
         said = machine.say("And the garden?", "--from", "+972507654321")
         assert said.returncode == 0, said.stdout
+        for text in ("STOP", "Hello?"):
+            unanswered = machine.say(text, "--from", "+972507654321")
+            assert unanswered.returncode == 0, unanswered.stdout
+            assert "this contact has opted out" in unanswered.stdout
         hasty = machine.say("Hello?", "--timeout", "0.3")
         assert hasty.returncode == 1
         assert "After 0.3 s Switchboard still waits for" in hasty.stdout

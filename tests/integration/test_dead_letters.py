@@ -237,6 +237,8 @@ async def test_dropping_asks_first(nats_server: NatsServer, switchboard: Switchb
         assert len(await dead(client)) == 5
         assert (await switchboard("dead", "drop", "2", "4", said="yes\n")).code == 0
         assert [one.metadata.sequence.stream for one in await dead(client)] == [1, 3, 5]
+        asked = await switchboard("dead", "drop", "3", "4", said="yes\n")
+        assert (asked.code, asked.out, asked.err) == (1, "", "DEAD has no letter 4.\n")
         twice = await switchboard("dead", "drop", "2", "3", "--yes")
         assert (twice.code, twice.err) == (1, "DEAD has no letter 2.\n")
         assert (await switchboard("dead", "drop", "--all", "--yes")).code == 0

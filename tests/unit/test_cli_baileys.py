@@ -100,3 +100,16 @@ def test_the_command_takes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixtur
         main(["baileys", "pair", "--queue", str(tmp_path)])
     assert end.value.code == 1
     assert "isn't running" in capsys.readouterr().out
+
+
+def test_without_a_folder_that_of_make_run_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`.env` has no BAILEYS_QUEUE_DIR where `make run` brings it."""
+    monkeypatch.delenv("BAILEYS_QUEUE_DIR", raising=False)
+    monkeypatch.setenv("SWITCHBOARD_DATA_DIR", str(tmp_path))
+    folder = tmp_path / "baileys" / "queue"
+    folder.mkdir(parents=True)
+    put_state(folder, "open", account="+14155238886", last_frame_at=later(0))
+    assert pair(queue=None, timeout=30, env_file=None) == 0
+    assert "+14155238886" in capsys.readouterr().out

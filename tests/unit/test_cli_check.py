@@ -47,6 +47,8 @@ def test_everything_missing_is_named_at_once(capsys: pytest.CaptureFixture[str])
     last = next(line for line in report.splitlines() if line.startswith("ready to run services"))
     assert all(name in last for name in COMPLETE)
     assert "example: PUBLIC_HOST=https://" in report
+    # As the edge says it, which is whom Twilio asks, though others want it as well.
+    assert "one wrong letter refuses every webhook" in report
     assert "Without a .env `make run` starts the sandbox" in report
 
 
