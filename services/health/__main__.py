@@ -59,7 +59,12 @@ async def serve(settings: HealthSettings, stop: asyncio.Event) -> None:
                     timeout,
                 ),
                 Probe(MESSAGING, messaging_probe(channel, timeout, heard), interval, timeout),
-                Probe(NATS, nats_probe(client, heard), interval, timeout),
+                Probe(
+                    NATS,
+                    nats_probe(client, heard, storage_max_bytes=settings.nats_storage_max_bytes),
+                    interval,
+                    timeout,
+                ),
                 Probe(CLOCKS, heard.clocks, interval, timeout),
             ],
             on_probe=metrics.probed,

@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -235,12 +236,19 @@ def _relayed(component: pb.Component) -> Finding:
     )
 
 
-def nats_probe(client: Client, heard: Heard) -> Ask:
-    """Asks the API of JetStream, and believes the edge where that can't store anything."""
+def nats_probe(client: Client, heard: Heard, *, storage_max_bytes: int = 0) -> Ask:
+    """Asks the API of JetStream, and believes the edge where that can't store anything.
+
+    Args:
+        storage_max_bytes: What the server may store, where its account has no limit; 0 when that
+            isn't known.
+    """
 
     async def ask() -> Findings:
         try:
             condition = await jetstream_condition(client)
+            if not condition.storage_max_bytes:
+                condition = replace(condition, storage_max_bytes=storage_max_bytes)
         except UnavailableError as error:
             return {NATS: Finding("down", str(error))}
         if trouble := heard.journal_trouble:

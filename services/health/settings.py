@@ -53,6 +53,13 @@ class HealthSettings(CommonSettings):
         description="NATS server with JetStream; several addresses separated by commas",
         examples=["nats://token@127.0.0.1:4222"],
     )
+    nats_storage_max_bytes: int = Field(
+        0,
+        ge=0,
+        description="max_file_store of the NATS server, which tells it to nobody: health warns"
+        " before it is full; 0 for not to",
+        examples=["42949672960"],
+    )
     health_probe_interval_seconds: float = Field(
         3.0, gt=0, description="pause between two probes of a component", examples=["3"]
     )

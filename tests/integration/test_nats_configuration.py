@@ -9,6 +9,7 @@ from pathlib import Path
 import nats.errors
 import pytest
 from nats.aio.client import Client
+from nats.js.errors import ServiceUnavailableError
 
 from services.common.audio import AudioBucket, BucketConfig
 from services.common.journal.bundles import Bundles
@@ -17,6 +18,8 @@ from services.common.journal.events import EventKind, JournalEvent
 from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import INGEST_STREAM, connect, ensure_streams
 from services.common.tracing import new_traceparent
+from services.health.heard import Heard
+from services.health.probes import nats_probe
 from tests.support.nats_deployed import DeployedNats
 
 SERVICES = ("webhook", "messaging", "health")
@@ -54,6 +57,28 @@ def event(sid: str) -> JournalEvent:
         data=b"x",
         traceparent=new_traceparent(),
     )
+
+
+async def test_storage_that_files_fill_is_said_before_it_is_full(tmp_path: Path) -> None:
+    """The server tells nobody how much it may store, so health has to be told."""
+    server = DeployedNats(tmp_path / "nats", storage="40MB")
+    server.start()
+    try:
+        async with connected(server, "messaging") as owner, connected(server, "health") as asker:
+            js = owner.jetstream()
+            await js.add_stream(name="INGEST", subjects=["ingest.>"], max_bytes=1_000_000)
+            ask = nats_probe(asker, Heard(), storage_max_bytes=40 * 1024**2)
+            assert (await ask())["nats"].status == "ok"
+            files = await js.create_object_store("MEDIA")
+            said: set[str] = set()
+            with pytest.raises(ServiceUnavailableError):
+                for number in range(10):
+                    await files.put(f"{number}", bytes(5_000_000))
+                    said.add((await ask())["nats"].reason)
+            assert said == {"", "the storage is 83% full", "the storage is 95% full"}
+            await js.publish("ingest.whatsapp.message", b"its room is reserved")
+    finally:
+        server.stop()
 
 
 async def test_each_service_can_do_its_work(deployed: DeployedNats) -> None:

@@ -32,6 +32,7 @@ class DeployedNats(NatsServer):
         config: str = "nats.conf",
         environ: dict[str, str] | None = None,
         routes_port: int = 0,
+        storage: str = "40GB",
     ) -> None:
         self.monitor_port = free_port()
         configuration = folder / "etc"
@@ -40,6 +41,7 @@ class DeployedNats(NatsServer):
             # What the command line can't overrule, or not without the passwords.
             text = file.read_text().replace('"/data"', f'"{folder / "data"}"')
             text = text.replace('"0.0.0.0:6222"', f'"127.0.0.1:{routes_port}"')
+            text = text.replace("max_file_store: 40GB", f"max_file_store: {storage}")
             (configuration / file.name).write_text(text)
         super().__init__(
             folder,

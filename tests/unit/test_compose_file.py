@@ -45,6 +45,17 @@ def test_messaging_gets_no_keys_of_others() -> None:
     assert {name for name in everybody if f"{name}_FILE" in environment} == own
 
 
+def test_health_knows_how_much_nats_may_store() -> None:
+    """As many bytes as its file says, where G is 1024 cubed (nats-server, conf/parse.go)."""
+    given = CONTAINERS["health"]["environment"]["NATS_STORAGE_MAX_BYTES"]
+    for name in ("nats.conf", "cluster.conf"):
+        text = (ROOT / "deploy/nats" / name).read_text()
+        gib = int(re.findall(r"max_file_store: (\d+)GB", text)[0])
+        assert given == f"${{NATS_STORAGE_MAX_BYTES:-{gib * 1024**3}}}"
+    health = (ROOT / "deploy/kustomize/base/health.yaml").read_text()
+    assert f'value: "{gib * 1024**3}"' in health
+
+
 def test_secrets_are_named_alike_everywhere() -> None:
     """A container's secret is the file that its variable names, and .env may name another."""
     for name, container in CONTAINERS.items():
