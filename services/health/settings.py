@@ -56,8 +56,8 @@ class HealthSettings(CommonSettings):
     nats_storage_max_bytes: int = Field(
         0,
         ge=0,
-        description="max_file_store of the NATS server, which tells it to nobody: health warns"
-        " before it is full; 0 for not to",
+        description="how much the NATS server may store, its max_file_store, which it tells"
+        " nobody; health warns before that is full, and with 0 doesn't",
         examples=["42949672960"],
     )
     health_probe_interval_seconds: float = Field(
