@@ -227,10 +227,11 @@ def _waiting(components: Mapping[str, Any]) -> list[Fact]:
     ]
     # WhatsApp Web has no list of messages that could be compared with ours.
     if "whatsapp_twilio" in components:
-        gaps = count("activity", "webhook_gaps")
-        looked_at = detail("activity", "webhook_gaps_looked_at")
-        text = gaps if looked_at else f"{gaps} (not compared yet)"
-        facts.append(Fact("Webhook gaps made up for", text))
+        never = detail("activity", "webhook_gaps") is not None and not detail(
+            "activity", "webhook_gaps_looked_at"
+        )
+        gaps = "not compared yet" if never else count("activity", "webhook_gaps")
+        facts.append(Fact("Webhook gaps made up for", gaps))
     return facts
 
 

@@ -57,6 +57,7 @@ async def test_what_the_edge_knows_is_shown_without_messaging(around: Around) ->
         page = await until(client, "/", lambda r: "5 minutes" not in r.text)
         assert "Not known: messaging can&#39;t be asked." in page.text
         assert "Events on the edge&#39;s disk</dt><dd>1,234<" in page.text
+        assert "Webhook gaps made up for</dt><dd>—<" in page.text
         assert "Messaging: it can&#39;t be reached" in page.text
         assert "essaging: messaging can&#39;t be asked" not in page.text
 
