@@ -52,6 +52,25 @@ def test_the_same_conversation_by_baileys(machine: Machine) -> None:
     assert len(machine.bodies()) == 4
 
 
+def test_the_largest_messages(machine: Machine) -> None:
+    """What a document of the queue has no room for is cut, and stored so."""
+    whatsapp = f"http://127.0.0.1:{machine.environ['SWITCHBOARD_WHATSAPP_CONTROL_PORT']}"
+    vcard = f"BEGIN:VCARD\nPHOTO:{'A' * 14_000}\nEND:VCARD"
+    cards = [{"name": f"Card {number}", "vcard": vcard} for number in range(20)]
+    with machine.running(), httpx.Client(timeout=60, trust_env=False) as http:
+        assert machine.say("Is the flat in Haifa still free?").returncode == 0
+        for writing in (
+            {"type": "text", "text": "\U0001f44d" * 65_536},
+            {"type": "text", "text": "\u0001" * 65_536},
+            {"type": "contacts", "contacts": cards},
+        ):
+            http.post(f"{whatsapp}/contacts/972501234567/messages", json=writing).raise_for_status()
+        names = ", ".join(card["name"] for card in cards)
+        until(lambda: names in machine.bodies())
+        until(lambda: len([one for one in machine.bodies() if one.endswith("\u2026")]) == 2)
+    assert [*(machine.data / "baileys" / "queue" / "inbox" / "bad").iterdir()] == []
+
+
 _SMALL = ["unshare", "--user", "--map-root-user", "--mount"]
 # The session's keys take 3.3 MB. A file that is fetched again has to have room beside itself.
 _MOUNT = 'mount -t tmpfs -o size=6m tmpfs "$0" && exec "$@"'

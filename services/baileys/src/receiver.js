@@ -2,6 +2,7 @@
 
 import { setTimeout as pause } from 'node:timers/promises'
 
+import { cut } from './cut.js'
 import { BadDocumentError } from './queue/documents.js'
 import { inWords } from './queue/files.js'
 import { chatOf, phoneOf, timeOf, translate } from './translate.js'
@@ -151,7 +152,7 @@ export class Receiver {
 				direction: message.key.fromMe ? 'out' : 'in',
 				chat,
 				...(alt && alt !== chat && { chat_alt: alt }),
-				name: message.key.fromMe ? '' : [...(message.pushName ?? '')].slice(0, 255).join(''),
+				name: message.key.fromMe ? '' : cut(message.pushName, 255),
 				at: timeOf(message.messageTimestamp, now),
 				received_at: new Date(now).toISOString(),
 				delivery,

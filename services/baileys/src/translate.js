@@ -2,12 +2,14 @@
 
 import { areJidsSameUser, getContentType, jidNormalizedUser, normalizeMessageContent, proto, toNumber } from 'baileys'
 
+import { ROOM, bytes, cut } from './cut.js'
+
 /** @typedef {import('baileys').WAMessage} WAMessage */
 /** @typedef {import('./queue/documents.js').Document} Document */
 /** @typedef {proto.Message.IImageMessage | proto.Message.IVideoMessage | proto.Message.IAudioMessage | proto.Message.IDocumentMessage | proto.Message.IStickerMessage} MediaMessage */
 
-/** @param {string | null | undefined} text @param {number} most characters */
-const cut = (text, most) => [...(text ?? '')].slice(0, most).join('')
+/** Of a card's JSON what is neither its name nor its vCard. */
+const CARD_BYTES = Buffer.byteLength('{"name":,"vcard":},')
 
 /** @param {unknown} seconds @param {number} otherwise milliseconds since 1970 */
 export const timeOf = (seconds, otherwise) => {
@@ -79,13 +81,7 @@ function contentOf(inner, fromMe) {
 		}
 	}
 	const contacts = inner.contactsArrayMessage?.contacts ?? (inner.contactMessage && [inner.contactMessage])
-	if (contacts?.length) {
-		const cards = contacts.slice(0, 257).map((one) => ({
-			name: cut(one.displayName, 255),
-			vcard: cut(one.vcard, 16384),
-		}))
-		return { content: { type: 'contacts', contacts: cards } }
-	}
+	if (contacts?.length) return { content: { type: 'contacts', contacts: cardsOf(contacts.slice(0, 257)) } }
 	const reaction = inner.reactionMessage
 	if (reaction?.key?.id)
 		return {
@@ -96,6 +92,17 @@ function contentOf(inner, fromMe) {
 	const name = getContentType(inner)
 	if (!name || name === 'senderKeyDistributionMessage' || name === 'messageContextInfo') return undefined
 	return { content: { type: 'unsupported', name: String(name).slice(0, 64) } }
+}
+
+/** When all cards together have no room, each gets its share, and names go before pictures. @param {proto.Message.IContactMessage[]} contacts */
+function cardsOf(contacts) {
+	const cards = (/** @type {number} */ room) =>
+		contacts.map(({ displayName, vcard }) => {
+			const name = cut(displayName, 255, room)
+			return { name, vcard: cut(vcard, 16384, room - bytes(name)) }
+		})
+	const whole = cards(ROOM)
+	return Buffer.byteLength(JSON.stringify(whole)) <= ROOM ? whole : cards(Math.floor(ROOM / contacts.length) - CARD_BYTES)
 }
 
 /** An edit or a deletion: both are of the writer's own message. @param {proto.Message.IProtocolMessage} protocol @param {boolean} fromMe */

@@ -149,6 +149,8 @@ const KINDS = {
 	'state.json': {},
 }
 
+const tooLarge = () => new BadDocumentError('too_large', `more than ${MAX_BYTES} bytes`)
+
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
@@ -160,7 +162,7 @@ const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
  * @throws {BadDocumentError}
  */
 export function parse(content, folder) {
-	if (content.length > MAX_BYTES) throw new BadDocumentError('too_large', `more than ${MAX_BYTES} bytes`)
+	if (content.length > MAX_BYTES) throw tooLarge()
 	let json
 	try {
 		json = decoder.decode(content)
@@ -206,5 +208,10 @@ export function check(value, folder) {
  *
  * @param {Document} document
  * @param {Folder} folder
+ * @throws {BadDocumentError}
  */
-export const serialize = (document, folder) => JSON.stringify(check({ v: 1, ...document }, folder))
+export function serialize(document, folder) {
+	const text = JSON.stringify(check({ v: 1, ...document }, folder))
+	if (Buffer.byteLength(text) > MAX_BYTES) throw tooLarge()
+	return text
+}
