@@ -20,7 +20,8 @@ async def sweep_parked(
     """Apply parked reports whose message is known, and drop the old ones, for ever.
 
     Whoever stores a message or a report looks right after its commit; this covers a process
-    that died in between. Old ones are about messages that other programs sent from our number.
+    that died in between, and contacts that have turned out to be one. Old ones are about messages
+    that other programs sent from our number, or other contacts wrote.
     """
     stop = asyncio.Event()
     await drained(_sweep(store, keep, clock, every_seconds, stop), stop.set)

@@ -137,6 +137,8 @@ class StatusReport:
         kind: STATUS, or what somebody did to the message: REACTION, EDIT or DELETION.
         text: Of a reaction its emoji, "" when it was taken back; of an edit the new text.
         by_us: The owner did it, not the contact.
+        contact: Values of identities of the contact in whose chat it was done: it is about a
+            message of that contact's conversation, or about none. () where none is named.
     """
 
     event_key: str
@@ -152,6 +154,7 @@ class StatusReport:
     kind: EventKind = EventKind.STATUS
     text: str | None = None
     by_us: bool = False
+    contact: tuple[str, ...] = ()
 
 
 def fold(delivery: Delivery, report: StatusReport) -> Delivery:

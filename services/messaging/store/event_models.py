@@ -79,7 +79,10 @@ class ConversationEventRow(Base):
 
 
 class ParkedStatusRow(Base):
-    """A report about a message that isn't known yet; it moves to `message_events` once it is."""
+    """A report about a message that isn't known yet, or isn't known to be its contact's.
+
+    It moves to `message_events` once it is.
+    """
 
     __tablename__ = "parked_statuses"
     __table_args__ = (

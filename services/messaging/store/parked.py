@@ -1,4 +1,4 @@
-"""Reports that came before their message: applied once it is known, or forgotten."""
+"""Reports that came before their message is known as theirs: applied then, or forgotten."""
 
 import functools
 from collections.abc import Collection, Mapping, Sequence
@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, delete, 
 from services.messaging.domain.message import Direction
 from services.messaging.store.bulk import among
 from services.messaging.store.database import Database
+from services.messaging.store.deeds import parked_by_the_contact
 from services.messaging.store.event_models import ParkedStatusRow
 from services.messaging.store.message_models import MessageRow
 from services.messaging.store.reports import apply_reports, parked_report
@@ -69,6 +70,7 @@ def _applicable() -> Select[*tuple[Any, ...]]:
     return _parked_about(
         MessageRow.provider == ParkedStatusRow.provider,
         MessageRow.provider_message_id == ParkedStatusRow.provider_message_id,
+        parked_by_the_contact(),
     )
 
 

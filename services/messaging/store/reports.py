@@ -20,6 +20,7 @@ from services.messaging.domain.message import (
     fold,
 )
 from services.messaging.store.bulk import among, insert_many, one_of, update_many
+from services.messaging.store.deeds import DONE, from_payload, names_of_contacts, payload_of
 from services.messaging.store.event_models import MessageEventRow, ParkedStatusRow
 from services.messaging.store.message_models import MessageRow
 from services.messaging.store.outcomes import leave_outbox
@@ -55,7 +56,7 @@ class Applied:
     """What became of reports.
 
     Attributes:
-        unmatched: Those whose message isn't known.
+        unmatched: Those whose message isn't known, or is another contact's.
         made_known: Of messages that are known by the provider's id since now: that id.
     """
 
@@ -78,6 +79,8 @@ async def apply_reports(connection: AsyncConnection, reports: Iterable[StatusRep
     unsettled = await _lock_outbox(connection, hints)
     targets = await _lock_messages(connection, remaining, hints)
     matched, unmatched = _match(targets, remaining)
+    matched, foreign = await _of_their_contacts(connection, matched)
+    unmatched += foreign
     if not matched:
         return Applied(unmatched)
     await insert_many(
@@ -111,7 +114,7 @@ async def apply_reports(connection: AsyncConnection, reports: Iterable[StatusRep
 
 
 async def park(connection: AsyncConnection, reports: Sequence[StatusReport]) -> None:
-    """Keep reports whose message isn't known yet."""
+    """Keep reports whose message isn't known yet, or isn't known to be their contact's."""
     await insert_many(
         connection,
         ParkedStatusRow,
@@ -128,7 +131,7 @@ async def park(connection: AsyncConnection, reports: Sequence[StatusReport]) -> 
                 "origin": report.origin or None,
                 "occurred_at": report.moment.at,
                 "source": report.moment.source.value,
-                "payload": _payload(report),
+                "payload": payload_of(report),
             }
             for report in sorted(reports, key=lambda one: one.event_key)
         ],
@@ -147,7 +150,7 @@ def parked_report(row: Row[*tuple[Any, ...]]) -> StatusReport:
         error_code=row.error_code,
         error_message=row.error_message,
         origin=row.origin or "",
-        **_from_payload(row.payload),
+        **from_payload(row.payload),
     )
 
 
@@ -203,6 +206,7 @@ def _reported_messages(dialect: str, providers: Sequence[str]) -> Select[*tuple[
         select(
             MessageRow.id,
             MessageRow.public_id,
+            MessageRow.conversation_id,
             MessageRow.direction,
             MessageRow.provider,
             MessageRow.provider_message_id,
@@ -239,6 +243,22 @@ def _match(
     return matched, unmatched
 
 
+async def _of_their_contacts(
+    connection: AsyncConnection, matched: Sequence[tuple[_Target, StatusReport]]
+) -> tuple[list[tuple[_Target, StatusReport]], list[StatusReport]]:
+    """What is about a message of the contact that a report names, and the other reports."""
+    ids = {target.row.conversation_id for target, report in matched if report.contact}
+    names = await names_of_contacts(connection, ids) if ids else {}
+    theirs: list[tuple[_Target, StatusReport]] = []
+    foreign: list[StatusReport] = []
+    for target, report in matched:
+        if report.contact and names[target.row.conversation_id].isdisjoint(report.contact):
+            foreign.append(report)
+        else:
+            theirs.append((target, report))
+    return theirs, foreign
+
+
 def _may_be(target: _Target, report: StatusReport) -> bool:
     """Whether our own id in a report may be believed: the query string is only a hint."""
     return (
@@ -260,30 +280,7 @@ def _event(target: _Target, report: StatusReport) -> dict[str, Any]:
         "origin": report.origin or None,
         "occurred_at": report.moment.at,
         "source": report.moment.source.value,
-        "payload": _payload(report),
-    }
-
-
-_DONE = "done_to_message"
-
-
-def _payload(report: StatusReport) -> dict[str, Any]:
-    """As it came; of what somebody did to a message also our own words for it."""
-    if report.kind is EventKind.STATUS:
-        return dict(report.payload)
-    done = {"kind": report.kind.value, "text": report.text, "by_us": report.by_us}
-    return {_DONE: done, "text": report.text, "document": dict(report.payload)}
-
-
-def _from_payload(payload: dict[str, Any]) -> dict[str, Any]:
-    done = payload.get(_DONE)
-    if not isinstance(done, dict):
-        return {"payload": payload}
-    return {
-        "kind": EventKind(done["kind"]),
-        "text": done["text"],
-        "by_us": done["by_us"],
-        "payload": payload["document"],
+        "payload": payload_of(report),
     }
 
 
@@ -313,6 +310,6 @@ async def _apply_edits(
     newest = {
         row.message_id: {"body": row.payload["text"]}
         for row in rows
-        if row.payload[_DONE]["by_us"] == by_us[row.message_id]
+        if row.payload[DONE]["by_us"] == by_us[row.message_id]
     }
     await update_many(connection, MessageRow, newest)

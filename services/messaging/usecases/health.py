@@ -53,7 +53,7 @@ class SendingProbe:
         )
         self._parked = Gauge(
             "switchboard_parked_reports",
-            "Reports about messages that aren't known yet.",
+            "Reports about messages that aren't known yet, or are another contact's.",
             registry=registry,
         )
 

@@ -162,6 +162,7 @@ class BaileysEvents:
             moment=moment,
             payload=payload,
             by_us=document.direction == "out",
+            contact=tuple(one.value for one in _identities(document)),
         )
         return _happened(document, report)
 
