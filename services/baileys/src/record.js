@@ -19,6 +19,7 @@ import { createFolder, isMissing, list, remove, writeDurably } from './queue/fil
  * @property {string} [content] the protobuf that was sent, in base64
  */
 
+const SEND_ID = /^3EB0[0-9A-F]{18}$/
 const KEEP_MS = 8 * 24 * 60 * 60 * 1000
 const RESEND_MS = 15 * 60 * 1000
 
@@ -37,8 +38,9 @@ export class Record {
 		await createFolder(this.#temporary)
 	}
 
-	/** @param {string} id @returns {Promise<Entry | undefined>} */
+	/** None of an id that isn't a send's: receipts come with any. @param {string} id @returns {Promise<Entry | undefined>} */
 	async get(id) {
+		if (!SEND_ID.test(id)) return undefined
 		try {
 			return JSON.parse(await readFile(this.#path(id), 'utf8'))
 		} catch (error) {
@@ -64,7 +66,6 @@ export class Record {
 	 * @param {number} now milliseconds since 1970
 	 */
 	async content(id, now) {
-		if (!/^3EB0[0-9A-F]{18}$/.test(id)) return undefined
 		const entry = await this.get(id)
 		if (!entry?.content) return undefined
 		const age = now - (await stat(this.#path(id))).mtimeMs

@@ -104,7 +104,10 @@ test('a phone is given a message again for a quarter of an hour', async (t) => {
 	await record.put(id, { state: 'accepted', ref: 'm', to: '1@lid', at: new Date().toISOString(), content })
 	assert.equal((await record.content(id, Date.now()))?.toString(), 'message')
 	assert.equal(await record.content(id, Date.now() + 16 * 60 * 1000), undefined)
-	assert.equal(await record.content('../../../etc/passwd', Date.now()), undefined)
+	for (const foreign of ['../../../etc/passwd', `../sent/${id}`, 'A'.repeat(300), 'A\0']) {
+		assert.equal(await record.get(foreign), undefined)
+		assert.equal(await record.content(foreign, Date.now()), undefined)
+	}
 	await record.prune(Date.now() + 7 * 24 * 60 * 60 * 1000)
 	assert.notEqual(await record.get(id), undefined)
 	await record.prune(Date.now() + 9 * 24 * 60 * 60 * 1000)
