@@ -38,8 +38,15 @@ class ProbeMetrics:
 
     async def show(self, report: Report) -> None:
         """Show what is known until cancelled."""
+        shown: set[str] = set()
         while True:
-            for name, found in report.components().items():
+            components = report.components()
+            for name, found in components.items():
                 for status in STATUSES:
                     self._status.labels(name, status).set(found.status == status)
+            # Else it would keep the status that it had last, and its alert would go on.
+            for name in shown - components.keys():
+                for status in STATUSES:
+                    self._status.remove(name, status)
+            shown = set(components)
             await asyncio.sleep(_SHOW_SECONDS)

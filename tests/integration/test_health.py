@@ -341,3 +341,14 @@ async def test_the_service_starts_and_stops_as_a_process(tmp_path: Path) -> None
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def test_a_component_that_is_gone_is_no_metric_any_more(around: Around) -> None:
+    """A provider that was down and isn't configured any more would ring for ever."""
+    told = {"database": FINE, "whatsapp_baileys": ComponentReport("down", "its session is gone")}
+    async with messaging(around.messaging_port, told), health(**around.addresses()) as client:
+        shown = 'component_status{component="whatsapp_baileys",status="down"} 1.0'
+        await until(client, "/metrics", lambda r: shown in r.text)
+        del told["whatsapp_baileys"]
+        left = await until(client, "/metrics", lambda r: "whatsapp_baileys" not in r.text)
+        assert 'component_status{component="database",status="ok"} 1.0' in left.text
