@@ -8,7 +8,6 @@ import structlog
 from nats.aio.client import Client
 
 from services.common.configuration import configuration_finding
-from services.common.grpc_client import open_channel
 from services.common.http_server import serving_http
 from services.common.journal.client import NatsClient, cancellable
 from services.common.journal.streams import connect
@@ -17,6 +16,7 @@ from services.common.metrics import process_registry, serving_metrics, watch_eve
 from services.common.monitor import Monitor, Probe
 from services.health.access import Access
 from services.health.app import build_app
+from services.health.edge import webhook_probe
 from services.health.heard import CLOCKS, Heard
 from services.health.metrics import ProbeMetrics
 from services.health.probes import (
@@ -25,7 +25,6 @@ from services.health.probes import (
     WEBHOOK,
     messaging_probe,
     nats_probe,
-    webhook_probe,
 )
 from services.health.report import Report
 from services.health.settings import HealthSettings
@@ -38,14 +37,12 @@ async def serve(settings: HealthSettings, stop: asyncio.Event) -> None:
     registry = process_registry("health")
     metrics = ProbeMetrics(registry)
     client = NatsClient()
-    channel = open_channel(settings.messaging_grpc_address, settings.messaging_token())
     interval, timeout = (
         settings.health_probe_interval_seconds,
         settings.health_probe_timeout_seconds,
     )
     async with contextlib.AsyncExitStack() as closing:
         closing.push_async_callback(client.close)
-        closing.push_async_callback(channel.close)
         http = await closing.enter_async_context(
             httpx.AsyncClient(trust_env=False, timeout=timeout)
         )
@@ -58,7 +55,14 @@ async def serve(settings: HealthSettings, stop: asyncio.Event) -> None:
                     interval,
                     timeout,
                 ),
-                Probe(MESSAGING, messaging_probe(channel, timeout, heard), interval, timeout),
+                Probe(
+                    MESSAGING,
+                    messaging_probe(
+                        settings.messaging_grpc_address, settings.messaging_token(), timeout, heard
+                    ),
+                    interval,
+                    timeout,
+                ),
                 Probe(
                     NATS,
                     nats_probe(client, heard, storage_max_bytes=settings.nats_storage_max_bytes),

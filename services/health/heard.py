@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -51,13 +51,21 @@ class Heard:
         self._pairings: Mapping[str, Pairing] = {}
         self._paired_at = float("-inf")
 
-    def clock(self, whose: str, shows: datetime) -> None:
-        """Take note of what a clock shows now."""
-        ahead = (shows - self._now()).total_seconds()
-        self._clocks[whose] = ahead, self._monotonic()
+    def ahead(self, shows: datetime) -> float:
+        """Seconds by which a clock is ahead of health's, from what it shows now."""
+        return (shows - self._now()).total_seconds()
+
+    def clock(self, whose: str, ahead: Sequence[float]) -> None:
+        """Take note of the clocks of a service's replicas; only the worst of them matters.
+
+        Args:
+            ahead: Seconds by which each is ahead of health's; empty when none was heard of.
+        """
+        if ahead:
+            self._clocks[whose] = max(ahead, key=abs), self._monotonic()
 
     def journal(self, trouble: str) -> None:
-        """Take note of what the edge has met in the journal; "" for nothing."""
+        """Take note of what any edge has met in the journal; "" for nothing."""
         self._journal = trouble, self._monotonic()
 
     def pairings(self, found: Mapping[str, Pairing]) -> None:

@@ -1,16 +1,13 @@
-"""How each component is asked."""
+"""How messaging and NATS are asked."""
 
 import asyncio
 import contextlib
-import socket
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC
 from typing import TYPE_CHECKING, Final
 
 import grpc.aio
-import httpx
 from google.protobuf import json_format
 from nats.aio.client import Client
 from switchboard.health.v1 import health_service_pb2 as pb
@@ -20,9 +17,11 @@ from switchboard.messaging.v1.messaging_service_pb2_grpc import MessagingService
 
 from services.common import configuration
 from services.common.errors import UnavailableError
+from services.common.grpc_client import open_channel
 from services.common.journal.condition import JetStreamCondition, jetstream_condition
-from services.common.monitor import Finding, Findings, Status
+from services.common.monitor import STATUSES, Finding, Findings, Status
 from services.health.heard import Heard, Pairing
+from services.health.replicas import counted, targets_of, together
 
 if TYPE_CHECKING:
     from switchboard.health.v1.health_service_pb2_grpc import HealthServiceAsyncStub
@@ -34,12 +33,14 @@ NATS: Final = "nats"
 
 _NEARLY_FULL: Final = 0.8
 
-_SILENT: Final = "no answer in time"
-_UNREACHABLE: Final = "it can't be reached"
+SILENT: Final = "no answer in time"
+UNREACHABLE: Final = "it can't be reached"
+SENSELESS: Final = "its answer makes no sense"
 _REFUSES: Final = "it answers with an error; its log says which"
 _WITHOUT_ANSWER: Final = {
-    grpc.StatusCode.DEADLINE_EXCEEDED: _SILENT,
-    grpc.StatusCode.UNAVAILABLE: _UNREACHABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: SILENT,
+    grpc.StatusCode.UNAVAILABLE: UNREACHABLE,
+    grpc.StatusCode.UNAUTHENTICATED: "it refuses our GRPC_TOKEN",
 }
 
 _STATUSES: Final[Mapping[int, Status]] = {
@@ -56,155 +57,95 @@ def configuration_of(service: str) -> str:
     return f"{configuration.COMPONENT}_{service}"
 
 
-async def addresses_of(origin: str) -> Sequence[str]:
-    """An origin for each address that its host's name stands for, or itself alone.
+@dataclass(frozen=True, slots=True)
+class _Replica:
+    """What one replica of messaging says.
 
-    Of one family: a name may stand for the same machine in both.
+    Attributes:
+        components: What only messaging sees.
+        ahead: Seconds by which its clock is ahead of health's; None where it doesn't tell.
     """
-    url = httpx.URL(origin)
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
-    except OSError:
-        return [origin]
-    old = {str(address[0]) for family, *_, address in found if family == socket.AF_INET}
-    hosts = old or {str(address[0]) for _, *_, address in found}
-    return [str(url.copy_with(host=host)) for host in sorted(hosts)] if len(hosts) > 1 else [origin]
+
+    finding: Finding
+    components: Findings = field(default_factory=dict)
+    ahead: float | None = None
+    pairings: Mapping[str, Pairing] = field(default_factory=dict)
 
 
-def webhook_probe(
-    client: httpx.AsyncClient,
-    origin: str,
+def messaging_probe(
+    address: str,
+    token: str,
+    timeout_seconds: float,
     heard: Heard,
     *,
-    addresses: Callable[[str], Awaitable[Sequence[str]]] = addresses_of,
+    addresses: Callable[[str], Awaitable[Sequence[str]]] = targets_of,
 ) -> Ask:
-    """Asks the edge on its internal port; it knows whether it can store events.
+    """Asks messaging, which tells also of the database, its providers and vendors.
 
     Args:
-        addresses: Finds the replicas that `origin` stands for; each is asked.
+        address: `host:port`.
+        timeout_seconds: Deadline of one call.
+        addresses: Finds the replicas that `address` stands for; each is asked.
     """
+    known: Sequence[str] = ()
 
     async def ask() -> Findings:
-        replicas = await addresses(origin)
-        answers = await asyncio.gather(*(_ask_edge(client, replica, heard) for replica in replicas))
-        findings = {WEBHOOK: _together([finding for finding, _ in answers])}
-        if variables := next((variables for _, variables in answers if variables), None):
-            findings[configuration_of(WEBHOOK)] = Finding("ok", details={"variables": variables})
-        return findings
+        nonlocal known
+        # Kubernetes leaves out of a name whoever isn't ready: without a database all of them.
+        known = await addresses(address) or known or [address]
+        replicas = await asyncio.gather(
+            *(_asked(target, token, timeout_seconds, heard) for target in known)
+        )
+        found = [replica.finding for replica in replicas]
+        heard.clock(MESSAGING, [one.ahead for one in replicas if one.ahead is not None])
+        answers = [replica for replica in replicas if replica.finding.status == "ok"]
+        if answers:
+            heard.pairings(
+                {name: one for answer in answers for name, one in answer.pairings.items()}
+            )
+        told: dict[str, list[Finding]] = {}
+        for answer in answers:
+            for name, finding in answer.components.items():
+                told.setdefault(name, []).append(finding)
+        # What the rest says is taken for the whole at once only when nobody is missing.
+        all_answered = len(answers) == len(replicas)
+        return {
+            MESSAGING: together(found, counted(found)),
+            **{name: _as_one(some, settled=all_answered) for name, some in told.items()},
+        }
 
     return ask
 
 
-async def _ask_edge(client: httpx.AsyncClient, origin: str, heard: Heard) -> tuple[Finding, object]:
-    """How one replica is, and what it says of its variables."""
-    try:
-        response = await client.get(f"{origin.rstrip('/')}/internal/health")
-        answer = response.json()
-    except (httpx.HTTPError, ValueError) as error:
-        return Finding("down", _without_answer(error)), None
-    if not isinstance(answer, dict):
-        return Finding("down", "its answer makes no sense"), None
-    heard.journal(str(answer.get("journal_trouble") or ""))
-    with contextlib.suppress(ValueError):
-        heard.clock(WEBHOOK, datetime.fromisoformat(str(answer.get("time"))))
-    details = {
-        name: answer.get(name)
-        for name in ("version", "journal_connected", "spill_events", "spill_bytes")
-    }
-    return _edge_finding(response.status_code, answer, details), answer.get("variables")
-
-
-def _without_answer(error: Exception) -> str:
-    match error:
-        case httpx.TimeoutException():
-            return _SILENT
-        case httpx.TransportError():
-            return _UNREACHABLE
-        case _:
-            return "its answer makes no sense"
-
-
-def _together(found: Sequence[Finding]) -> Finding:
-    """Several replicas as one: down when all of them are, for each takes every request."""
-    if len(found) == 1:
-        return found[0]
-    reasons = Counter(finding.reason for finding in found if finding.reason)
-    details = [finding.details for finding in found if finding.details]
-    down = sum(finding.status == "down" for finding in found)
-    status: Status = "down" if down == len(found) else "degraded" if reasons else "ok"
-    return Finding(
-        status,
-        "; ".join(f"{count} of {len(found)}: {reason}" for reason, count in reasons.items()),
-        {
-            "replicas": len(found),
-            "replicas_down": down,
-            "version": ", ".join(sorted({str(one["version"]) for one in details})),
-            "journal_connected": all(bool(one["journal_connected"]) for one in details),
-            **{
-                name: sum(_number(one[name]) for one in details)
-                for name in ("spill_events", "spill_bytes")
-            },
-        },
-    )
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _edge_finding(
-    status_code: int, answer: Mapping[str, object], details: Mapping[str, object]
-) -> Finding:
-    if status_code != httpx.codes.OK:
-        reason = "events can be stored neither in the journal nor on disk"
-        return Finding("down", reason, details)
-    waiting = answer.get("spill_events")
-    reasons = [
-        text
-        for wrong, text in (
-            (not answer.get("journal_connected"), "the journal is away"),
-            (not answer.get("spill_accepting"), "the spill takes no events"),
-            (waiting, f"events that wait on disk for the journal: {waiting}"),
-            (answer.get("signatures_bypassed"), "signatures are not checked"),
-        )
-        if wrong
-    ]
-    return Finding("degraded" if reasons else "ok", "; ".join(reasons), details)
-
-
-def messaging_probe(channel: grpc.aio.Channel, timeout_seconds: float, heard: Heard) -> Ask:
-    """Asks messaging, which tells also of the database, its providers and vendors.
-
-    Args:
-        timeout_seconds: Deadline of one call.
-    """
-    stub: HealthServiceAsyncStub = rpc.HealthServiceStub(channel)
-    status: MessagingServiceAsyncStub = MessagingServiceStub(channel)
-
-    async def ask() -> Findings:
+async def _asked(target: str, token: str, timeout_seconds: float, heard: Heard) -> _Replica:
+    # A channel for each question takes two milliseconds, and none is left of who is gone.
+    async with open_channel(target, token) as channel:
+        stub: HealthServiceAsyncStub = rpc.HealthServiceStub(channel)
+        status: MessagingServiceAsyncStub = MessagingServiceStub(channel)
         try:
             answer = await stub.GetHealth(pb.GetHealthRequest(), timeout=timeout_seconds)
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-                return {MESSAGING: Finding("down", "it refuses our GRPC_TOKEN")}
-            return {MESSAGING: Finding("down", _WITHOUT_ANSWER.get(error.code(), _REFUSES))}
-        pairings = {}
+            return _Replica(Finding("down", _WITHOUT_ANSWER.get(error.code(), _REFUSES)))
+        ahead = heard.ahead(answer.time.ToDatetime(tzinfo=UTC)) if answer.HasField("time") else None
+        pairings: Mapping[str, Pairing] = {}
         if any(_needs_pairing(component) for component in answer.components):
             # Never a part of what is found out, which others see too.
             with contextlib.suppress(grpc.aio.AioRpcError):
                 pairings = _pairings(
                     await status.GetStatus(GetStatusRequest(), timeout=timeout_seconds)
                 )
-        heard.pairings(pairings)
-        if answer.HasField("time"):
-            heard.clock(MESSAGING, answer.time.ToDatetime(tzinfo=UTC))
-        return {
-            MESSAGING: Finding("ok", details={"version": answer.version}),
-            **{_name(component.name): _relayed(component) for component in answer.components},
-        }
+        return _Replica(
+            Finding("ok", details={"version": answer.version}),
+            {_name(component.name): _relayed(component) for component in answer.components},
+            ahead,
+            pairings,
+        )
 
-    return ask
+
+def _as_one(found: Sequence[Finding], *, settled: bool) -> Finding:
+    """What several replicas say of a component, with the numbers of the one that says the worst."""
+    worst = max(found, key=lambda one: STATUSES.index(one.status))
+    return replace(together(found, dict(worst.details)), settled=settled)
 
 
 def _needs_pairing(component: pb.Component) -> bool:

@@ -18,16 +18,16 @@ from switchboard.messaging.v1 import provider_pb2
 from switchboard.messaging.v1.messaging_service_pb2 import GetStatusRequest, GetStatusResponse
 
 from services.common.configuration import configuration_finding
-from services.common.grpc_client import open_channel
 from services.common.grpc_server import GrpcServer
 from services.common.http_server import serving_http
 from services.common.journal.client import NatsClient
 from services.common.monitor import ComponentReport, Monitor, Probe
 from services.health.access import Access
 from services.health.app import build_app
+from services.health.edge import webhook_probe
 from services.health.heard import CLOCKS, Heard
 from services.health.metrics import ProbeMetrics
-from services.health.probes import messaging_probe, nats_probe, webhook_probe
+from services.health.probes import messaging_probe, nats_probe
 from services.health.report import Report
 from services.health.settings import HealthSettings
 from services.messaging.grpc_api.health_servicer import HealthServicer
@@ -170,13 +170,11 @@ async def health(
     )
     async with contextlib.AsyncExitStack() as closing:
         closing.push_async_callback(broker.close)
-        channel = open_channel(messaging_address, token)
-        closing.push_async_callback(channel.close)
         asking = await closing.enter_async_context(httpx.AsyncClient())
         heard = Heard()
         probes = {
             "webhook": webhook_probe(asking, edge, heard),
-            "messaging": messaging_probe(channel, timeout_seconds, heard),
+            "messaging": messaging_probe(messaging_address, token, timeout_seconds, heard),
             "nats": nats_probe(broker, heard),
             CLOCKS: heard.clocks,
         }
