@@ -26,6 +26,7 @@ from services.webhook.audio import audio_router
 from services.webhook.audio_cache import AudioCache
 from services.webhook.ingress import WebhookIngress
 from services.webhook.internal import build_internal
+from services.webhook.messaging_probe import MessagingProbe
 from services.webhook.playable import Playable
 from services.webhook.routes import WHATSAPP_ROUTES
 from services.webhook.settings import WebhookSettings
@@ -55,6 +56,7 @@ async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing
     _watch_events(bundles, spill, registry)
     bypass = settings.bypass_twilio_signature
     channel = open_channel(settings.messaging_grpc_address, settings.messaging_token())
+    messaging = MessagingProbe(channel)
     audio = AudioCache(AudioBucket(client).get, max_bytes=settings.audio_cache_bytes)
     voice = VoiceResponder(
         channel,
@@ -106,12 +108,18 @@ async def _serve(settings: WebhookSettings, stop: asyncio.Event, traces: Tracing
         ),
         spill.forward(journal),
         spill.watch(),
+        messaging.run(),
         watch_event_loop(registry),
     ]
     if bypass:
         loops.append(_warn_of_bypass())
     internal = build_internal(
-        journal, spill, registry=registry, settings=settings, signatures_bypassed=bypass
+        journal,
+        spill,
+        messaging,
+        registry=registry,
+        settings=settings,
+        signatures_bypassed=bypass,
     )
     await spill.open()
     try:

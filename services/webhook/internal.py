@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from services.common.configuration import configuration_finding
 from services.common.journal.publisher import JournalPublisher
 from services.common.metrics import version
+from services.webhook.messaging_probe import MessagingProbe
 from services.webhook.settings import WebhookSettings
 from services.webhook.spill import Spill
 
@@ -18,6 +19,7 @@ _NO_STORE = {"cache-control": "no-store"}
 def build_internal(
     journal: JournalPublisher,
     spill: Spill,
+    messaging: MessagingProbe,
     *,
     registry: CollectorRegistry,
     settings: WebhookSettings | None = None,
@@ -39,14 +41,17 @@ def build_internal(
         can_store = journal.connected or spill.accepting
         whole = journal.connected and spill.accepting and not spill.events
         status = "unavailable" if not can_store else "degraded"
-        if whole and not signatures_bypassed:
+        if whole and not messaging.trouble and not signatures_bypassed:
             status = "ok"
+        since = messaging.trouble_since
         return JSONResponse(
             {
                 "status": status,
                 "version": version(),
                 "journal_connected": journal.connected,
                 "journal_trouble": journal.trouble,
+                "messaging_trouble": messaging.trouble,
+                "messaging_trouble_since": since.isoformat() if since else None,
                 "time": datetime.now(UTC).isoformat(),
                 "spill_accepting": spill.accepting,
                 "spill_events": spill.events,

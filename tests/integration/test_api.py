@@ -577,11 +577,16 @@ async def test_messaging_too_slow_is_a_timeout(address: str, messaging: PretendM
 
 
 async def test_a_wrong_token_of_ours_is_not_the_callers_fault(address: str) -> None:
-    """That messaging refuses the edge is a 500, which doesn't say why."""
+    """That messaging refuses the edge is a 503 that doesn't say why; the log does."""
     async with running_api(address, token="wrong") as api:
         for path in (MESSAGES, "/api/whatsapp/stream"):
-            document = problem(await api.http.get(path), 500, "INTERNAL")
-            assert "token" not in document["detail"]
+            with capture_logs() as logs:
+                response = await api.http.get(path)
+            document = problem(response, 503, "UNAVAILABLE")
+            assert "token" not in document["detail"].lower()
+            assert int(response.headers["retry-after"]) > 0
+            [refused] = [line["event"] for line in logs if line["log_level"] == "error"]
+            assert "GRPC_TOKEN" in refused
 
 
 async def test_our_own_failures_are_problems_too(api: Api, messaging: PretendMessaging) -> None:

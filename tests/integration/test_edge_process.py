@@ -1,16 +1,23 @@
 """`python -m services.webhook` as a process."""
 
+import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
+from services.common.grpc_client import open_channel
 from services.common.journal.events import JournalEvent
 from services.common.lifecycle import EXIT_CONFIGURATION
+from services.webhook.messaging_probe import MessagingProbe
 from tests.support.edge import PUBLIC_HOST, TOKEN, signature, stored, until
 from tests.support.edge_process import EdgeProcess
+from tests.support.health import TOKEN as GRPC_TOKEN
+from tests.support.health import messaging
 from tests.support.nats import NatsServer
+from tests.support.ports import free_port
 
 
 @pytest.fixture
@@ -52,7 +59,8 @@ async def test_killed_with_events_on_its_disk(
     second = EdgeProcess(environment, tmp_path / "log")
     processes.append(second)
     second.ready()
-    await until(lambda: second.health()["status"] == "ok")
+    second.connected()
+    await until(lambda: second.health()["spill_events"] == 0)
     assert second.post("SM20") == 200
     assert second.stop() == 0
     keys = [JournalEvent.parse(m.headers, m.data).key for m in await stored(nats_server.url)]
@@ -95,6 +103,37 @@ def test_what_else_the_edge_serves(
     )
     assert "<Record" in answer.text
     assert edge.stop() == 0
+
+
+async def test_messaging_that_can_not_be_asked_is_known_before_the_first_caller(
+    environment: dict[str, str], processes: list[EdgeProcess], tmp_path: Path
+) -> None:
+    """Nobody calls; the internal port tells it, and since when, until messaging is there."""
+    port = free_port()
+    where = {"GRPC_TOKEN": GRPC_TOKEN, "MESSAGING_GRPC_ADDRESS": f"127.0.0.1:{port}"}
+    edge = EdgeProcess({**environment, **where}, tmp_path / "log")
+    processes.append(edge)
+    edge.ready()
+    await until(lambda: edge.health()["messaging_trouble"] == "it can't reach messaging")
+    told = edge.health()
+    assert told["status"] == "degraded"
+    since = datetime.fromisoformat(str(told["messaging_trouble_since"]))
+    assert abs((datetime.now(UTC) - since).total_seconds()) < 60
+    async with messaging(port):
+        await until(lambda: not edge.health()["messaging_trouble"])
+    assert edge.stop() == 0
+
+
+async def test_a_token_that_messaging_refuses_is_named() -> None:
+    """It is the one of several troubles that no waiting mends."""
+    port = free_port()
+    async with messaging(port), open_channel(f"127.0.0.1:{port}", "another-token") as channel:
+        probe = MessagingProbe(channel, interval_seconds=0.05)
+        assert probe.trouble == ""
+        running = asyncio.create_task(probe.run())
+        await until(lambda: probe.trouble == "messaging refuses its GRPC_TOKEN")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 def test_the_bypass_is_refused_in_production(

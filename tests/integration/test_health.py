@@ -82,6 +82,7 @@ async def test_a_provider_that_is_down_degrades_the_whole(around: Around) -> Non
         ({"journal_connected": False}, "the journal is away"),
         ({"spill_accepting": False}, "the spill takes no events"),
         ({"spill_events": 3}, "events that wait on disk for the journal: 3"),
+        ({"messaging_trouble": "it can't reach messaging"}, "it can't reach messaging"),
         ({"signatures_bypassed": True}, "signatures are not checked"),
     ],
 )

@@ -28,6 +28,7 @@ from services.webhook.audio import audio_router
 from services.webhook.audio_cache import AudioCache
 from services.webhook.ingress import WebhookIngress
 from services.webhook.internal import build_internal
+from services.webhook.messaging_probe import MessagingProbe
 from services.webhook.playable import Playable
 from services.webhook.routes import WHATSAPP_ROUTES
 from services.webhook.signature import SignatureVerifier
@@ -157,7 +158,9 @@ async def running_edge(
             serving_http(app, host="127.0.0.1", port=0, drain_seconds=5, taker=ingress) as port,
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
             httpx.AsyncClient(
-                transport=httpx.ASGITransport(build_internal(journal, spill, registry=registry)),
+                transport=httpx.ASGITransport(
+                    build_internal(journal, spill, MessagingProbe(channel), registry=registry)
+                ),
                 base_url="http://internal",
             ) as internal,
         ):

@@ -179,12 +179,17 @@ def _details(error: grpc.aio.AioRpcError) -> tuple[Any, list[Any]]:
 
 def _without_details(error: grpc.aio.AioRpcError) -> ProblemError:
     code = error.code()
-    log.warning("messaging refused a call", code=code.name, text=error.details())
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        log.error("messaging refuses our GRPC_TOKEN: set the same one for both")
+    else:
+        log.warning("messaging refused a call", code=code.name, text=error.details())
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return ProblemError(504, "DEADLINE_EXCEEDED", "messaging didn't answer in time.")
     if code in (
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.CANCELLED,
+        # As good as away until somebody mends it; the caller has nothing to mend.
+        grpc.StatusCode.UNAUTHENTICATED,
         # It runs an older release than this edge.
         grpc.StatusCode.UNIMPLEMENTED,
     ):
