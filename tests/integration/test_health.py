@@ -160,6 +160,21 @@ async def test_a_wrong_token_is_named(around: Around) -> None:
         assert report["components"]["messaging"]["reason"] == "it refuses our GRPC_TOKEN"
 
 
+async def test_a_busy_messaging_is_not_down(around: Around) -> None:
+    """How it is costs it nothing to say, also when it takes no other call."""
+    told = {"database": FINE, "whatsapp_baileys": TO_PAIR["whatsapp_baileys"]}
+    async with (
+        messaging(
+            around.messaging_port, told, pairing=provider_pb2.Pairing(qr=QR), max_concurrent=0
+        ),
+        health(**around.addresses()) as client,
+    ):
+        await statuses(client, messaging="ok", database="ok", whatsapp_baileys="down")
+        # Another call: it is refused, and so nothing is there to be scanned.
+        page = await client.get("/pairing", headers={"x-api-key": KEY})
+        assert "QR code" not in page.text
+
+
 async def test_requests_cause_no_probes(around: Around) -> None:
     """Two hundred readers at once are answered from memory."""
     async with (

@@ -109,12 +109,14 @@ async def messaging(
     components: Mapping[str, ComponentReport] | None = None,
     *,
     pairing: provider_pb2.Pairing | None = None,
+    max_concurrent: int = 256,
 ) -> AsyncIterator[None]:
     """Messaging's gRPC, as far as it concerns health.
 
     Args:
         components: What it tells, and may come to tell.
         pairing: What a phone is to be paired with.
+        max_concurrent: Calls at once; with none it is as busy as can be.
     """
     told = {"database": FINE} if components is None else components
     servicer = HealthServicer(lambda: told)
@@ -129,6 +131,7 @@ async def messaging(
         tokens=[TOKEN],
         service_names=[],
         add_services=add_services,
+        max_concurrent=max_concurrent,
     )
     await server.start()
     try:
