@@ -118,8 +118,8 @@ def frozen(stack: RunningStack, name: str) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("part", "component", "reason"),
     [
-        ("messaging", "messaging", "no answer"),
-        ("webhook", "webhook", "no answer"),
+        ("messaging", "messaging", "it can't be reached"),
+        ("webhook", "webhook", "it can't be reached"),
         ("NATS", "nats", "no connection to NATS"),
     ],
 )
