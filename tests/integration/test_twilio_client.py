@@ -1,6 +1,7 @@
 """Twilio's REST API as the provider uses it, against the sandbox over a socket."""
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,9 +12,10 @@ from sandbox.server import RunningSandbox
 from services.common.errors import UnavailableError
 from services.messaging.domain.message import MessageStatus, Template
 from services.messaging.ports.sending import ClaimedSend, OutcomeKind, SendOutcome
+from services.messaging.providers.twilio.client import TwilioProvider
 from tests.support.ports import free_port
 from tests.support.sandbox import OUR_NUMBER
-from tests.support.sending import PHONE, now, twilio
+from tests.support.sending import PHONE, now, twilio, twilio_session
 
 ADDRESS = f"whatsapp:{PHONE}"
 
@@ -183,6 +185,40 @@ async def test_answers_that_are_not_twilios(answer: bytes) -> None:
                 await provider.sent_messages(
                     contact_address=ADDRESS, own_address=OUR_NUMBER, since=now()
                 )
+
+
+@pytest.mark.parametrize("zone", ["GMT", "-0000", "+0000"])
+async def test_what_twilio_says_of_its_clock_spoils_no_send(zone: str) -> None:
+    """A date whose zone is "-0000" is UTC: the send ends, and is not one of unknown outcome."""
+    taken = json.dumps({"sid": "SM" + "0" * 32, "status": "queued"}).encode()
+    times = {"ahead": now() - timedelta(minutes=10), "later": now() + timedelta(seconds=100)}
+    dates = {name: f"{time:%a, %d %b %Y %H:%M:%S} {zone}" for name, time in times.items()}
+    answers = [
+        ("201 Created", f"Date: {dates['ahead']}", taken),
+        ("429 Too Many Requests", f"Retry-After: {dates['later']}", b"{}"),
+    ]
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        status, header, body = answers.pop(0)
+        size = f"Content-Length: {len(body)}\r\nConnection: close"
+        head = f"HTTP/1.1 {status}\r\n{header}\r\n{size}\r\n\r\n"
+        writer.write(head.encode() + body)
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
+    async with server:
+        base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with twilio_session(base_url) as session:
+            provider = TwilioProvider(session, public_host=base_url)
+            sent = await provider.send(claimed())
+            ahead = session.transport.clock_ahead
+            refused = await provider.send(claimed())
+    assert sent.kind is OutcomeKind.ACCEPTED
+    assert timedelta(minutes=10) <= ahead < timedelta(minutes=11)
+    assert refused.retry_after is not None
+    assert timedelta(seconds=40) < refused.retry_after <= timedelta(seconds=100)
 
 
 async def test_sent_messages(sandbox: RunningSandbox) -> None:

@@ -87,6 +87,7 @@ def test_an_unknown_status_has_no_effect() -> None:
     [
         ("Sun, 01 Mar 2026 11:59:58 +0000", datetime(2026, 3, 1, 11, 59, 58, tzinfo=UTC)),
         ("Sun, 01 Mar 2026 13:59:58 +0200", datetime(2026, 3, 1, 11, 59, 58, tzinfo=UTC)),
+        ("Sun, 01 Mar 2026 11:59:58 -0000", datetime(2026, 3, 1, 11, 59, 58, tzinfo=UTC)),
         ("Thu, 01 Jan 1970 00:00:00 +0000", None),
         ("Fri, 31 Dec 9999 23:59:59 -2359", None),
         ("yesterday", None),

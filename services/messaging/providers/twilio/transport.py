@@ -5,7 +5,6 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import aiohttp
@@ -13,6 +12,7 @@ from twilio.http import AsyncHttpClient  # type: ignore[import-untyped]  # No st
 from twilio.http.response import Response  # type: ignore[import-untyped]  # No stubs.
 
 from services.messaging.ports.clock import Clock
+from services.messaging.providers.twilio.dates import rfc5322_time
 
 _MAX_CONNECT_SECONDS: Final = 5.0
 _MAX_EXPLANATION: Final = 1000
@@ -117,7 +117,7 @@ class Transport(AsyncHttpClient):  # type: ignore[misc]  # The SDK has no types.
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotSentError(type(error).__name__) from error
         with suppress(ValueError, KeyError):
-            self.clock_ahead = self._clock() - parsedate_to_datetime(response.headers["Date"])
+            self.clock_ahead = self._clock() - rfc5322_time(response.headers["Date"])
         if not 200 <= response.status < 300:
             raise RefusedError(response.status, text, response.headers)
         if not isinstance(json.loads(text), dict):
@@ -134,8 +134,8 @@ def _retry_after(value: str | None) -> timedelta | None:
         wait = (
             timedelta(seconds=int(value))
             if value.strip().isdecimal()
-            else parsedate_to_datetime(value) - datetime.now(UTC)
+            else rfc5322_time(value) - datetime.now(UTC)
         )
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, OverflowError):
         return None
     return min(max(wait, timedelta()), _LONGEST_RETRY_AFTER)

@@ -8,8 +8,7 @@ voicemail) stands in the query of addresses that the edge gave out.
 """
 
 import re
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 
 from switchboard.events.v1.events_pb2 import WebhookReceived
 
@@ -22,6 +21,7 @@ from services.messaging.domain.call import (
     CallStatus,
     Recording,
 )
+from services.messaging.providers.twilio.dates import rfc5322_time
 from services.messaging.providers.twilio.parameters import Parameters, event_key
 from services.messaging.providers.twilio.webhooks import PROVIDER
 from services.messaging.usecases.calls.requests import Dialed, Incoming, Played, Silent
@@ -169,8 +169,7 @@ def _seconds(text: str) -> timedelta | None:
 def _time(text: str, received_at: datetime) -> datetime | None:
     """RFC 2822, for example "Mon, 16 Mar 2026 03:45:01 +0000"; None where it can't be believed."""
     try:
-        at = parsedate_to_datetime(text)
-        at = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, TypeError, OverflowError, IndexError):
+        at = rfc5322_time(text)
+    except ValueError:
         return None
     return at if abs(received_at - at) <= _LONGEST else None
