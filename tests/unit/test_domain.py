@@ -126,8 +126,32 @@ def test_an_address_is_a_phone_a_user_id_or_nothing(
         ("please stop by at five", None),
         ("don't stop", None),
         ("", None),
+        ("STOP\u200f", Wish.OUT),
+        ("STOP\u200b", Wish.OUT),
+        ("\ufeffSTOP", Wish.OUT),
+        ("\u200f\u05d4\u05e1\u05e8", Wish.OUT),
+        ("\u202b\u05d4\u05e1\u05e8\u202c", Wish.OUT),
+        ("הַסֵּר", Wish.OUT),
+        ("״הסר״", Wish.OUT),
+        ("“STOP”", Wish.OUT),
+        ("\u2018Stop\u2019", Wish.OUT),
+        ("«stop»", Wish.OUT),
+        ("Stop…", Wish.OUT),
+        ("STOP,", Wish.OUT),
+        ("(stop)", Wish.OUT),
+        ("*STOP*", Wish.OUT),
+        ("STOP 🙏", Wish.OUT),
+        ("\uff33\uff34\uff2f\uff30", Wish.OUT),
+        ("STOP\u00a0ALL\n", Wish.OUT),
+        ("🛑", Wish.OUT),
+        ("🙏", None),
+        ("…", None),
+        ("“stop” is what he said", None),
+        ("stop, please", None),
+        ("non-stop", None),
+        ("stop" + "\u200b" * 100_000, None),
     ],
 )
 def test_only_a_whole_message_is_a_wish(body: str, wish: Wish | None) -> None:
-    """Case, blanks and closing marks don't matter; other words beside it do."""
-    assert OptOutWords(extra_out=["BASTA"]).wish(body) is wish
+    """Case, blanks, marks and what can't be seen don't matter; other words beside it do."""
+    assert OptOutWords(extra_out=["BASTA", "🛑"]).wish(body) is wish

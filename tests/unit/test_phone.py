@@ -22,6 +22,10 @@ PHONE = Identity(IdentityKind.PHONE, "+972501234567")
         "WhatsApp: +972 50-123-4567",
         "tel:+972-50-1234567",
         "+972 (0)50 123 4567",
+        "+9720501234567",
+        "whatsapp:+9720501234567",
+        "+97200501234567",
+        "009720501234567",
         "00972501234567",
         "00 972 50 123 4567",
         "\u200e\u202a+972 50\u2011123\u20114567\u202c",
@@ -41,6 +45,43 @@ def test_national_spellings_need_a_region(spelling: str) -> None:
     assert ISRAEL.identity(spelling, field="to") == PHONE
     with pytest.raises(InvalidInputError, match="DEFAULT_REGION"):
         NOWHERE.identity(spelling, field="to")
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "+390612345678",  # A leading zero that belongs to the number.
+        "+2250701234567",
+        "+5215512345678",  # WhatsApp's form, which the library takes for too long.
+        "+15005550006",
+        "+99901234567",  # No country that it knows.
+        "+2619916036",  # A number range that it doesn't know, and would mend.
+        "+789123456789",
+    ],
+)
+def test_a_number_in_e164_is_taken_as_it_is(number: str) -> None:
+    """Contacts are stored under the number that WhatsApp gives; it finds them whatever it is."""
+    for addresses in (ISRAEL, NOWHERE):
+        assert addresses.identity(number, field="to") == Identity(IdentityKind.PHONE, number)
+
+
+def test_examples_of_all_countries_are_taken_as_they_are() -> None:
+    """With a zero before them, where one is dialled within the country, they mean the same."""
+    spelled_with_zero = 0
+    for region in sorted(phonenumbers.SUPPORTED_REGIONS):
+        example = phonenumbers.example_number_for_type(region, phonenumbers.PhoneNumberType.MOBILE)
+        if example is None:
+            continue
+        e164 = phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
+        assert NOWHERE.identity(e164, field="to").value == e164
+        country = phonenumbers.PhoneMetadata.metadata_for_region(region)
+        # In Colombia it isn't dialled before mobile numbers.
+        if region != "CO" and country is not None and country.national_prefix == "0":
+            code = f"+{example.country_code}"
+            with_zero = f"{code}0{e164.removeprefix(code)}"
+            assert NOWHERE.identity(with_zero, field="to").value == e164
+            spelled_with_zero += 1
+    assert spelled_with_zero > 80
 
 
 @pytest.mark.parametrize("address", ["whatsapp:US.13491208655302", "US.ENT.abc123"])

@@ -1,5 +1,6 @@
 """Words by which a contact stops and starts automatic messages."""
 
+import unicodedata
 from collections.abc import Iterable
 from enum import Enum
 from typing import Final
@@ -13,6 +14,13 @@ ENGLISH_IN: Final = ("START", "UNSTOP", "YES")
 HEBREW_OUT: Final = ("הסר", "הסירו", "להסיר", "עצור", "עצרו", "הפסק", "הפסיקו", "בטל")
 HEBREW_IN: Final = ("התחל", "כן", "הצטרף")
 
+# No wish is as long, and looking at each character of a long text takes time.
+_LONGEST: Final = 100
+# Marks of writing direction, joiners and the like; vowel points and accents by themselves.
+_UNSEEN: Final = ("Cf", "Mn")
+# Punctuation, quotes of all kinds, symbols and blanks.
+_AROUND_WORDS: Final = ("P", "S", "Z")
+
 
 class Wish(Enum):
     """What a whole message asks for."""
@@ -22,7 +30,11 @@ class Wish(Enum):
 
 
 class OptOutWords:
-    """Recognizes a message that is nothing but an opt-out or opt-in word, in any case."""
+    """Recognizes a message that is nothing but an opt-out or opt-in word.
+
+    Case, width, vowel points and what can't be seen don't matter, nor do marks around the word:
+    phones add some by themselves.
+    """
 
     def __init__(self, extra_out: Iterable[str] = (), extra_in: Iterable[str] = ()) -> None:
         self._wishes = {
@@ -32,8 +44,14 @@ class OptOutWords:
 
     def wish(self, body: str) -> Wish | None:
         """The wish a message expresses; None for any other text."""
-        return self._wishes.get(_plain(body))
+        bare = body.strip()
+        return self._wishes.get(_plain(bare)) if len(bare) <= _LONGEST else None
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.strip(" \t\r\n.!?\"'").casefold().split())
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    seen = "".join(one for one in folded if unicodedata.category(one) not in _UNSEEN)
+    words = " ".join(seen.split())
+    around = "".join(one for one in words if unicodedata.category(one).startswith(_AROUND_WORDS))
+    # A configured word may be a symbol alone; nothing at all would stand for any other symbol.
+    return words.strip(around) or words

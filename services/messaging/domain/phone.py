@@ -1,11 +1,14 @@
-"""The ways in which people spell a contact's address."""
+"""The ways in which people spell a contact's address.
+
+Addresses from providers don't come through here: they are taken exactly as they are.
+"""
 
 import re
 
 import phonenumbers
 
 from services.common.errors import InvalidInputError
-from services.messaging.domain.contact import Identity, whatsapp_identity
+from services.messaging.domain.contact import Identity, IdentityKind, whatsapp_identity
 
 _MAX_CHARACTERS = 160
 # Copying a number from a chat brings marks of writing direction along.
@@ -43,11 +46,11 @@ class ContactAddresses:
             raise InvalidInputError(field, f"is longer than {_MAX_CHARACTERS} characters")
         bare = _PREFIX.sub("", _INVISIBLE.sub("", address), count=1).strip()
         exact = whatsapp_identity(bare)
-        if exact is not None:
-            return exact
-        if not _NUMBER.fullmatch(bare):
-            raise InvalidInputError(field, _IN_GENERAL)
-        return self._phone(bare, field)
+        if exact is None:
+            if not _NUMBER.fullmatch(bare):
+                raise InvalidInputError(field, _IN_GENERAL)
+            exact = self._phone(bare, field)
+        return _without_trunk_zero(exact)
 
     def _phone(self, text: str, field: str) -> Identity:
         for candidate in (text, f"+{text[2:]}" if text.startswith("00") else ""):
@@ -70,3 +73,27 @@ class ContactAddresses:
             field,
             "has no country code: write it as +972501234567, or set DEFAULT_REGION",
         )
+
+
+def _without_trunk_zero(identity: Identity) -> Identity:
+    """+9720501234567 is +972501234567: the zero is dialled within the country only.
+
+    Everything else that is in E.164 stays, also what the library would write otherwise: WhatsApp's
+    own form of a number may be one that it doesn't know, or doesn't know any more. It does know
+    where a leading zero belongs to the number, as in Italy.
+    """
+    phone = identity.value
+    # A country's code has up to three digits. Reading every number would take longer.
+    while identity.kind is IdentityKind.PHONE and "0" in phone[2:5]:
+        try:
+            number = phonenumbers.parse(phone)
+        except phonenumbers.NumberParseException:
+            break
+        code = f"+{number.country_code}"
+        e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+        shorter = len(e164) < len(phone) and phone.startswith(f"{code}0")
+        if not shorter or not phonenumbers.is_possible_number(number):
+            break
+        phone = e164
+    found = whatsapp_identity(phone)
+    return identity if found is None else found
