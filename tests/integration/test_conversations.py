@@ -87,6 +87,24 @@ async def test_the_newest_conversation_comes_first(api: Api, database: Database)
     assert (await api.GetConversation(pb.GetConversationRequest(id=first.id))).conversation == first
 
 
+async def test_a_conversation_that_moves_to_the_front_is_found_there(
+    api: Api, database: Database
+) -> None:
+    """Its contact wrote between two pages: the later ones lack it, and the first one read again
+    has it."""
+    await take(database, *(inbound(f"SM{n}", contact=n, seconds=n) for n in range(4)))
+    first = await api.ListConversations(pb.ListConversationsRequest(page_size=2))
+    await take(database, inbound("SM9", contact=0, seconds=60))
+    following = pb.ListConversationsRequest(page_size=2, page_token=first.next_page_token)
+    second = await api.ListConversations(following)
+    assert not second.next_page_token
+    seen = {one.contact_address for page in (first, second) for one in page.conversations}
+    assert seen == {f"whatsapp:{phone(n)}" for n in (3, 2, 1)}
+    again = await api.ListConversations(pb.ListConversationsRequest(page_size=2))
+    assert again.conversations[0].contact_address == f"whatsapp:{phone(0)}"
+    assert again.conversations[1].contact_address in seen
+
+
 async def test_a_page_takes_few_queries(api: Api, database: Database) -> None:
     """The number of queries doesn't grow with the number of conversations."""
     statements: list[str] = []

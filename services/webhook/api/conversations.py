@@ -33,7 +33,10 @@ def conversations_router(messaging: Messaging) -> APIRouter:
         responses=answers(200),
     )
     async def list_conversations(query: Annotated[PageQuery, Query()]) -> models.ConversationPage:
-        """The conversation with the newest message first."""
+        """The conversation with the newest message first.
+
+        One that gets a message between two pages moves to the first, and is on none that follow.
+        """
         page = await messaging.call(
             messaging.stub.ListConversations,
             pb.ListConversationsRequest(page_size=query.limit, page_token=query.cursor or ""),

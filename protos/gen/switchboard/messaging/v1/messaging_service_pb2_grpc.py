@@ -139,7 +139,8 @@ class MessagingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListConversations(self, request, context):
-        """Conversations, the one with the newest message first.
+        """Conversations, the one with the newest message first. One that gets a message between two
+        pages moves to the first, and is on none of those that follow.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,7 +53,9 @@ class MessagingServiceStub:
     GetMedia: _grpc.UnaryStreamMultiCallable[_messaging_service_pb2.GetMediaRequest, _messaging_service_pb2.GetMediaResponse]
     """A stored file that came with a message."""
     ListConversations: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.ListConversationsRequest, _messaging_service_pb2.ListConversationsResponse]
-    """Conversations, the one with the newest message first."""
+    """Conversations, the one with the newest message first. One that gets a message between two
+    pages moves to the first, and is on none of those that follow.
+    """
     GetConversation: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.GetConversationRequest, _messaging_service_pb2.GetConversationResponse]
     """One conversation, by its id or by the contact's address."""
     MarkConversationRead: _grpc.UnaryUnaryMultiCallable[_messaging_service_pb2.MarkConversationReadRequest, _messaging_service_pb2.MarkConversationReadResponse]
@@ -90,7 +92,9 @@ class MessagingServiceAsyncStub(MessagingServiceStub):
     GetMedia: _aio.UnaryStreamMultiCallable[_messaging_service_pb2.GetMediaRequest, _messaging_service_pb2.GetMediaResponse]  # type: ignore[assignment]
     """A stored file that came with a message."""
     ListConversations: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.ListConversationsRequest, _messaging_service_pb2.ListConversationsResponse]  # type: ignore[assignment]
-    """Conversations, the one with the newest message first."""
+    """Conversations, the one with the newest message first. One that gets a message between two
+    pages moves to the first, and is on none of those that follow.
+    """
     GetConversation: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.GetConversationRequest, _messaging_service_pb2.GetConversationResponse]  # type: ignore[assignment]
     """One conversation, by its id or by the contact's address."""
     MarkConversationRead: _aio.UnaryUnaryMultiCallable[_messaging_service_pb2.MarkConversationReadRequest, _messaging_service_pb2.MarkConversationReadResponse]  # type: ignore[assignment]
@@ -160,7 +164,9 @@ class MessagingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _messaging_service_pb2.ListConversationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_messaging_service_pb2.ListConversationsResponse, _abc.Awaitable[_messaging_service_pb2.ListConversationsResponse]]:
-        """Conversations, the one with the newest message first."""
+        """Conversations, the one with the newest message first. One that gets a message between two
+        pages moves to the first, and is on none of those that follow.
+        """
 
     @_abc_1.abstractmethod
     def GetConversation(
