@@ -93,7 +93,8 @@ class MessagingSettings(WhatsAppSettings, VoiceSettings):
     )
     assistant_max_answers_per_hour: Annotated[int, Field(ge=1, le=3600)] = Field(
         60,
-        description="answers that one contact gets in an hour; then messages wait for a person",
+        description="answers written to one contact in an hour, sent or thrown away; then messages "
+        "wait for a person",
         examples=["60"],
         json_schema_extra=OPENAI,
     )

@@ -55,7 +55,7 @@ async def waiting(database: Database) -> list[ReplyTask]:
     """What waits for the assistant, taken."""
     store = SqlReplyStore(database, lambda: at(1000))
     lease = timedelta(seconds=30)
-    return list(await store.claim_replies(limit=10, lease=lease, context=5))
+    return list(await store.claim_replies(limit=10, lease=lease, context=5, max_answers=60))
 
 
 async def test_the_newest_conversation_comes_first(api: Api, database: Database) -> None:
@@ -254,7 +254,9 @@ async def test_an_answer_in_the_making_is_dropped_by_a_pause(api: Api, database:
     message = replace(inbound("SM1", contact=1), received_at=now())
     await receive(SqlIngestStore(database), clock=now)([message], [])
     store = SqlReplyStore(database, lambda: now() + timedelta(minutes=1))
-    [task] = await store.claim_replies(limit=1, lease=timedelta(seconds=30), context=5)
+    [task] = await store.claim_replies(
+        limit=1, lease=timedelta(seconds=30), context=5, max_answers=60
+    )
     id_ = (await conversation_with(api, 1)).id
     async with database.write() as connection:
         key = await conversation_key(connection, id_)

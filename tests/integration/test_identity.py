@@ -216,7 +216,9 @@ async def test_two_waits_become_one_answer(database_url: str) -> None:
     async with open_database(database_url) as database:
         take, replies = ingest(database), SqlReplyStore(database, clock(), ANY_TIME)
         await take([by_number("SM1", 1), by_user_id("SM2", 2)], [])
-        [first, second] = await replies.claim_replies(limit=5, lease=LEASE, context=10)
+        [first, second] = await replies.claim_replies(
+            limit=5, lease=LEASE, context=10, max_answers=60
+        )
         await take([by_both("SM3", 3)], [])
         [pending] = await rows(database, "pending_replies")
         assert (pending["due_at"], pending["latest_at"]) == (at(5), at(11))
@@ -227,7 +229,7 @@ async def test_two_waits_become_one_answer(database_url: str) -> None:
             late = SqlReplyStore(database, lambda: at(4), ANY_TIME)
             assert await late.answer(task, answer) is None
             assert len(await rows(database, "pending_replies")) == len(pending_before)
-        [task] = await replies.claim_replies(limit=5, lease=LEASE, context=10)
+        [task] = await replies.claim_replies(limit=5, lease=LEASE, context=10, max_answers=60)
         assert [turn.body for turn in task.turns] == ["Hello"] * 3
         assert await replies.answer(task, to_user_id("Once", author=Author.ASSISTANT)) is not None
         assert await rows(database, "pending_replies") == []

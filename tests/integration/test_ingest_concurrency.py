@@ -122,7 +122,9 @@ async def test_an_answer_meets_the_next_message(postgres_url: str) -> None:
         take = receive(SqlIngestStore(database), clock=clock)
         await take([inbound("IN1")], [])
         store = SqlReplyStore(database, clock, ANY_TIME)
-        [task] = await store.claim_replies(limit=1, lease=timedelta(minutes=5), context=1)
+        [task] = await store.claim_replies(
+            limit=1, lease=timedelta(minutes=5), context=1, max_answers=60
+        )
         pending = select(*PendingReplyRow.__table__.columns)
         async with other.write() as connection:
             row = (await connection.execute(pending)).one()

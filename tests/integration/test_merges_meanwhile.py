@@ -64,7 +64,9 @@ async def meetings(
         await take([inbound(f"A{number}", contact=number)], [])
         await take([younger], [])
         ids = [row["id"] for row in await rows(database, "contacts")][-2:]
-        tasks = await replies.claim_replies(limit=9, lease=timedelta(minutes=1), context=9)
+        tasks = await replies.claim_replies(
+            limit=9, lease=timedelta(minutes=1), context=9, max_answers=60
+        )
         [task] = [one for one in tasks if one.contact_address == younger.contact_address]
 
         async def merge(ids: list[int] = ids) -> None:

@@ -1,6 +1,7 @@
 """Automatic answers on both databases, written by the sandbox's model over a socket."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -44,8 +45,9 @@ async def write(database: Database, clock: ManualClock, *messages: InboundMessag
     await receive(SqlIngestStore(database), clock=clock)(messages, [])
 
 
-async def due(store: SqlReplyStore) -> list[ReplyTask]:
-    return list(await store.claim_replies(limit=10, lease=LEASE, context=20))
+async def due(store: SqlReplyStore, max_answers: int = 60) -> list[ReplyTask]:
+    claimed = await store.claim_replies(limit=10, lease=LEASE, context=20, max_answers=max_answers)
+    return list(claimed)
 
 
 def answer_to(task: ReplyTask, body: str = "Yes") -> NewMessage:
@@ -97,7 +99,7 @@ async def test_whoever_writes_now_does_not_wait_for_a_backlog(
     claimed = [
         task.recipient.value
         for _ in range(3)
-        for task in await store.claim_replies(limit=2, lease=LEASE, context=1)
+        for task in await store.claim_replies(limit=2, lease=LEASE, context=1, max_answers=60)
     ]
     assert [sorted(claimed[i : i + 2]) for i in (0, 2, 4)] == [
         ["+15550000000", "+15550000001"],
@@ -246,6 +248,54 @@ async def test_a_task_dropped_is_gone_until_the_next_message(
     assert len(await due(store)) == 1
 
 
+@pytest.mark.parametrize("meanwhile", [["STOP", "START"], ["And the price?"]])
+async def test_answers_that_are_thrown_away_count(
+    database: Database, clock: ManualClock, meanwhile: list[str]
+) -> None:
+    """Whoever makes one answer after the other be thrown away gets no more of them written than
+    anybody else, whichever process takes them, and as many again an hour later."""
+    count = itertools.count()
+
+    async def says(*bodies: str) -> None:
+        for body in bodies:
+            seconds = (clock() - START).total_seconds()
+            await write(database, clock, inbound(f"SM{next(count)}", seconds=seconds, body=body))
+            clock.forward(0.1)
+
+    for _ in range(2):
+        asked = 0
+        for _ in range(5):
+            await says("A question")
+            clock.forward(3)
+            store = SqlReplyStore(database, clock)
+            [task] = await due(store, max_answers=2)
+            if task.too_many:
+                await store.drop(task)
+                continue
+            asked += 1
+            await says(*meanwhile)
+            assert await store.answer(task, answer_to(task)) is None
+        assert asked == 2
+        clock.forward(3600)
+        # What was written last is asked about only now.
+        for task in await due(store):
+            await store.drop(task)
+        clock.forward(3600)
+
+
+async def test_trying_again_is_the_same_question(
+    database: Database, store: SqlReplyStore, clock: ManualClock
+) -> None:
+    """A model that fails uses nothing up, and each conversation has a count of its own."""
+    await write(database, clock, inbound("SM1"), inbound("SM2", address="+15550000001"))
+    for _ in range(4):
+        clock.forward(3)
+        tasks = await due(store, max_answers=1)
+        assert [task.too_many for task in tasks] == [False, False]
+        for task in tasks:
+            await store.give_back(task, clock())
+
+
 @asynccontextmanager
 async def answering(
     sandbox: RunningSandbox, store: SqlReplyStore, clock: ManualClock, **options: Any
@@ -304,6 +354,21 @@ async def test_an_answer_survives_trouble_of_the_vendor(
             await asyncio.sleep(0.05)
             clock.forward(5)
     assert len(await outbound(database)) == 1
+
+
+async def test_nobody_gets_more_answers_than_configured(
+    database: Database, store: SqlReplyStore, clock: ManualClock, sandbox: RunningSandbox
+) -> None:
+    """Beyond that the model isn't asked, and the messages wait for a person."""
+    async with answering(sandbox, store, clock, max_answers=2), asyncio.timeout(60):
+        for number in range(4):
+            seconds = (clock() - START).total_seconds()
+            await write(database, clock, inbound(f"SM{number}", seconds=seconds))
+            clock.forward(3)
+            while await rows(database, "pending_replies"):  # noqa: ASYNC110 - A table has no event.
+                await asyncio.sleep(0.02)
+    assert len(sandbox.state.openai_requests) == 2
+    assert len(await outbound(database)) == 2
 
 
 async def test_after_many_failures_a_person_takes_over(

@@ -66,7 +66,7 @@ async def test_replies(database: Database) -> None:
         lease=LEASE,
     )
     await stop_while_claiming(store, "claim_replies", replies.run())
-    assert len(await store.claim_replies(limit=5, lease=LEASE, context=1)) == 1
+    assert len(await store.claim_replies(limit=5, lease=LEASE, context=1, max_answers=60)) == 1
 
 
 async def test_files(database: Database) -> None:

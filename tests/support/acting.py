@@ -100,7 +100,9 @@ class System:
     async def answer(self, text: str) -> None:
         """The assistant answers whoever waits."""
         store = SqlReplyStore(self.database, now, ANY_TIME)
-        for task in await store.claim_replies(limit=10, lease=timedelta(minutes=1), context=5):
+        for task in await store.claim_replies(
+            limit=10, lease=timedelta(minutes=1), context=5, max_answers=60
+        ):
             answer = replace(
                 new_message(text, author=Author.ASSISTANT),
                 recipient=task.recipient,

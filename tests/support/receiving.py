@@ -182,7 +182,7 @@ async def state(database: Database) -> dict[str, Any]:
     """Everything stored, by natural keys: equal for databases that say the same.
 
     Left out is what depends on chance or the wall clock: surrogate ids, public ids, the time at
-    which a contact or conversation first appeared.
+    which a contact or conversation first appeared, and at which the assistant was asked.
     """
     names: dict[int, list[tuple[str, str]]] = {}
     for row in await rows(database, "contact_identities"):
@@ -212,7 +212,7 @@ async def state(database: Database) -> dict[str, Any]:
         },
         "messages": {
             messages[row["id"]]: {
-                **_without(row, "id", "public_id"),
+                **_without(row, "id", "public_id", "asked_at"),
                 "conversation_id": conversations[row["conversation_id"]],
             }
             for row in await rows(database, "messages")

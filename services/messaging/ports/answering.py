@@ -34,7 +34,8 @@ class ReplyTask:
         turns: The conversation so far, oldest first.
         attempt: Number of this attempt, from 1.
         lease_until: Afterwards another process may take the conversation over.
-        answered: How many answers the assistant gave in the last `ANSWERS_COUNTED`.
+        too_many: The assistant was asked as often as may be in the last `ANSWERS_COUNTED`, and is
+            not to be asked again.
         traceparent: The request that brought the newest message; "" where that isn't known.
     """
 
@@ -47,7 +48,7 @@ class ReplyTask:
     own_address: str
     attempt: int
     lease_until: datetime
-    answered: int = 0
+    too_many: bool = False
     traceparent: str = ""
 
 
@@ -68,9 +69,15 @@ class ReplyStore(Protocol):
     """The table of conversations that wait for an answer."""
 
     async def claim_replies(
-        self, *, limit: int, lease: timedelta, context: int
+        self, *, limit: int, lease: timedelta, context: int, max_answers: int
     ) -> Sequence[ReplyTask]:
-        """Take conversations whose time has come, each with its last `context` messages."""
+        """Take conversations whose time has come, each with its last `context` messages.
+
+        Args:
+            max_answers: Of a conversation's messages of the last `ANSWERS_COUNTED`, the assistant
+                is asked about so many, whether its answers are sent or thrown away. Trying again
+                after a failure counts no further.
+        """
         ...
 
     async def answer(self, task: ReplyTask, message: NewMessage) -> Message | None:

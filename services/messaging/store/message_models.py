@@ -46,6 +46,8 @@ class MessageRow(Base):
     request_hash: Mapped[str | None] = mapped_column(String(64))
     # Unique: an inbound message is answered automatically at most once.
     answers_id: Mapped[int | None] = mapped_column(ForeignKey("messages.id"), unique=True)
+    # When the assistant was last asked for an answer to it, whatever became of that.
+    asked_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     sent_at: Mapped[datetime | None]
     sent_source: Mapped[str | None] = mapped_column(String(16))

@@ -13,39 +13,33 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
-    func,
     literal,
     or_,
     select,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from services.common.errors import SwitchboardError
-from services.messaging.domain.contact import whatsapp_identity
-from services.messaging.domain.message import Author, Direction, Message, MessageStatus
-from services.messaging.ports.answering import ANSWERS_COUNTED, ReplyTask, Turn
+from services.messaging.domain.message import Message
+from services.messaging.ports.answering import ReplyTask
 from services.messaging.ports.clock import Clock
 from services.messaging.ports.sending import NewMessage
 from services.messaging.store.base import UtcDateTime
-from services.messaging.store.bulk import among
 from services.messaging.store.contact_models import ConversationRow
 from services.messaging.store.database import Database
-from services.messaging.store.message_models import MessageRow
 from services.messaging.store.queueing import (
     AnyRow,
     Queueing,
     insert_queued,
     select_conversations,
 )
+from services.messaging.store.reply_tasks import reply_tasks
 from services.messaging.store.work_models import PendingReplyRow
 from services.messaging.usecases.policy import SendPolicy
 
 log = structlog.get_logger(__name__)
-
-_FAILED = (MessageStatus.FAILED.value, MessageStatus.UNDELIVERED.value)
 
 
 class SqlReplyStore:
@@ -58,7 +52,7 @@ class SqlReplyStore:
         self._latest_first = False
 
     async def claim_replies(
-        self, *, limit: int, lease: timedelta, context: int
+        self, *, limit: int, lease: timedelta, context: int, max_answers: int
     ) -> Sequence[ReplyTask]:
         """Take conversations whose time has come, each with its last `context` messages.
 
@@ -79,11 +73,9 @@ class SqlReplyStore:
             self._latest_first = len(ids) == limit and not self._latest_first
             if not ids:
                 return ()
-            rows = await connection.execute(
-                _tasks(connection.dialect.name),
-                {"conversation_ids": ids, "counted_since": now - ANSWERS_COUNTED},
+            return await reply_tasks(
+                connection, ids, context=context, max_answers=max_answers, now=now
             )
-            return [await _task(connection, row, context) for row in rows.all()]
 
     async def _any_due(self, now: datetime) -> bool:
         async with self._database.read() as connection:
@@ -146,83 +138,6 @@ def _claiming(latest_first: bool) -> ReturningUpdate[int]:
         .where(PendingReplyRow.conversation_id.in_(select(due.c.conversation_id)))
         .values(lease_until=bindparam("until"), attempts=PendingReplyRow.attempts + 1)
         .returning(PendingReplyRow.conversation_id)
-    )
-
-
-@functools.cache
-def _tasks(dialect: str) -> Select[*tuple[Any, ...]]:
-    """What is known of claimed conversations, those that have waited longest first."""
-    answered = (
-        select(func.count())
-        .where(
-            MessageRow.conversation_id == ConversationRow.id,
-            MessageRow.author == Author.ASSISTANT.value,
-            MessageRow.created_at > bindparam("counted_since"),
-        )
-        .correlate(ConversationRow)
-        .scalar_subquery()
-    )
-    newest = aliased(MessageRow)
-    return (
-        select(
-            PendingReplyRow.conversation_id,
-            PendingReplyRow.up_to_id,
-            PendingReplyRow.attempts,
-            PendingReplyRow.lease_until,
-            ConversationRow.contact_address,
-            ConversationRow.own_address,
-            newest.public_id,
-            newest.traceparent,
-            answered.label("answered"),
-        )
-        .join(ConversationRow, ConversationRow.id == PendingReplyRow.conversation_id)
-        .join(newest, newest.id == PendingReplyRow.up_to_id)
-        .where(among(dialect, PendingReplyRow.conversation_id, "conversation_ids"))
-        .order_by(PendingReplyRow.due_at)
-    )
-
-
-@functools.cache
-def _turns() -> Select[str, str]:
-    return (
-        select(MessageRow.direction, MessageRow.body)
-        .where(
-            MessageRow.conversation_id == bindparam("conversation_id"),
-            MessageRow.id <= bindparam("up_to_id"),
-            MessageRow.body != "",
-            # What never arrived was not said.
-            MessageRow.status.not_in(_FAILED),
-        )
-        .order_by(MessageRow.created_at.desc(), MessageRow.id.desc())
-        .limit(bindparam("most", type_=Integer))
-    )
-
-
-async def _task(connection: AsyncConnection, row: AnyRow, context: int) -> ReplyTask:
-    newest_first = await connection.execute(
-        _turns(),
-        {
-            "conversation_id": row.conversation_id,
-            "up_to_id": row.up_to_id,
-            "most": context,
-        },
-    )
-    turns = [Turn(Direction(turn.direction), turn.body) for turn in newest_first]
-    recipient = whatsapp_identity(row.contact_address)
-    if recipient is None:
-        raise ValueError("a conversation has an address that is no WhatsApp address")
-    return ReplyTask(
-        conversation_id=row.conversation_id,
-        up_to=row.up_to_id,
-        up_to_message_id=row.public_id,
-        turns=tuple(reversed(turns)),
-        recipient=recipient,
-        contact_address=row.contact_address,
-        own_address=row.own_address,
-        attempt=row.attempts,
-        lease_until=row.lease_until,
-        answered=row.answered,
-        traceparent=row.traceparent or "",
     )
 
 

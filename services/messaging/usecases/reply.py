@@ -30,8 +30,8 @@ class Replies:
         pause: What is stored is due after this.
         lease: How long writing an answer may take; afterwards another process may.
         max_attempts: After so many failures a person has to answer.
-        max_answers: So many in an hour does one contact get, be it a person or another program
-            that answers whatever it is sent; then a person has to answer.
+        max_answers: So many in an hour are written to one contact, sent or not, be it a person or
+            another program that answers whatever it is sent; then a person has to answer.
     """
 
     def __init__(
@@ -82,7 +82,10 @@ class Replies:
 
     async def _due(self, limit: int) -> Sequence[ReplyTask]:
         claim = self._store.claim_replies(
-            limit=limit, lease=self._lease, context=self._context_messages
+            limit=limit,
+            lease=self._lease,
+            context=self._context_messages,
+            max_answers=self._max_answers,
         )
         try:
             return await claimed(claim, self._give_back)
@@ -116,7 +119,7 @@ class Replies:
 
     async def _written(self, task: ReplyTask) -> str | None:
         """The answer; "" for none, None when it has to be tried again."""
-        if task.answered >= self._max_answers:
+        if task.too_many:
             log.warning("a contact gets no more answers this hour; the message waits for a person")
             return ""
         try:
