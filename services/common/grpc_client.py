@@ -63,6 +63,10 @@ def _with_token(
     )
 
 
+# Several times what messaging's largest pages have, of which it says where they end.
+_MOST_ANSWER_BYTES = 4 * 1024 * 1024
+
+
 def open_channel(address: str, token: str, default_seconds: float = 10.0) -> grpc.aio.Channel:
     """A channel to `host:port` of one of our services."""
     return grpc.aio.insecure_channel(
@@ -76,6 +80,7 @@ def open_channel(address: str, token: str, default_seconds: float = 10.0) -> grp
             ("grpc.lb_policy_name", "round_robin"),
             # Our services are reached directly, whatever proxy leads outside.
             ("grpc.enable_http_proxy", 0),
+            ("grpc.max_receive_message_length", _MOST_ANSWER_BYTES),
             # By default one that was away for long is looked for only every two minutes.
             ("grpc.initial_reconnect_backoff_ms", 250),
             ("grpc.max_reconnect_backoff_ms", 2000),

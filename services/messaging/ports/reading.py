@@ -40,7 +40,10 @@ class MessageFilter:
 
 @dataclass(frozen=True, slots=True)
 class MessagePage:
-    """Messages, newest first, and where the next page starts; None on the last page."""
+    """Messages, newest first, and where the next page starts; None on the last page.
+
+    There may be fewer than were asked for, where their texts are long. So with other pages.
+    """
 
     messages: tuple[Message, ...]
     following: ListPosition | None
@@ -103,7 +106,7 @@ class MessageReader(Protocol):
         ...
 
     async def history(self, message_id: str) -> Sequence[MessageEvent]:
-        """All that happened to a message, oldest first."""
+        """The newest of what happened to a message, as much as a page holds, oldest first."""
         ...
 
     async def messages(

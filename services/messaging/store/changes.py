@@ -6,6 +6,7 @@ the writing transaction, and only rows of transactions older than any still runn
 nothing can be added before them any more. SQLite has one writer, and all its rows carry 0.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Text, Tuple, cast, func, select, tuple_, update
@@ -19,9 +20,11 @@ from services.messaging.store.contact_models import ConversationRow, IdentityRow
 from services.messaging.store.database import Database
 from services.messaging.store.event_models import MessageEventRow
 from services.messaging.store.message_models import MessageRow
+from services.messaging.store.paging import EVENT_LENGTH, MESSAGE_LENGTH, fitting
 from services.messaging.store.rows import event_of, message_of, select_events, select_messages
 
 _LAST_ROW = 2**63 - 1
+_OLDEST_FIRST = (MessageEventRow.transaction_id, MessageEventRow.id)
 
 
 class SqlChangeReader:
@@ -72,11 +75,16 @@ class SqlChangeReader:
     ) -> ChangePage:
         """What happened after a position, oldest first; looks at no more than `limit` events."""
         query = (
-            select_events()
-            .add_columns(ConversationRow.contact_id)
+            select(
+                MessageEventRow.transaction_id,
+                MessageEventRow.id,
+                ConversationRow.contact_id,
+                (EVENT_LENGTH + MESSAGE_LENGTH).label("length"),
+            )
+            .join(MessageRow, MessageRow.id == MessageEventRow.message_id)
             .join(ConversationRow, ConversationRow.id == MessageRow.conversation_id)
             .where(_place() > position)
-            .order_by(MessageEventRow.transaction_id, MessageEventRow.id)
+            .order_by(*_OLDEST_FIRST)
             .limit(limit)
         )
         async with self._database.read(snapshot=True) as connection:
@@ -97,19 +105,32 @@ class SqlChangeReader:
                     )
                 )
                 wanted = [row for row in rows if row.contact_id == contact_id]
-            messages = {
-                row.id: message_of(row)
-                for row in await connection.execute(
-                    select_messages().where(
-                        one_of(connection, MessageRow.id, {row.message_row_id for row in wanted})
-                    )
-                )
-            }
+            page = fitting(wanted)
+            changes = await _changes(connection, [row.id for row in page])
+        is_whole = len(page) == len(wanted)
+        last = rows[-1] if is_whole else page[-1]
         return ChangePage(
-            changes=tuple(Change(event_of(row), messages[row.message_row_id]) for row in wanted),
-            position=(rows[-1].transaction_id, rows[-1].id),
-            is_last=len(rows) < limit,
+            changes=changes,
+            position=(last.transaction_id, last.id),
+            is_last=is_whole and len(rows) < limit,
         )
+
+
+async def _changes(connection: AsyncConnection, row_ids: Collection[int]) -> tuple[Change, ...]:
+    events = (
+        await connection.execute(
+            select_events()
+            .where(one_of(connection, MessageEventRow.id, row_ids))
+            .order_by(*_OLDEST_FIRST)
+        )
+    ).all()
+    messages = await connection.execute(
+        select_messages().where(
+            one_of(connection, MessageRow.id, {event.message_row_id for event in events})
+        )
+    )
+    found = {row.id: message_of(row) for row in messages}
+    return tuple(Change(event_of(event), found[event.message_row_id]) for event in events)
 
 
 async def _end(connection: AsyncConnection) -> Position:

@@ -4,9 +4,8 @@ import functools
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select, select, tuple_
+from sqlalchemy import ColumnElement, ScalarSelect, Select, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.orm import aliased
 
 from services.common.errors import NotFoundError
 from services.messaging.domain.contact import Identity, IdentityKind
@@ -18,12 +17,11 @@ from services.messaging.store.bulk import one_of
 from services.messaging.store.contact_models import ContactRow, ConversationRow, IdentityRow
 from services.messaging.store.database import Database
 from services.messaging.store.message_models import MessageRow
+from services.messaging.store.paging import MESSAGE_LENGTH, AnyRow, fitting
 from services.messaging.store.pausing import held_conversation, known_as, pause, resume
 from services.messaging.store.queries import conversations_with
 from services.messaging.store.reading_marks import mark_read
 from services.messaging.store.rows import message_of, select_messages
-
-AnyRow = Row[*tuple[Any, ...]]
 
 _NEWEST_FIRST = (ConversationRow.last_message_at.desc(), ConversationRow.id.desc())
 
@@ -39,11 +37,11 @@ class SqlConversationStore:
         """A page of conversations that follow a position, newest message first."""
         async with self._database.read(snapshot=True) as connection:
             rows = (await connection.execute(newest_conversations(after, limit=limit + 1))).all()
-            page = rows[:limit]
+            page = fitting(rows[:limit])
             conversations = await _read(connection, page)
         return ConversationPage(
             conversations=tuple(conversations),
-            following=(page[-1].last_message_at, page[-1].id) if len(rows) > limit else None,
+            following=(page[-1].last_message_at, page[-1].id) if len(rows) > len(page) else None,
         )
 
     async def conversation(self, conversation_id: str) -> Conversation:
@@ -90,23 +88,31 @@ class SqlConversationStore:
 
 
 def newest_conversations(after: ListPosition | None, *, limit: int) -> Select[*tuple[Any, ...]]:
-    """The conversations that follow a position, read from the end of an index."""
-    query = _select_conversations().order_by(*_NEWEST_FIRST).limit(limit)
+    """The conversations that follow a position, read from the end of an index.
+
+    `length` is that of the newest message, which isn't read yet.
+    """
+    length = func.coalesce(_of_newest_message(MESSAGE_LENGTH), 0)
+    query = _select_conversations().add_columns(length.label("length"))
+    query = query.order_by(*_NEWEST_FIRST).limit(limit)
     if after is not None:
         query = query.where(tuple_(ConversationRow.last_message_at, ConversationRow.id) < after)
     return query
 
 
-@functools.cache
-def _select_conversations() -> Select[*tuple[Any, ...]]:
-    other = aliased(MessageRow)
-    newest = (
-        select(other.id)
-        .where(other.conversation_id == ConversationRow.id)
-        .order_by(other.created_at.desc(), other.id.desc())
+def _of_newest_message(column: ColumnElement[Any]) -> ScalarSelect[Any]:
+    return (
+        select(column)
+        .where(MessageRow.conversation_id == ConversationRow.id)
+        .order_by(MessageRow.created_at.desc(), MessageRow.id.desc())
         .limit(1)
+        .correlate(ConversationRow)
         .scalar_subquery()
     )
+
+
+@functools.cache
+def _select_conversations() -> Select[*tuple[Any, ...]]:
     return select(
         ConversationRow.id,
         ConversationRow.public_id,
@@ -122,7 +128,7 @@ def _select_conversations() -> Select[*tuple[Any, ...]]:
         ContactRow.public_id.label("contact_public_id"),
         ContactRow.display_name,
         ContactRow.opted_out_at,
-        newest.label("newest_id"),
+        _of_newest_message(MessageRow.id.expression).label("newest_id"),
     ).join(ContactRow, ContactRow.id == ConversationRow.contact_id)
 
 

@@ -2,7 +2,8 @@
 
 Every list is an index read from its end, so that a page takes as long among a million messages as
 among a thousand. Where a filter stands for several places of an index, as a contact with several
-conversations does, each is read for one page's length and the newest of them all are kept.
+conversations does, each is read for one page's length and the newest of them all are kept. Where a
+page's texts are long it ends sooner, as `paging` says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.messaging.domain.contact import Identity
 from services.messaging.domain.message import Direction, Message, MessageEvent, MessageStatus
 from services.messaging.ports.reading import ListPosition, MessageFilter, MessagePage, QueueSizes
+from services.messaging.store.bulk import one_of
 from services.messaging.store.contact_models import ConversationRow, IdentityRow
 from services.messaging.store.database import Database
 from services.messaging.store.event_models import MessageEventRow, ParkedStatusRow
 from services.messaging.store.message_models import MessageRow
+from services.messaging.store.paging import EVENT_LENGTH, MESSAGE_LENGTH, fitting
 from services.messaging.store.pausing import conversation_key
 from services.messaging.store.rows import event_of, message_of, select_events, select_messages
 from services.messaging.store.unsettled import SENDING, UNKNOWN
@@ -29,6 +32,7 @@ _STATUSES: Mapping[Direction, Sequence[MessageStatus]] = {
     Direction.OUTBOUND: [one for one in MessageStatus if one is not MessageStatus.RECEIVED],
 }
 _NEWEST_FIRST = (MessageRow.created_at.desc(), MessageRow.id.desc())
+_MOST_EVENTS = 200
 
 
 class SqlMessageReader:
@@ -47,11 +51,19 @@ class SqlMessageReader:
         return None if row is None else message_of(row)
 
     async def history(self, message_id: str) -> Sequence[MessageEvent]:
-        """All that happened to a message, oldest first."""
+        """The newest of what happened to a message, as much as a page holds, oldest first."""
+        newest = (
+            select(MessageEventRow.id, EVENT_LENGTH.label("length"))
+            .join(MessageRow, MessageRow.id == MessageEventRow.message_id)
+            .where(MessageRow.public_id == message_id)
+            .order_by(MessageEventRow.id.desc())
+            .limit(_MOST_EVENTS)
+        )
         async with self._database.read() as connection:
+            page = fitting((await connection.execute(newest)).all())
             rows = await connection.execute(
                 select_events()
-                .where(MessageRow.public_id == message_id)
+                .where(one_of(connection, MessageEventRow.id, [row.id for row in page]))
                 .order_by(MessageEventRow.id)
             )
             return [event_of(row) for row in rows]
@@ -65,10 +77,15 @@ class SqlMessageReader:
                 await _ranges(connection, wanted), _bounds(wanted, after), limit=limit + 1
             )
             rows = [] if query is None else (await connection.execute(query)).all()
-        page = rows[:limit]
+            page = fitting(rows[:limit])
+            messages = await connection.execute(
+                select_messages()
+                .where(one_of(connection, MessageRow.id, [row.id for row in page]))
+                .order_by(*_NEWEST_FIRST)
+            )
         return MessagePage(
-            messages=tuple(message_of(row) for row in page),
-            following=(page[-1].created_at, page[-1].id) if len(rows) > limit else None,
+            messages=tuple(message_of(row) for row in messages),
+            following=(page[-1].created_at, page[-1].id) if len(rows) > len(page) else None,
         )
 
     async def queue_sizes(self) -> QueueSizes:
@@ -110,31 +127,23 @@ def newest_messages(
 ) -> Select[*tuple[Any, ...]] | None:
     """The newest messages within any of the ranges, each of which is one range of an index.
 
-    None stands for the range of all messages; with no range at all there is nothing to ask.
+    Of each its `id`, `created_at` and `length`. None stands for the range of all messages; with no
+    range at all there is nothing to ask.
     """
     if not ranges:
         return None
-    if len(ranges) == 1:
-        [only] = ranges
-        conditions = bounds if only is None else [only, *bounds]
-        return select_messages().where(*conditions).order_by(*_NEWEST_FIRST).limit(limit)
     # SQLite takes no ORDER BY in a part of a union, only in a table that the part reads.
     parts = [
-        select(MessageRow.id, MessageRow.created_at)
+        select(MessageRow.id, MessageRow.created_at, MESSAGE_LENGTH.label("length"))
         .where(*([] if one is None else [one]), *bounds)
         .order_by(*_NEWEST_FIRST)
         .limit(limit)
-        .subquery()
         for one in ranges
     ]
-    union = union_all(*(select(part.c.id, part.c.created_at) for part in parts)).subquery()
-    newest = (
-        select(union.c.id)
-        .order_by(union.c.created_at.desc(), union.c.id.desc())
-        .limit(limit)
-        .subquery()
-    )
-    return select_messages().join(newest, newest.c.id == MessageRow.id).order_by(*_NEWEST_FIRST)
+    if len(parts) == 1:
+        return parts[0]
+    union = union_all(*(select(part.subquery()) for part in parts)).subquery()
+    return select(union).order_by(union.c.created_at.desc(), union.c.id.desc()).limit(limit)
 
 
 async def _ranges(

@@ -1,9 +1,9 @@
 """Rows into values of the domain, and back."""
 
 import functools
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import ColumnElement, Row, Select, case, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
@@ -35,6 +35,18 @@ DELIVERY_COLUMNS = (
     *(getattr(MessageRow, f"{name}_{part}") for name in _MOMENTS for part in ("at", "source")),
 )
 """What `delivery_of` reads."""
+
+
+def _said(name: str, *kinds: EventKind) -> ColumnElement[Any]:
+    """A part of the payload of such events. All of it may be long, and more than is shown."""
+    said = MessageEventRow.payload[name].as_string()
+    return case((MessageEventRow.kind.in_([kind.value for kind in kinds]), said))
+
+
+EVENT_TEXT: Final = _said("text", EventKind.REACTION, EventKind.EDIT)
+EVENT_ERROR: Final = func.coalesce(
+    MessageEventRow.error_message, _said("error_message", EventKind.OUTCOME)
+)
 
 
 def insert_ignoring(
@@ -143,29 +155,27 @@ def select_events() -> Select[*tuple[Any, ...]]:
         # Rows of the first version don't have these; the message and the payload do.
         func.coalesce(MessageEventRow.provider, MessageRow.provider).label("provider"),
         MessageEventRow.error_code,
-        MessageEventRow.error_message,
+        EVENT_ERROR.label("error_message"),
         MessageEventRow.origin,
-        MessageEventRow.payload,
+        _said("outcome", EventKind.OUTCOME).label("outcome"),
+        EVENT_TEXT.label("text"),
     ).join(MessageRow, MessageRow.id == MessageEventRow.message_id)
 
 
 def event_of(row: Row[*tuple[Any, ...]]) -> MessageEvent:
     """The event in a row of `select_events`."""
-    kind = EventKind(row.kind)
-    made_here = row.payload if kind is EventKind.OUTCOME else {}
-    done = row.payload if kind in (EventKind.REACTION, EventKind.EDIT) else {}
     return MessageEvent(
         position=(row.transaction_id, row.id),
         message_id=row.public_id,
-        kind=kind,
+        kind=EventKind(row.kind),
         status=MessageStatus(row.status) if row.status else None,
         moment=Moment(row.occurred_at, TimeSource(row.source)),
         provider=row.provider,
         error_code=row.error_code,
-        error_message=row.error_message or made_here.get("error_message"),
-        outcome=made_here.get("outcome"),
+        error_message=row.error_message,
+        outcome=row.outcome,
         origin=row.origin,
-        text=done.get("text"),
+        text=row.text,
     )
 
 

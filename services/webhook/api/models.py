@@ -102,9 +102,11 @@ class MessageEvent(Shape):
 
 
 class MessageWithHistory(Message):
-    """A message and all that happened to it."""
+    """A message and what happened to it."""
 
-    events: list[MessageEvent] = Field(description="Oldest first.")
+    events: list[MessageEvent] = Field(
+        description="Oldest first; the newest 200 only, and fewer where their texts are long."
+    )
 
 
 class MessagePage(Shape):

@@ -104,7 +104,7 @@ class GetMessageRequest(_message.Message):
     INCLUDE_EVENTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     include_events: _builtins.bool
-    """Return the message's whole history too."""
+    """Return the message's history too."""
     def __init__(
         self,
         *,
@@ -129,7 +129,9 @@ class GetMessageResponse(_message.Message):
     def message(self) -> _message_pb2.Message: ...
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.MessageEvent]:
-        """Oldest first."""
+        """Oldest first. The newest 200 only, and fewer where texts are long: they
+        begin with the one whose text makes it 131,072 characters.
+        """
 
     def __init__(
         self,
@@ -158,7 +160,9 @@ class ListMessagesRequest(_message.Message):
     UNTIL_FIELD_NUMBER: _builtins.int
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many, 50 when zero, never above 200."""
+    """At most this many, 50 when zero, never above 200. A page ends sooner with
+    the message whose text makes it 131,072 characters.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before. The other fields must be the same."""
     contact_address: _builtins.str
@@ -334,7 +338,9 @@ class ListConversationsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many, 50 when zero, never above 200."""
+    """At most this many, 50 when zero, never above 200. A page ends sooner with
+    the message whose text makes it 131,072 characters.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before."""
     def __init__(
