@@ -86,6 +86,7 @@ class Guard(grpc.aio.ServerInterceptor):
         self._tracing = tracing
         self._expected = [f"Bearer {token}".encode() for token in tokens]
         self._max_concurrent = max_concurrent
+        self._open_calls = 0
         self._running: set[asyncio.Task[Any]] = set()
         self._streams: set[asyncio.Task[Any]] = set()
         self._health_watchers = 0
@@ -146,7 +147,7 @@ class Guard(grpc.aio.ServerInterceptor):
             began, code = time.perf_counter(), _OK
             with self._tracing.span(span, kind="server", parent=_traceparent(context)):
                 try:
-                    return await self._answer(method, allowed, call(request, context))
+                    return await self._answer(method, allowed, call(request, context), context)
                 except asyncio.CancelledError:
                     code = grpc.StatusCode.CANCELLED.name
                     raise
@@ -193,22 +194,46 @@ class Guard(grpc.aio.ServerInterceptor):
 
         return guarded
 
-    async def _answer(self, method: str, allowed: bool, answer: Coroutine[Any, Any, Any]) -> Any:
+    async def _answer(
+        self,
+        method: str,
+        allowed: bool,
+        answer: Coroutine[Any, Any, Any],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> Any:
         """The answer, in time. A caller who leaves doesn't break off what was begun.
 
         A transaction broken off in the middle would cost a connection, on SQLite even more.
         """
         try:
             limited = not method.startswith(_UNLIMITED_PREFIX)
-            self._admit(allowed, len(self._running) if limited else None)
+            self._admit(allowed, self._open_calls if limited else None)
         except SwitchboardError:
             answer.close()
             raise
         task = asyncio.create_task(answer)
         self._running.add(task)
         task.add_done_callback(self._ended)
+        if limited:
+            self._count(task, context)
         async with asyncio.timeout(self._max_seconds):
             return await asyncio.shield(task)
+
+    def _count(self, task: asyncio.Task[Any], context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Count a call until it has ended and its answer was taken, or its caller has left.
+
+        Until then the answer is in memory.
+        """
+        left: set[object] = {task, context}
+
+        def ended(one: object) -> None:
+            left.discard(one)
+            if not left:
+                self._open_calls -= 1
+
+        self._open_calls += 1
+        task.add_done_callback(ended)
+        context.add_done_callback(ended)  # type: ignore[arg-type]  # grpc-stubs has a type of its own
 
     async def drained(self, seconds: float) -> None:
         """Wait until what calls have begun has ended, also where the caller has left."""

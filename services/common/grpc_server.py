@@ -11,6 +11,7 @@ from services.common.grpc_guard import Guard
 from services.common.tracing import NoTracing, Tracing
 
 _CONNECTION_MILLISECONDS = 300_000
+_LAST_CALLS_MILLISECONDS = 3_600_000
 # More than the guard lets through in all. A call whose request doesn't come never gets to it.
 _MAX_CALLS_OF_A_CONNECTION = 1_000
 _LIVENESS = "liveness"
@@ -52,6 +53,9 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
                 # Clients then look their addresses up again, and find replicas that are new.
                 ("grpc.max_connection_age_ms", _CONNECTION_MILLISECONDS),
+                # What is still open then is a stream, which is begun again where it was, or an
+                # answer that nobody takes.
+                ("grpc.max_connection_age_grace_ms", _LAST_CALLS_MILLISECONDS),
             ],
         )
         self._names = ["", *service_names]
