@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from fastapi import APIRouter, FastAPI, Security
+from fastapi import APIRouter, Depends, FastAPI, Security
 from fastapi.security import APIKeyHeader
 from prometheus_client import CollectorRegistry
 from starlette.middleware.cors import CORSMiddleware
@@ -17,7 +17,7 @@ from services.webhook.api.calls import calls_router
 from services.webhook.api.conversations import conversations_router
 from services.webhook.api.door import OPENAPI_PATH, REQUEST_ID_HEADER, Door
 from services.webhook.api.keys import ApiKeys
-from services.webhook.api.limits import HeldRequests
+from services.webhook.api.limits import HeldRequests, Turns
 from services.webhook.api.media import media_router
 from services.webhook.api.messages import messages_router
 from services.webhook.api.messaging import Messaging
@@ -64,8 +64,9 @@ def build_api(
     app.include_router(calls)
     routes = APIRouter(prefix="/api/whatsapp", dependencies=[Security(declared)])
     routes.include_router(status_router(messaging))
-    routes.include_router(messages_router(messaging, held))
-    routes.include_router(conversations_router(messaging))
+    turn = Depends(Turns().one)
+    routes.include_router(messages_router(messaging, held, turn))
+    routes.include_router(conversations_router(messaging, turn))
     routes.include_router(media_router(messaging, held))
     routes.include_router(stream_router(messaging, held, heartbeat_seconds=heartbeat_seconds))
     app.include_router(routes)

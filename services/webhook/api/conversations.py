@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Path, Query, params
 from switchboard.messaging.v1 import conversation_pb2
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
 
@@ -15,8 +15,12 @@ from services.webhook.api.requests import Number, PageQuery, ReadMark
 Phone = Annotated[Number, Path(examples=["+972501234567"])]
 
 
-def conversations_router(messaging: Messaging) -> APIRouter:
-    """`/conversations` and `/conversation/{phone}`."""
+def conversations_router(messaging: Messaging, turn: params.Depends) -> APIRouter:
+    """`/conversations` and `/conversation/{phone}`.
+
+    Args:
+        turn: Of what is answered with many messages.
+    """
     router = APIRouter(tags=["conversations"])
 
     async def find(phone: str) -> conversation_pb2.Conversation:
@@ -31,6 +35,7 @@ def conversations_router(messaging: Messaging) -> APIRouter:
         "/conversations",
         summary="List conversations",
         responses=answers(200),
+        dependencies=[turn],
     )
     async def list_conversations(query: Annotated[PageQuery, Query()]) -> models.ConversationPage:
         """The conversation with the newest message first.
@@ -50,6 +55,7 @@ def conversations_router(messaging: Messaging) -> APIRouter:
         "/conversation/{phone}",
         summary="Get a conversation with its messages",
         responses=answers(200, 404),
+        dependencies=[turn],
     )
     async def get_conversation(
         phone: Phone, query: Annotated[PageQuery, Query()]

@@ -33,6 +33,8 @@ OPENAPI_PATH = "/api/openapi.json"
 _TRACEPARENT = TRACEPARENT.encode()
 _REQUEST_ID = REQUEST_ID_HEADER.lower().encode()
 _READ_SECONDS = 10.0
+# The server takes an answer's last part and doesn't say when that is sent.
+_LONG_BYTES = 64 * 1024
 _NOBODY = "none"
 # Messages are nobody else's business, so no cache may keep them.
 _NO_STORE = (b"cache-control", b"no-store")
@@ -113,6 +115,10 @@ class Door:
                     headers.append(_NO_STORE)
                 message = {**message, "headers": headers}
                 self._count(scope, name, message["status"], self._monotonic() - began)
+            elif len(message.get("body", b"")) > _LONG_BYTES and not message.get("more_body"):
+                # What comes after it waits until it is sent: so it counts as held until then.
+                await send({**message, "more_body": True})
+                message = {**message, "body": b""}
             await send(message)
             finished = message["type"] == "http.response.body" and not message.get("more_body")
 

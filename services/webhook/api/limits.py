@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from fastapi import Request
 
 from services.webhook.api.problems import ProblemError
 
@@ -129,6 +131,40 @@ class HeldRequests:
         finally:
             closing.cancel()
         return self._closing.is_set()
+
+
+class Turns:
+    """Few of a key's requests for pages are answered at once; the others wait for their turn.
+
+    A page may have a megabyte, which is in memory here and in messaging until it is sent.
+
+    Args:
+        per_key: How many of one key are answered at once.
+        wait_seconds: Whoever has waited so long is refused.
+    """
+
+    def __init__(self, per_key: int = 8, wait_seconds: float = 8.0) -> None:
+        self._wait_seconds = wait_seconds
+        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(per_key)
+        )
+
+    async def one(self, request: Request) -> AsyncIterator[None]:
+        """A dependency of routes: it is their key's turn until the answer is out.
+
+        Raises:
+            ProblemError: It didn't come in time.
+        """
+        turns = self._turns[request.state.key]
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await turns.acquire()
+        except TimeoutError:
+            raise _too_many("its requests for pages, which are sent too slowly") from None
+        try:
+            yield
+        finally:
+            turns.release()
 
 
 def _too_many(held: str) -> ProblemError:

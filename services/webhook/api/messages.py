@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Header, Path, Query, Request, Response, params
 from switchboard.messaging.v1 import message_pb2
 from switchboard.messaging.v1 import messaging_service_pb2 as pb
 
@@ -20,8 +20,12 @@ _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
 
 
-def messages_router(messaging: Messaging, held: HeldRequests) -> APIRouter:
-    """`/send` and `/messages`."""
+def messages_router(messaging: Messaging, held: HeldRequests, turn: params.Depends) -> APIRouter:
+    """`/send` and `/messages`.
+
+    Args:
+        turn: Of what is answered with many messages or events.
+    """
     router = APIRouter(tags=["messages"])
 
     @router.post(
@@ -69,9 +73,13 @@ def messages_router(messaging: Messaging, held: HeldRequests) -> APIRouter:
         "/messages",
         summary="List messages",
         responses=answers(200),
+        dependencies=[turn],
     )
     async def list_messages(query: Annotated[MessagesQuery, Query()]) -> models.MessagePage:
-        """Newest first. No message is skipped or repeated between pages while new ones arrive."""
+        """Newest first. No message is skipped or repeated between pages while new ones arrive.
+
+        Where texts are long a page has fewer than `limit`.
+        """
         page = await messaging.call(
             messaging.stub.ListMessages,
             pb.ListMessagesRequest(
@@ -98,11 +106,12 @@ def messages_router(messaging: Messaging, held: HeldRequests) -> APIRouter:
         "/messages/{id}",
         summary="Get a message with its history",
         responses=answers(200, 404),
+        dependencies=[turn],
     )
     async def get_message(
         id_: Annotated[str, Path(alias="id", max_length=200)],
     ) -> models.MessageWithHistory:
-        """A message, and every attempt and report that it came to be by."""
+        """A message, and the attempts and reports that it came to be by: the newest of them."""
         found = await messaging.call(
             messaging.stub.GetMessage, pb.GetMessageRequest(id=id_, include_events=True)
         )
