@@ -18,14 +18,10 @@ from services.health.access import Access
 from services.health.app import build_app
 from services.health.edge import webhook_probe
 from services.health.heard import CLOCKS, Heard
+from services.health.jetstream import nats_probe
+from services.health.messaging import messaging_probe
 from services.health.metrics import ProbeMetrics
-from services.health.probes import (
-    MESSAGING,
-    NATS,
-    WEBHOOK,
-    messaging_probe,
-    nats_probe,
-)
+from services.health.probes import MESSAGING, NATS, WEBHOOK
 from services.health.report import Report
 from services.health.settings import HealthSettings
 

@@ -10,7 +10,8 @@ from services.common.http_server import serving_http
 from services.common.monitor import ComponentReport, Finding, Findings
 from services.health.edge import webhook_probe
 from services.health.heard import CLOCKS, Heard
-from services.health.probes import MESSAGING, WEBHOOK, messaging_probe
+from services.health.messaging import messaging_probe
+from services.health.probes import MESSAGING, WEBHOOK
 from services.health.replicas import origins_of, targets_of
 from tests.support.health import FINE, TOKEN, FakeEdge, messaging
 from tests.support.ports import free_port

@@ -19,7 +19,7 @@ from services.common.journal.publisher import JournalPublisher
 from services.common.journal.streams import INGEST_STREAM, connect, ensure_streams
 from services.common.tracing import new_traceparent
 from services.health.heard import Heard
-from services.health.probes import nats_probe
+from services.health.jetstream import nats_probe
 from tests.support.nats_deployed import DeployedNats
 
 SERVICES = ("webhook", "messaging", "health")
